@@ -1,0 +1,245 @@
+// The native module, built once for each instruction set: every kernel, for float32 and float64. Kernels run without
+// the GIL.
+#include <string>
+
+#include "../cpu/bernoulli.h"
+#include "../cpu/noise.h"
+#include "../cpu/normal.h"
+#include "../formulas/math_table.h"
+#include "../formulas/philox.h"
+#include "casters.h"
+
+namespace fastvi {
+namespace {
+
+namespace py = pybind11;
+using ReleaseGil = py::call_guard<py::gil_scoped_release>;
+
+// Seeds stay in tensors, so that a captured graph may draw anew.
+std::uint64_t read_seed(Address seed) { return static_cast<std::uint64_t>(*pointer<const std::int64_t>(seed)); }
+
+template <class T>
+void bind_noise(py::module_& m) {
+  m.def(
+      "standard_normal",
+      [](Address out, std::int64_t count, Address seed) { standard_normal(pointer<T>(out), count, read_seed(seed)); },
+      ReleaseGil());
+  m.def(
+      "normal_noise",
+      [](const Extent& extent, Address seed, std::int64_t row_offset, Address out) {
+        normal_noise(pointer<T>(out), extent, read_seed(seed), row_offset);
+      },
+      ReleaseGil());
+}
+
+template <class T>
+void bind_normal(py::module_& m) {
+  using Kernels = NormalKernels<T>;
+  using View = RowView<const T>;
+  using Gradient = GradientView<T>;
+  m.def(
+      "kl_normal",
+      [](const Extent& extent, const View& mean, const View& logvar, const View& prior_mean, const View& prior_logvar,
+         T free_bits, Address out) {
+        Kernels::kl_normal(extent, {mean, logvar, prior_mean, prior_logvar}, free_bits, pointer<T>(out));
+      },
+      ReleaseGil());
+  m.def(
+      "kl_normal_backward",
+      [](const Extent& extent, const View& mean, const View& logvar, const View& prior_mean, const View& prior_logvar,
+         T free_bits, const View& upstream, const Gradient& by_mean, const Gradient& by_logvar,
+         const Gradient& by_prior_mean, const Gradient& by_prior_logvar) {
+        Kernels::kl_normal_backward(extent, {mean, logvar, prior_mean, prior_logvar}, free_bits, upstream,
+                                    {by_mean, by_logvar, by_prior_mean, by_prior_logvar});
+      },
+      ReleaseGil());
+  m.def(
+      "normal_log_prob",
+      [](const Extent& extent, const View& x, const View& mean, const View& logvar, Address out) {
+        Kernels::normal_log_prob(extent, {x, mean, logvar}, pointer<T>(out));
+      },
+      ReleaseGil());
+  m.def(
+      "normal_log_prob_backward",
+      [](const Extent& extent, const View& x, const View& mean, const View& logvar, const View& upstream,
+         const Gradient& by_x, const Gradient& by_mean, const Gradient& by_logvar) {
+        Kernels::normal_log_prob_backward(extent, {x, mean, logvar}, upstream, {by_x, by_mean, by_logvar});
+      },
+      ReleaseGil());
+  m.def(
+      "normal_entropy",
+      [](const Extent& extent, const View& logvar, Address out) {
+        Kernels::normal_entropy(extent, logvar, pointer<T>(out));
+      },
+      ReleaseGil());
+  m.def(
+      "normal_entropy_backward",
+      [](const Extent& extent, const View& logvar, const View& upstream, const Gradient& by_logvar) {
+        Kernels::normal_entropy_backward(extent, logvar, upstream, by_logvar);
+      },
+      ReleaseGil());
+  m.def(
+      "rsample_normal",
+      [](const Extent& extent, const View& mean, const View& logvar, Address seed, std::int64_t row_offset, Address z) {
+        Kernels::rsample_normal(extent, {mean, logvar, {}, {}, read_seed(seed), row_offset}, pointer<T>(z));
+      },
+      ReleaseGil());
+  m.def(
+      "rsample_normal_backward",
+      [](const Extent& extent, const View& mean, const View& logvar, Address seed, std::int64_t row_offset,
+         Address upstream, Address by_mean, Address by_logvar) {
+        Kernels::rsample_normal_backward(extent, {mean, logvar, {}, {}, read_seed(seed), row_offset},
+                                         pointer<const T>(upstream), pointer<T>(by_mean), pointer<T>(by_logvar));
+      },
+      ReleaseGil());
+  m.def(
+      "rsample_normal_with_log_ratio",
+      [](const Extent& extent, const View& mean, const View& logvar, const View& prior_mean, const View& prior_logvar,
+         Address seed, std::int64_t row_offset, Address z, Address log_ratio) {
+        Kernels::rsample_normal_with_log_ratio(
+            extent, {mean, logvar, prior_mean, prior_logvar, read_seed(seed), row_offset}, pointer<T>(z),
+            pointer<T>(log_ratio));
+      },
+      ReleaseGil());
+  m.def(
+      "rsample_normal_with_log_ratio_backward",
+      [](const Extent& extent, const View& mean, const View& logvar, const View& prior_mean, const View& prior_logvar,
+         Address seed, std::int64_t row_offset, bool detach_posterior, Address z_upstream, const View& ratio_upstream,
+         Address by_mean, Address by_logvar, Address by_prior_mean, Address by_prior_logvar) {
+        Kernels::rsample_normal_with_log_ratio_backward(
+            extent, {mean, logvar, prior_mean, prior_logvar, read_seed(seed), row_offset}, detach_posterior,
+            pointer<const T>(z_upstream), ratio_upstream,
+            {pointer<T>(by_mean), pointer<T>(by_logvar), pointer<T>(by_prior_mean), pointer<T>(by_prior_logvar)});
+      },
+      ReleaseGil());
+}
+
+template <class T>
+void bind_bernoulli(py::module_& m) {
+  using Kernels = BernoulliKernels<T>;
+  using View = RowView<const T>;
+  using Gradient = GradientView<T>;
+  m.def(
+      "bernoulli_log_prob",
+      [](const Extent& extent, const View& x, const View& logits, Address out) {
+        Kernels::bernoulli_log_prob(extent, {x, logits}, pointer<T>(out));
+      },
+      ReleaseGil());
+  m.def(
+      "bernoulli_log_prob_backward",
+      [](const Extent& extent, const View& x, const View& logits, const View& upstream, const Gradient& by_x,
+         const Gradient& by_logits) {
+        Kernels::bernoulli_log_prob_backward(extent, {x, logits}, upstream, {by_x, by_logits});
+      },
+      ReleaseGil());
+  m.def(
+      "bernoulli_epilogue",
+      [](const Extent& extent, Address logits, Address bias, const View& x, bool keep_residual, Address out) {
+        Kernels::bernoulli_epilogue(extent, pointer<T>(logits), pointer<const T>(bias), x, keep_residual,
+                                    pointer<T>(out));
+      },
+      ReleaseGil());
+}
+
+template <class T>
+void bind_log_mean_exp(py::module_& m) {
+  using Kernels = LogMeanExpKernels<T>;
+  m.def(
+      "log_mean_exp",
+      [](const AxisExtent& extent, Address x, Address out) {
+        Kernels::log_mean_exp(extent, pointer<const T>(x), pointer<T>(out));
+      },
+      ReleaseGil());
+  m.def(
+      "scaled_softmax",
+      [](const AxisExtent& extent, Address x, Address scale, bool zero_if_empty, Address out) {
+        Kernels::scaled_softmax(extent, pointer<const T>(x), pointer<const T>(scale), zero_if_empty, pointer<T>(out));
+      },
+      ReleaseGil());
+  m.def(
+      "effective_sample_size",
+      [](const AxisExtent& extent, Address x, Address out) {
+        Kernels::effective_sample_size(extent, pointer<const T>(x), pointer<T>(out));
+      },
+      ReleaseGil());
+}
+
+template <class T>
+void bind_leapfrog(py::module_& m) {
+  using Kernels = LeapfrogKernels<T>;
+  using View = RowView<const T>;
+  using Gradient = GradientView<T>;
+  m.def(
+      "leapfrog_step",
+      [](std::int64_t rows, std::int64_t columns, const View& position, const View& momentum, const View& gradient,
+         const FactorView<T>& step_size, const FactorView<T>& inverse_mass, T kick, Address new_position,
+         Address new_momentum) {
+        Kernels::leapfrog_step(rows, columns, {position, momentum, gradient, step_size, inverse_mass, kick},
+                               pointer<T>(new_position), pointer<T>(new_momentum));
+      },
+      ReleaseGil());
+  m.def(
+      "leapfrog_step_backward",
+      [](std::int64_t rows, std::int64_t columns, const View& position, const View& momentum, const View& gradient,
+         const FactorView<T>& step_size, const FactorView<T>& inverse_mass, T kick, Address by_position,
+         Address by_momentum, Address momentum_out, Address gradient_out, Address step_size_out,
+         Address inverse_mass_out) {
+        Kernels::leapfrog_step_backward(
+            rows, columns, {position, momentum, gradient, step_size, inverse_mass, kick},
+            pointer<const T>(by_position), pointer<const T>(by_momentum),
+            {pointer<T>(momentum_out), pointer<T>(gradient_out), pointer<T>(step_size_out),
+             pointer<T>(inverse_mass_out)});
+      },
+      ReleaseGil());
+  m.def(
+      "kinetic_energy",
+      [](const Extent& extent, const View& momentum, const View& inverse_mass, Address out) {
+        Kernels::kinetic_energy(extent, {momentum, inverse_mass}, pointer<T>(out));
+      },
+      ReleaseGil());
+  m.def(
+      "kinetic_energy_backward",
+      [](const Extent& extent, const View& momentum, const View& inverse_mass, const View& upstream,
+         const Gradient& by_momentum, const Gradient& by_inverse_mass) {
+        Kernels::kinetic_energy_backward(extent, {momentum, inverse_mass}, upstream, {by_momentum, by_inverse_mass});
+      },
+      ReleaseGil());
+}
+
+template <class T>
+void bind_all(py::module_ m) {
+  bind_noise<T>(m);
+  bind_normal<T>(m);
+  bind_bernoulli<T>(m);
+  bind_log_mean_exp<T>(m);
+  bind_leapfrog<T>(m);
+}
+
+// Evaluates one formula over an array, as the kernels' vector loops do: what the accuracy tests measure.
+void evaluate_formula(const std::string& name, const std::string& dtype, Address input, Address output,
+                      std::int64_t count) {
+  if (dtype != "float32" && dtype != "float64") {
+    throw py::value_error("evaluate_formula: dtype must be 'float32' or 'float64', got '" + dtype + "'");
+  }
+  const void* const from = pointer<const void>(input);
+  const bool found = dtype == "float32" ? evaluate(name, from, pointer<float>(output), count)
+                                        : evaluate(name, from, pointer<double>(output), count);
+  if (!found) throw py::value_error("evaluate_formula: no formula is called '" + name + "'");
+}
+
+py::tuple philox_words(std::uint32_t c0, std::uint32_t c1, std::uint32_t c2, std::uint32_t c3, std::uint64_t key) {
+  const PhiloxBlock block = philox({{c0, c1, c2, c3}}, key);
+  return py::make_tuple(block.word[0], block.word[1], block.word[2], block.word[3]);
+}
+
+}  // namespace
+}  // namespace fastvi
+
+PYBIND11_MODULE(FASTVI_MODULE, m) {
+  m.doc() = "Native kernels of fastvi for one instruction set.";
+  fastvi::bind_all<float>(m.def_submodule("float32"));
+  fastvi::bind_all<double>(m.def_submodule("float64"));
+  m.def("evaluate_formula", &fastvi::evaluate_formula);
+  m.def("philox", &fastvi::philox_words);
+  m.def("max_threads", [] { return omp_get_max_threads(); });
+}

@@ -1,0 +1,202 @@
+#include "log_mean_exp.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "../formulas/exp.h"
+#include "../formulas/log.h"
+#include "rows.h"
+
+namespace fastvi {
+namespace {
+
+constexpr double exponential_cost = 0.8;
+constexpr std::int64_t strip_columns = 32;    // columns that a work item handles at once
+constexpr std::int64_t strip_count = 256;     // and how far it goes along the axis: the strip stays in the first cache
+constexpr std::int64_t contiguous_count = 4096;  // the same where the axis itself is contiguous
+
+// The exponentials of one piece of a column, relative to `shift`, which is the piece's maximum where that is finite.
+template <class T>
+struct Piece {
+  T maximum = -std::numeric_limits<T>::infinity();
+  T shift = 0;
+  T sum = 0;
+  T sum_of_squares = 0;
+};
+
+template <class T>
+T shift_for(T maximum) {
+  return std::isfinite(maximum) ? maximum : T(0);
+}
+
+// The factor that takes a piece's exponentials to the whole column's shift. An empty piece (all minus infinity) has
+// sum 0 or NaN, which any finite factor keeps.
+template <class T>
+T rescale(const Piece<T>& piece, T shift) {
+  return piece.maximum == -std::numeric_limits<T>::infinity() ? T(1) : exp(piece.shift - shift);
+}
+
+template <class T>
+class Pieces {
+ public:
+  Pieces(const AxisExtent& extent, const T* x, T* exponentials)
+      : extent_(extent),
+        per_column_(ceil_divide(extent.count, extent.inner == 1 ? contiguous_count : strip_count)),
+        pieces_(static_cast<std::size_t>(extent.outer * per_column_ * extent.inner)) {
+    const std::int64_t work = static_cast<std::int64_t>(
+        static_cast<double>(extent.outer * extent.count * extent.inner) * exponential_cost);
+    if (extent.inner == 1) {
+      parallel_for(extent.outer * per_column_, work, [&](std::int64_t item) { reduce_contiguous(item, x, exponentials); });
+    } else {
+      const std::int64_t strips = ceil_divide(extent.inner, strip_columns);
+      parallel_for(extent.outer * per_column_ * strips, work,
+                   [&](std::int64_t item) { reduce_strip(item / strips, item % strips, x, exponentials); });
+    }
+  }
+
+  std::int64_t per_column() const { return per_column_; }
+  const Piece<T>& at(std::int64_t outer, std::int64_t piece, std::int64_t inner) const {
+    return pieces_[static_cast<std::size_t>((outer * per_column_ + piece) * extent_.inner + inner)];
+  }
+
+  // All pieces of a column together, always added in the same order.
+  Piece<T> column(std::int64_t outer, std::int64_t inner) const {
+    Piece<T> whole;
+    for (std::int64_t piece = 0; piece < per_column_; ++piece) {
+      whole.maximum = std::max(whole.maximum, at(outer, piece, inner).maximum);
+    }
+    whole.shift = shift_for(whole.maximum);
+    for (std::int64_t piece = 0; piece < per_column_; ++piece) {
+      const Piece<T>& part = at(outer, piece, inner);
+      const T factor = rescale(part, whole.shift);
+      whole.sum += factor * part.sum;
+      whole.sum_of_squares += factor * factor * part.sum_of_squares;
+    }
+    return whole;
+  }
+
+ private:
+  Piece<T>& at(std::int64_t outer, std::int64_t piece, std::int64_t inner) {
+    return pieces_[static_cast<std::size_t>((outer * per_column_ + piece) * extent_.inner + inner)];
+  }
+
+  void reduce_contiguous(std::int64_t item, const T* x, T* exponentials) {
+    const std::int64_t outer = item / per_column_, first = item % per_column_ * contiguous_count;
+    const std::int64_t count = std::min(contiguous_count, extent_.count - first);
+    const T* const values = x + outer * extent_.count + first;
+    Piece<T>& piece = at(outer, item % per_column_, 0);
+    T maximum = piece.maximum;
+#pragma omp simd reduction(max : maximum)
+    for (std::int64_t k = 0; k < count; ++k) maximum = values[k] > maximum ? values[k] : maximum;
+    const T shift = shift_for(maximum);
+    piece.maximum = maximum;
+    piece.shift = shift;
+    if (exponentials == nullptr) {
+      piece.sum = sum_columns<T>(count, [=](std::int64_t k) { return exp(values[k] - shift); });
+      piece.sum_of_squares = sum_columns<T>(count, [=](std::int64_t k) { return exp(T(2) * (values[k] - shift)); });
+      return;
+    }
+    T* const out = exponentials + outer * extent_.count + first;
+    for_columns<T>(count, [=](std::int64_t k) { out[k] = exp(values[k] - shift); });
+    piece.sum = sum_columns<T>(count, [=](std::int64_t k) { return out[k]; });
+  }
+
+  void reduce_strip(std::int64_t row, std::int64_t strip, const T* x, T* exponentials) {
+    const std::int64_t outer = row / per_column_, first = row % per_column_ * strip_count;
+    const std::int64_t count = std::min(strip_count, extent_.count - first);
+    const std::int64_t column = strip * strip_columns;
+    const std::int64_t width = std::min(strip_columns, extent_.inner - column);
+    const std::int64_t start = (outer * extent_.count + first) * extent_.inner + column;
+    T maximum[strip_columns], shift[strip_columns], sum[strip_columns] = {}, squares[strip_columns] = {};
+    std::fill_n(maximum, strip_columns, -std::numeric_limits<T>::infinity());
+    for (std::int64_t k = 0; k < count; ++k) {
+      const T* const values = x + start + k * extent_.inner;
+      for_columns<T>(width, [&](std::int64_t i) { maximum[i] = values[i] > maximum[i] ? values[i] : maximum[i]; });
+    }
+    for (std::int64_t i = 0; i < width; ++i) shift[i] = shift_for(maximum[i]);
+    for (std::int64_t k = 0; k < count; ++k) {
+      const T* const values = x + start + k * extent_.inner;
+      T term[strip_columns];
+      T* const target = exponentials == nullptr ? term : exponentials + start + k * extent_.inner;
+      for_columns<T>(width, [&](std::int64_t i) { target[i] = exp(values[i] - shift[i]); });
+#pragma omp simd
+      for (std::int64_t i = 0; i < width; ++i) {
+        sum[i] += target[i];
+        squares[i] += target[i] * target[i];
+      }
+    }
+    for (std::int64_t i = 0; i < width; ++i) {
+      at(outer, row % per_column_, column + i) = {maximum[i], shift[i], sum[i], squares[i]};
+    }
+  }
+
+  AxisExtent extent_;
+  std::int64_t per_column_;
+  std::vector<Piece<T>> pieces_;
+};
+
+}  // namespace
+
+template <class T>
+void LogMeanExpKernels<T>::log_mean_exp(const AxisExtent& extent, const T* x, T* out) {
+  const Pieces<T> pieces(extent, x, nullptr);
+  const T log_count = std::log(static_cast<T>(extent.count));
+  for (std::int64_t outer = 0; outer < extent.outer; ++outer) {
+    for (std::int64_t inner = 0; inner < extent.inner; ++inner) {
+      const Piece<T> whole = pieces.column(outer, inner);
+      out[outer * extent.inner + inner] = whole.shift + (log(whole.sum) - log_count);
+    }
+  }
+}
+
+template <class T>
+void LogMeanExpKernels<T>::scaled_softmax(const AxisExtent& extent, const T* x, const T* scale, bool zero_if_empty,
+                                          T* out) {
+  const Pieces<T> pieces(extent, x, out);
+  const std::int64_t columns = extent.outer * extent.inner;
+  std::vector<T> factor(static_cast<std::size_t>(columns * pieces.per_column()));
+  for (std::int64_t outer = 0; outer < extent.outer; ++outer) {
+    for (std::int64_t inner = 0; inner < extent.inner; ++inner) {
+      const Piece<T> whole = pieces.column(outer, inner);
+      const T scaling = scale == nullptr ? T(1) : scale[outer * extent.inner + inner];
+      const bool empty = whole.maximum == -std::numeric_limits<T>::infinity() && whole.sum == T(0);
+      T by_sum = scaling / whole.sum;
+      if (!std::isfinite(whole.maximum)) by_sum = std::numeric_limits<T>::quiet_NaN();
+      if (zero_if_empty && empty) by_sum = T(0);
+      for (std::int64_t piece = 0; piece < pieces.per_column(); ++piece) {
+        factor[static_cast<std::size_t>((outer * pieces.per_column() + piece) * extent.inner + inner)] =
+            by_sum * rescale(pieces.at(outer, piece, inner), whole.shift);
+      }
+    }
+  }
+  const std::int64_t piece_count = extent.inner == 1 ? contiguous_count : strip_count;
+  parallel_for(extent.outer * pieces.per_column(), extent.outer * extent.count * extent.inner / 4,
+               [&](std::int64_t item) {
+                 const std::int64_t outer = item / pieces.per_column(), first = item % pieces.per_column() * piece_count;
+                 const T* const by = factor.data() + item * extent.inner;
+                 for (std::int64_t k = first; k < std::min(first + piece_count, extent.count); ++k) {
+                   T* const row = out + (outer * extent.count + k) * extent.inner;
+#pragma omp simd
+                   for (std::int64_t i = 0; i < extent.inner; ++i) row[i] *= by[i];
+                 }
+               });
+}
+
+template <class T>
+void LogMeanExpKernels<T>::effective_sample_size(const AxisExtent& extent, const T* x, T* out) {
+  const Pieces<T> pieces(extent, x, nullptr);
+  for (std::int64_t outer = 0; outer < extent.outer; ++outer) {
+    for (std::int64_t inner = 0; inner < extent.inner; ++inner) {
+      const Piece<T> whole = pieces.column(outer, inner);
+      out[outer * extent.inner + inner] = std::isfinite(whole.maximum)
+                                              ? whole.sum * whole.sum / whole.sum_of_squares
+                                              : std::numeric_limits<T>::quiet_NaN();
+    }
+  }
+}
+
+template struct LogMeanExpKernels<float>;
+template struct LogMeanExpKernels<double>;
+
+}  // namespace fastvi

@@ -1,0 +1,24 @@
+// Log-mean-exp over one axis of a contiguous (outer, count, inner) array, the normalised weights that are its
+// derivative, and the effective sample size: the arithmetic of the importance-weighted bound (Burda et al. 2016).
+#pragma once
+
+#include <cstdint>
+
+namespace fastvi {
+
+struct AxisExtent {
+  std::int64_t outer, count, inner;
+};
+
+template <class T>
+struct LogMeanExpKernels {
+  static void log_mean_exp(const AxisExtent& extent, const T* x, T* out);
+
+  // scale[outer, inner] * softmax(x), one where scale is null: the importance weights, and the gradient of
+  // log_mean_exp. With `zero_if_empty`, a column of minus infinities gives zeros in place of NaN.
+  static void scaled_softmax(const AxisExtent& extent, const T* x, const T* scale, bool zero_if_empty, T* out);
+
+  static void effective_sample_size(const AxisExtent& extent, const T* x, T* out);
+};
+
+}  // namespace fastvi

@@ -1,0 +1,64 @@
+// Standard normal draws by Philox4x32-10 and the Box-Muller transform: the noise of the Gaussian samples, which the
+// backward pass draws again instead of storing it.
+#pragma once
+
+#include <cstdint>
+
+#include "rows.h"
+
+namespace fastvi {
+
+// A tile of the noise of one sample: `rows` rows of `blocks` blocks of four columns.
+struct NoiseTile {
+  std::uint64_t first_row;
+  std::int64_t rows;
+  std::int64_t first_block, blocks;
+
+  std::int64_t row_length() const { return 4 * blocks; }
+};
+
+inline constexpr std::int64_t tile_elements = 1024;
+
+// Fills noise[row * tile.row_length() + column] for the columns of the tile.
+template <class T>
+void fill_noise(T* noise, std::uint64_t seed, std::int64_t sample, const NoiseTile& tile);
+
+// Draw i depends on (seed, i) alone.
+template <class T>
+void standard_normal(T* out, std::int64_t count, std::uint64_t seed);
+
+// eps[k, b, d] depends on (seed, k, b + row_offset, d) alone.
+template <class T>
+void normal_noise(T* out, const Extent& extent, std::uint64_t seed, std::int64_t row_offset);
+
+// The tiles of a (rows, columns) plane, and the part of the plane that each covers.
+class NoiseTiling {
+ public:
+  NoiseTiling(std::int64_t rows, std::int64_t columns, std::int64_t row_offset)
+      : rows_(rows), columns_(columns), row_offset_(row_offset), blocks_(ceil_divide(columns, 4)) {
+    blocks_per_tile_ = std::clamp<std::int64_t>(blocks_, 1, tile_elements / 4);
+    rows_per_tile_ = std::clamp<std::int64_t>(tile_elements / (4 * blocks_per_tile_), 1, std::max<std::int64_t>(rows, 1));
+    tiles_across_ = ceil_divide(blocks_, blocks_per_tile_);
+  }
+
+  std::int64_t count() const { return down() * tiles_across_; }
+  std::int64_t down() const { return ceil_divide(rows_, rows_per_tile_); }
+  std::int64_t across() const { return tiles_across_; }
+
+  std::int64_t first_row(std::int64_t index) const { return index / tiles_across_ * rows_per_tile_; }
+  std::int64_t first_column(std::int64_t index) const { return index % tiles_across_ * blocks_per_tile_ * 4; }
+  std::int64_t rows(std::int64_t index) const { return std::min(rows_per_tile_, rows_ - first_row(index)); }
+  std::int64_t columns(std::int64_t index) const {
+    return std::min(blocks_per_tile_ * 4, columns_ - first_column(index));
+  }
+
+  NoiseTile tile(std::int64_t index) const {
+    return {static_cast<std::uint64_t>(row_offset_ + first_row(index)), rows(index), first_column(index) / 4,
+            ceil_divide(columns(index), 4)};
+  }
+
+ private:
+  std::int64_t rows_, columns_, row_offset_, blocks_, blocks_per_tile_, rows_per_tile_, tiles_across_;
+};
+
+}  // namespace fastvi

@@ -1,0 +1,321 @@
+#include "normal.h"
+
+#include "../formulas/normal.h"
+#include "noise.h"
+
+namespace fastvi {
+namespace {
+
+// Nanoseconds of work for one element on one thread: they decide only whether threads are worth waking.
+constexpr double divergence_cost = 0.6, density_cost = 0.6, entropy_cost = 0.1, sample_cost = 3.0;
+
+template <class T>
+std::array<RowView<const T>, 2> posterior_of(const std::array<RowView<const T>, 4>& operands) {
+  return {operands[0], operands[1]};
+}
+
+// Samples that share one evaluation of exp(logvar / 2).
+constexpr std::int64_t samples_per_item = 8;
+
+// Parameters of one tile, scale = exp(logvar / 2) evaluated once for all its samples. Rows have the tile's padded
+// length; padding holds zeros so that vector loops may run over it.
+template <class T>
+struct TileParameters {
+  alignas(64) T mean[tile_elements];
+  alignas(64) T logvar[tile_elements];
+  alignas(64) T scale[tile_elements];
+  alignas(64) T prior_mean[tile_elements];
+  alignas(64) T prior_logvar[tile_elements];
+  alignas(64) T prior_precision[tile_elements];
+};
+
+template <class T>
+void load_rows(T* target, const RowView<const T>& source, std::int64_t first_row, std::int64_t rows,
+               std::int64_t first_column, std::int64_t columns, std::int64_t row_length) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    T* const to = target + row * row_length;
+    std::copy_n(source.row(0, first_row + row) + first_column, columns, to);
+    std::fill(to + columns, to + row_length, T(0));
+  }
+}
+
+template <class T>
+struct TileOf {
+  std::int64_t first_row, rows, first_column, columns, row_length;
+  NoiseTile noise;
+
+  TileOf(const NoiseTiling& tiling, std::int64_t index)
+      : first_row(tiling.first_row(index)),
+        rows(tiling.rows(index)),
+        first_column(tiling.first_column(index)),
+        columns(tiling.columns(index)),
+        row_length(tiling.tile(index).row_length()),
+        noise(tiling.tile(index)) {}
+
+  std::int64_t size() const { return rows * row_length; }
+
+  void load(T* target, const RowView<const T>& source) const {
+    load_rows(target, source, first_row, rows, first_column, columns, row_length);
+  }
+
+  void load_posterior(TileParameters<T>& tile, const SampleParameters<T>& parameters) const {
+    load(tile.mean, parameters.mean);
+    load(tile.logvar, parameters.logvar);
+#pragma omp simd
+    for (std::int64_t i = 0; i < size(); ++i) tile.scale[i] = exp(T(0.5) * tile.logvar[i]);
+  }
+
+  void load_prior(TileParameters<T>& tile, const SampleParameters<T>& parameters) const {
+    load(tile.prior_mean, parameters.prior_mean);
+    load(tile.prior_logvar, parameters.prior_logvar);
+#pragma omp simd
+    for (std::int64_t i = 0; i < size(); ++i) tile.prior_precision[i] = exp(-tile.prior_logvar[i]);
+  }
+
+  // Where row `row` of the tile stands in an array of shape (samples, rows, columns).
+  std::int64_t offset(const Extent& extent, std::int64_t k, std::int64_t row) const {
+    return (k * extent.rows + first_row + row) * extent.columns + first_column;
+  }
+};
+
+std::int64_t sample_work(const Extent& extent) {
+  return static_cast<std::int64_t>(static_cast<double>(extent.samples * extent.rows * extent.columns) * sample_cost);
+}
+
+}  // namespace
+
+template <class T>
+void NormalKernels<T>::kl_normal(const Extent& extent, const std::array<RowView<const T>, 4>& operands, T free_bits, T* out) {
+  if (operands[2].data == nullptr) {
+    reduce_rows_by_term<T>(extent, posterior_of(operands), out, divergence_cost, StandardDivergence<T>{free_bits});
+  } else {
+    reduce_rows_by_term<T>(extent, operands, out, 2 * divergence_cost, Divergence<T>{free_bits});
+  }
+}
+
+template <class T>
+void NormalKernels<T>::kl_normal_backward(const Extent& extent, const std::array<RowView<const T>, 4>& operands, T free_bits,
+                        const RowView<const T>& upstream, const std::array<GradientView<T>, 4>& gradients) {
+  const std::array<GradientView<T>, 2> posterior_gradients{gradients[0], gradients[1]};
+  if (operands[2].data != nullptr) {
+    row_gradients<T>(extent, operands, upstream, gradients, 2 * divergence_cost, Divergence<T>{free_bits});
+  } else if (free_bits > T(0)) {
+    row_gradients<T>(extent, posterior_of(operands), upstream, posterior_gradients, 2 * divergence_cost,
+                     ClampedStandardDivergence<T>{{free_bits}});
+  } else {
+    row_gradients<T>(extent, posterior_of(operands), upstream, posterior_gradients, divergence_cost,
+                     StandardDivergence<T>{free_bits});
+  }
+}
+
+template <class T>
+void NormalKernels<T>::normal_log_prob(const Extent& extent, const std::array<RowView<const T>, 3>& operands, T* out) {
+  reduce_rows_by_term<T>(extent, operands, out, density_cost, NormalLogDensity<T>{});
+}
+
+template <class T>
+void NormalKernels<T>::normal_log_prob_backward(const Extent& extent, const std::array<RowView<const T>, 3>& operands,
+                              const RowView<const T>& upstream, const std::array<GradientView<T>, 3>& gradients) {
+  row_gradients<T>(extent, operands, upstream, gradients, density_cost, NormalLogDensity<T>{});
+}
+
+template <class T>
+void NormalKernels<T>::normal_entropy(const Extent& extent, const RowView<const T>& logvar, T* out) {
+  reduce_rows_by_term<T>(extent, std::array<RowView<const T>, 1>{logvar}, out, entropy_cost, NormalEntropy<T>{});
+}
+
+template <class T>
+void NormalKernels<T>::normal_entropy_backward(const Extent& extent, const RowView<const T>& logvar, const RowView<const T>& upstream,
+                             const GradientView<T>& gradient) {
+  row_gradients<T>(extent, std::array<RowView<const T>, 1>{logvar}, upstream, std::array<GradientView<T>, 1>{gradient},
+                   entropy_cost, NormalEntropy<T>{});
+}
+
+template <class T>
+void NormalKernels<T>::rsample_normal(const Extent& extent, const SampleParameters<T>& parameters, T* z) {
+  const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
+  const std::int64_t groups = ceil_divide(extent.samples, samples_per_item);
+  parallel_for(groups * tiling.count(), sample_work(extent), [&](std::int64_t item) {
+    const TileOf<T> tile(tiling, item % tiling.count());
+    const std::int64_t first_sample = item / tiling.count() * samples_per_item;
+    TileParameters<T> local;
+    tile.load_posterior(local, parameters);
+    alignas(64) T noise[tile_elements];
+    for (std::int64_t k = first_sample; k < std::min(first_sample + samples_per_item, extent.samples); ++k) {
+      fill_noise(noise, parameters.seed, k, tile.noise);
+      for (std::int64_t row = 0; row < tile.rows; ++row) {
+        const std::int64_t start = row * tile.row_length;
+        T* const out = z + tile.offset(extent, k, row);
+        for_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
+          out[d] = local.mean[start + d] + local.scale[start + d] * noise[start + d];
+        });
+      }
+    }
+  });
+}
+
+template <class T>
+void NormalKernels<T>::rsample_normal_backward(const Extent& extent, const SampleParameters<T>& parameters, const T* upstream,
+                             T* mean_gradient, T* logvar_gradient) {
+  const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
+  parallel_for(tiling.count(), sample_work(extent), [&](std::int64_t item) {
+    const TileOf<T> tile(tiling, item);
+    alignas(64) T noise[tile_elements];
+    alignas(64) T gradient_sum[tile_elements];
+    alignas(64) T noise_sum[tile_elements];
+    std::fill_n(gradient_sum, tile.size(), T(0));
+    std::fill_n(noise_sum, tile.size(), T(0));
+    for (std::int64_t k = 0; k < extent.samples; ++k) {
+      if (logvar_gradient != nullptr) fill_noise(noise, parameters.seed, k, tile.noise);
+      for (std::int64_t row = 0; row < tile.rows; ++row) {
+        const T* const gradient = upstream + tile.offset(extent, k, row);
+        T* const sum = gradient_sum + row * tile.row_length;
+        T* const weighted = noise_sum + row * tile.row_length;
+        const T* const eps = noise + row * tile.row_length;
+        if (logvar_gradient != nullptr) {
+#pragma omp simd
+          for (std::int64_t d = 0; d < tile.columns; ++d) {
+            sum[d] += gradient[d];
+            weighted[d] += gradient[d] * eps[d];
+          }
+        } else {
+#pragma omp simd
+          for (std::int64_t d = 0; d < tile.columns; ++d) sum[d] += gradient[d];
+        }
+      }
+    }
+    for (std::int64_t row = 0; row < tile.rows; ++row) {
+      const std::int64_t start = row * tile.row_length, to = tile.offset(extent, 0, row);
+      if (mean_gradient != nullptr) std::copy_n(gradient_sum + start, tile.columns, mean_gradient + to);
+      if (logvar_gradient == nullptr) continue;
+      const T* const logvar = parameters.logvar.row(0, tile.first_row + row) + tile.first_column;
+      for_columns<T>(tile.columns, [&](std::int64_t d) {
+        logvar_gradient[to + d] = T(0.5) * exp(T(0.5) * logvar[d]) * noise_sum[start + d];
+      });
+    }
+  });
+}
+
+template <class T>
+void NormalKernels<T>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<T>& parameters, T* z, T* log_ratio) {
+  const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
+  const std::int64_t groups = ceil_divide(extent.samples, samples_per_item);
+  const bool standard = parameters.prior_mean.data == nullptr;
+  if (extent.columns == 0) std::fill_n(log_ratio, extent.samples * extent.rows, T(0));
+  parallel_for(groups * tiling.down(), sample_work(extent), [&](std::int64_t item) {
+    const std::int64_t first_sample = item / tiling.down() * samples_per_item;
+    const std::int64_t last_sample = std::min(first_sample + samples_per_item, extent.samples);
+    TileParameters<T> local;
+    alignas(64) T noise[tile_elements];
+    for (std::int64_t across = 0; across < tiling.across(); ++across) {
+      const TileOf<T> tile(tiling, item % tiling.down() * tiling.across() + across);
+      tile.load_posterior(local, parameters);
+      if (!standard) tile.load_prior(local, parameters);
+      for (std::int64_t k = first_sample; k < last_sample; ++k) {
+        fill_noise(noise, parameters.seed, k, tile.noise);
+        for (std::int64_t row = 0; row < tile.rows; ++row) {
+          const std::int64_t start = row * tile.row_length;
+          T* const out = z + tile.offset(extent, k, row);
+          for_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
+            out[d] = local.mean[start + d] + local.scale[start + d] * noise[start + d];
+          });
+          const T sum =
+              standard ? sum_columns<T>(tile.columns,
+                                        [&, start, out](std::int64_t d) {
+                                          return LogRatio<T>::standard_value(noise[start + d], local.logvar[start + d],
+                                                                             out[d]);
+                                        })
+                       : sum_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
+                           return LogRatio<T>::value(noise[start + d], local.logvar[start + d], out[d],
+                                                     local.prior_mean[start + d], local.prior_logvar[start + d],
+                                                     local.prior_precision[start + d]);
+                         });
+          T& total = log_ratio[k * extent.rows + tile.first_row + row];
+          total = across == 0 ? sum : total + sum;
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+void NormalKernels<T>::rsample_normal_with_log_ratio_backward(const Extent& extent, const SampleParameters<T>& parameters,
+                                            bool detach_posterior, const T* z_upstream,
+                                            const RowView<const T>& ratio_upstream,
+                                            const LogRatioGradients<T>& gradients) {
+  const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
+  const bool standard = parameters.prior_mean.data == nullptr;
+  const bool prior_wanted = gradients.prior_mean != nullptr || gradients.prior_logvar != nullptr;
+  parallel_for(tiling.count(), sample_work(extent), [&](std::int64_t item) {
+    const TileOf<T> tile(tiling, item);
+    TileParameters<T> local;
+    tile.load_posterior(local, parameters);
+    if (!standard) {
+      tile.load_prior(local, parameters);
+    } else {
+      std::fill_n(local.prior_mean, tile.size(), T(0));
+      std::fill_n(local.prior_precision, tile.size(), T(1));
+    }
+    alignas(64) T noise[tile_elements];
+    alignas(64) T z_sum[tile_elements] = {};
+    alignas(64) T noise_sum[tile_elements] = {};
+    alignas(64) T prior_mean_sum[tile_elements] = {};
+    alignas(64) T prior_logvar_sum[tile_elements] = {};
+    alignas(64) T ratio_sum[tile_elements] = {};  // one a row
+    // The log density of q along the path: its own parameters' part cancels the path's unless they are detached.
+    const T detached = detach_posterior ? T(1) : T(0);
+    for (std::int64_t k = 0; k < extent.samples; ++k) {
+      fill_noise(noise, parameters.seed, k, tile.noise);
+      for (std::int64_t row = 0; row < tile.rows; ++row) {
+        const std::int64_t start = row * tile.row_length;
+        const T* const upstream = z_upstream == nullptr ? nullptr : z_upstream + tile.offset(extent, k, row);
+        const T by_ratio = ratio_upstream.data == nullptr ? T(0) : *ratio_upstream.row(k, tile.first_row + row);
+        ratio_sum[row] += by_ratio;
+        if (upstream == nullptr && ratio_upstream.data == nullptr) continue;
+        const auto path = [&, start, by_ratio](std::int64_t i, T by_z) {
+          const T z = local.mean[i] + local.scale[i] * noise[i];
+          const T by_prior = (z - local.prior_mean[i]) * local.prior_precision[i];
+          const T by_posterior = detach_posterior ? detached * noise[i] / local.scale[i] : T(0);
+          const T total = by_z + by_ratio * (by_posterior - by_prior);
+          z_sum[i] += total;
+          noise_sum[i] += total * noise[i];
+        };
+        if (upstream == nullptr) {
+#pragma omp simd
+          for (std::int64_t d = 0; d < tile.columns; ++d) path(start + d, T(0));
+        } else {
+#pragma omp simd
+          for (std::int64_t d = 0; d < tile.columns; ++d) path(start + d, upstream[d]);
+        }
+        if (!prior_wanted) continue;
+#pragma omp simd
+        for (std::int64_t i = start; i < start + tile.columns; ++i) {
+          const T difference = local.mean[i] + local.scale[i] * noise[i] - local.prior_mean[i];
+          const T scaled = difference * local.prior_precision[i];
+          prior_mean_sum[i] += by_ratio * scaled;
+          prior_logvar_sum[i] += T(0.5) * by_ratio * (difference * scaled - T(1));
+        }
+      }
+    }
+    for (std::int64_t row = 0; row < tile.rows; ++row) {
+      const std::int64_t start = row * tile.row_length, to = tile.offset(extent, 0, row);
+      const auto copy = [&](T* target, const T* source) {
+        if (target != nullptr) std::copy_n(source + start, tile.columns, target + to);
+      };
+      copy(gradients.mean, z_sum);
+      copy(gradients.prior_mean, prior_mean_sum);
+      copy(gradients.prior_logvar, prior_logvar_sum);
+      if (gradients.logvar == nullptr) continue;
+      const T direct = detach_posterior ? T(0) : T(0.5) * ratio_sum[row];
+#pragma omp simd
+      for (std::int64_t d = 0; d < tile.columns; ++d) {
+        gradients.logvar[to + d] = T(0.5) * local.scale[start + d] * noise_sum[start + d] + direct;
+      }
+    }
+  });
+}
+
+template struct NormalKernels<float>;
+template struct NormalKernels<double>;
+
+}  // namespace fastvi

@@ -1,0 +1,33 @@
+// Work sharing by OpenMP. Which thread does an item never changes a result: items are cut by the problem's shape
+// alone, and every reduction adds its partial results in one fixed order.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <omp.h>
+
+namespace fastvi {
+
+// Below this many nanoseconds of work, waking the other threads costs more than it saves.
+inline constexpr std::int64_t serial_nanoseconds = 12000;
+
+constexpr std::int64_t ceil_divide(std::int64_t numerator, std::int64_t denominator) {
+  return (numerator + denominator - 1) / denominator;
+}
+
+// Calls body(i) for i in [0, count); `nanoseconds` estimates the work of all of them on one thread.
+template <class Body>
+void parallel_for(std::int64_t count, std::int64_t nanoseconds, const Body& body) {
+  const int threads = nanoseconds < serial_nanoseconds
+                          ? 1
+                          : static_cast<int>(std::min<std::int64_t>(omp_get_max_threads(), count));
+  if (threads <= 1) {
+    for (std::int64_t i = 0; i < count; ++i) body(i);
+    return;
+  }
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (std::int64_t i = 0; i < count; ++i) body(i);
+}
+
+}  // namespace fastvi

@@ -1,0 +1,47 @@
+// Terms of the Bernoulli log-likelihood with logits, x * logit - softplus(logit), one dimension at a time.
+#pragma once
+
+#include <array>
+
+#include "exp.h"
+#include "log.h"
+#include "logistic.h"
+
+namespace fastvi {
+
+// softplus(l) = max(l, 0) + log(1 + e), e = exp(-|l|). A sum of the logarithms is the logarithm of a product, which is
+// kept as "product - 1" so that small terms keep their digits: one log1p serves many dimensions.
+template <class T>
+struct BernoulliTerm {
+  T linear;       // x * l - max(l, 0)
+  T exponential;  // exp(-|l|)
+};
+
+template <class T>
+FASTVI_HD BernoulliTerm<T> bernoulli_term(T x, T logit) {
+  const T positive_part = logit < T(0) ? T(0) : logit;  // NaN stays
+  const T minus_magnitude = logit < T(0) ? logit : -logit;
+  return {x * logit - positive_part, exp_nonpositive(minus_magnitude)};
+}
+
+template <class T>
+FASTVI_HD T append_to_product_minus_1(T product_minus_1, T exponential) {
+  return product_minus_1 * exponential + exponential + product_minus_1;
+}
+
+// x - sigmoid(l), from the exponential that the value already needed.
+template <class T>
+FASTVI_HD T bernoulli_residual(T x, T logit, T exponential) {
+  const T numerator = logit < T(0) ? exponential : T(1);
+  return x - numerator / (T(1) + exponential);
+}
+
+template <class T>
+struct BernoulliLogDensity {
+  FASTVI_HD std::array<T, 2> gradient(T upstream, T x, T logit) const {
+    const T minus_magnitude = logit < T(0) ? logit : -logit;
+    return {{upstream * logit, upstream * bernoulli_residual(x, logit, exp_nonpositive(minus_magnitude))}};
+  }
+};
+
+}  // namespace fastvi

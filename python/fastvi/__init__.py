@@ -1,0 +1,65 @@
+"""fastvi: fast, exact operations for variational inference in PyTorch.
+
+``import fastvi`` is cheap and does not import torch: names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastvi.ops import (
+        LogMeanExp,
+        bernoulli_log_prob,
+        effective_sample_size,
+        importance_weights,
+        kinetic_energy,
+        kl_normal,
+        leapfrog_step,
+        linear_bernoulli_log_prob,
+        log_mean_exp,
+        normal_entropy,
+        normal_log_prob,
+        rsample_normal,
+        rsample_normal_with_log_ratio,
+        standard_normal,
+    )
+
+__all__ = [
+    "LogMeanExp",
+    "__version__",
+    "bernoulli_log_prob",
+    "effective_sample_size",
+    "importance_weights",
+    "kinetic_energy",
+    "kl_normal",
+    "leapfrog_step",
+    "linear_bernoulli_log_prob",
+    "log_mean_exp",
+    "normal_entropy",
+    "normal_log_prob",
+    "rsample_normal",
+    "rsample_normal_with_log_ratio",
+    "standard_normal",
+]
+
+_SUBMODULES = frozenset({"distributions", "evaluate", "models", "numpy", "objectives", "ops", "reference"})
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fastvi")
+    if name in _SUBMODULES:
+        return importlib.import_module(f"fastvi.{name}")
+    if name in __all__:
+        value = getattr(importlib.import_module("fastvi.ops"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'fastvi' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_SUBMODULES})

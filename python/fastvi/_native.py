@@ -1,0 +1,68 @@
+"""Chooses, when first asked, the native module built for the best instruction set that this processor runs.
+
+The environment variable ``FASTVI_ISA`` (``v2``, ``v3``, ``v4`` on x86-64; ``generic`` elsewhere) overrides the choice.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+
+from fastvi import _processor
+
+_MINIMUM_LEVEL = {"v4": 4, "v3": 3, "v2": 2, "generic": 0}
+
+
+def available_isas() -> list[str]:
+    """Instruction sets that were built and that this processor runs, best first."""
+    level = _processor.microarchitecture_level()
+    return [
+        isa
+        for isa, minimum in _MINIMUM_LEVEL.items()
+        if level >= minimum and importlib.util.find_spec(f"fastvi._cpu_{isa}") is not None
+    ]
+
+
+def load(isa: str) -> ModuleType:
+    """Import the native module of one instruction set.
+
+    Raises
+    ------
+    ValueError
+        If ``isa`` was not built or does not run on this processor.
+    """
+    if isa not in available_isas():
+        raise ValueError(f"FASTVI_ISA: got {isa!r}, expected one of {available_isas()} on this processor")
+    return importlib.import_module(f"fastvi._cpu_{isa}")
+
+
+@functools.cache
+def selected_isa() -> str:
+    """The instruction set in use: ``FASTVI_ISA`` where it is set, else the best available one.
+
+    Raises
+    ------
+    ImportError
+        If no built module runs on this processor.
+    """
+    requested = os.environ.get("FASTVI_ISA")
+    if requested:
+        return requested
+    isas = available_isas()
+    if not isas:
+        raise ImportError("fastvi: no native module runs on this processor; x86-64-v2 is the least on x86-64")
+    return isas[0]
+
+
+@functools.cache
+def module() -> ModuleType:
+    """The native module in use."""
+    return load(selected_isa())
+
+
+def backends() -> list[str]:
+    """Kinds of device that have kernels in this installation."""
+    return ["cpu"]

@@ -1,0 +1,207 @@
+"""The Bernoulli log-likelihood with logits, alone and fused with the linear layer that makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastvi import reference
+from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
+from fastvi.ops._rows import KERNELS, Rows, broadcast_shape, row_backward
+
+_NAMES = ("x", "logits")
+_LINEAR_NAMES = ("h", "weight", "bias", "x")
+
+
+def _forward(x: Tensor, logits: Tensor) -> Tensor:
+    rows = Rows("bernoulli_log_prob", _NAMES, (x, logits))
+    out = logits.new_empty(rows.plan.leading)
+    KERNELS[x.dtype].bernoulli_log_prob(rows.extent, *rows.views, out.data_ptr())
+    return out
+
+
+def _backward(
+    grads: Tensors, tensors: tuple[Tensor, ...], _: tuple[()], needs: Sequence[bool], __: Tensors
+) -> tuple[Tensor | None, ...]:
+    rows = Rows("bernoulli_log_prob", _NAMES, tensors)
+    (grad,) = grads
+    assert grad is not None
+    return row_backward("bernoulli_log_prob_backward", rows, rows.views, (), grad, needs, 2)
+
+
+_LOG_PROB = Operation(
+    name="bernoulli_log_prob",
+    tensors=("Tensor x", "Tensor logits"),
+    constants=(),
+    forward=_forward,
+    backward=_backward,
+    formula=reference.bernoulli_log_prob,
+    fake=lambda *tensors: tensors[0].new_empty(broadcast_shape("bernoulli_log_prob", _NAMES, tensors)[:-1]),
+    batch=batch_broadcasting,
+)
+
+
+def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
+    r"""Bernoulli log-likelihood in nats, :math:`\sum_d x_d l_d - \log(1 + e^{l_d})`, over the last dimension.
+
+    Parameters
+    ----------
+    x
+        Observations in [0, 1], shape (..., D).
+    logits
+        Shape (..., D); both broadcast, for example x (B, D) over the samples of logits (K, B, D), without a copy.
+
+    Returns
+    -------
+    Tensor
+        Shape (...).
+
+    Raises
+    ------
+    TypeError
+        If an argument is no float32 or float64 tensor, or the dtypes differ.
+    ValueError
+        If shapes do not broadcast or devices differ.
+
+    Examples
+    --------
+    >>> import torch, fastvi
+    >>> fastvi.bernoulli_log_prob(torch.ones(3, 2), torch.zeros(5, 3, 2)).shape
+    torch.Size([5, 3])
+    """
+    check_operands("bernoulli_log_prob", _NAMES, (x, logits))
+    result: Tensor = _LOG_PROB(x, logits)
+    return result
+
+
+def _linear_shape(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> torch.Size:
+    """The leading shape of the result, after a check of all shapes."""
+    operation = "linear_bernoulli_log_prob"
+    if weight.dim() != 2:
+        raise ValueError(f"{operation}: weight has shape {tuple(weight.shape)}, expected (features of x, features of h)")
+    features_out, features_in = weight.shape
+    for name, tensor, features in (("h", h, features_in), ("x", x, features_out)):
+        if tensor.dim() == 0 or tensor.shape[-1] != features:
+            raise ValueError(
+                f"{operation}: {name} has shape {tuple(tensor.shape)}, expected (..., {features}) for weight "
+                f"{tuple(weight.shape)}"
+            )
+    if bias is not None and tuple(bias.shape) != (features_out,):
+        raise ValueError(f"{operation}: bias has shape {tuple(bias.shape)}, expected ({features_out},)")
+    try:
+        return torch.broadcast_shapes(h.shape[:-1], x.shape[:-1])
+    except RuntimeError:
+        raise ValueError(
+            f"{operation}: leading shapes do not broadcast: got h {tuple(h.shape)}, x {tuple(x.shape)}"
+        ) from None
+
+
+def _hidden_rows(h: Tensor, leading: Sequence[int]) -> Tensor:
+    """The hidden units as a matrix with one row for each row of the result."""
+    return h.expand((*leading, h.shape[-1])).reshape(-1, h.shape[-1])
+
+
+def _linear_forward(
+    h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, keep_residual: bool
+) -> tuple[Tensor, Tensor]:
+    """The log-likelihood, and x - sigmoid(logits) in the memory of the logits (meaningless if it is not kept)."""
+    leading = torch.broadcast_shapes(h.shape[:-1], x.shape[:-1])
+    logits = torch.mm(_hidden_rows(h, leading), weight.t())
+    rows = Rows("linear_bernoulli_log_prob", ("x",), (x.expand((*leading, x.shape[-1])),))
+    bias = None if bias is None else bias.contiguous()
+    out = h.new_empty(leading)
+    KERNELS[h.dtype].bernoulli_epilogue(
+        rows.extent,
+        logits.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+        *rows.views,
+        keep_residual,
+        out.data_ptr(),
+    )
+    return out, logits
+
+
+def _linear_backward(
+    grads: Tensors, tensors: Tensors, _: tuple[()], needs: Sequence[bool], auxiliary: tuple[Tensor]
+) -> tuple[Tensor | None, ...]:
+    h, weight, bias, x = tensors
+    (grad,), (residual,) = grads, auxiliary
+    assert grad is not None
+    assert h is not None
+    assert weight is not None
+    assert x is not None
+    leading = grad.shape
+    scale = grad.reshape(-1, 1)
+    by_h = by_weight = by_bias = by_x = None
+    # The upstream gradient scales rows: of the hidden units, never of the wide residual.
+    if needs[0]:
+        by_hidden = torch.mm(residual, weight).mul_(scale)
+        by_h = by_hidden.reshape((*leading, h.shape[-1])).sum_to_size(h.shape)
+    if needs[1]:
+        by_weight = torch.mm(residual.t(), _hidden_rows(h, leading) * scale)
+    if needs[2]:
+        by_bias = torch.mv(residual.t(), scale.squeeze(1))
+    if needs[3]:
+        logits = torch.nn.functional.linear(h, weight, bias) * grad.unsqueeze(-1)
+        by_x = logits.sum_to_size(x.shape)
+    return by_h, by_weight, by_bias, by_x
+
+
+def _linear_fake(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    leading = _linear_shape(h, weight, bias, x)
+    return h.new_empty(leading), h.new_empty((leading.numel(), weight.shape[0]))
+
+
+_LINEAR = Operation(
+    name="linear_bernoulli_log_prob",
+    tensors=("Tensor h", "Tensor weight", "Tensor? bias", "Tensor x"),
+    constants=(),
+    forward=_linear_forward,
+    backward=_linear_backward,
+    formula=reference.linear_bernoulli_log_prob,
+    fake=_linear_fake,
+    num_auxiliary=1,
+)
+
+
+def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    """``bernoulli_log_prob(x, h @ weight.T + bias)`` as one operation, for the last layer of a decoder.
+
+    One matrix product, and one pass that adds the bias, sums the log-likelihood and overwrites the logits with
+    ``x - sigmoid(logits)``, which is what the backward pass needs.
+
+    Parameters
+    ----------
+    h
+        Hidden units, shape (..., H).
+    weight, bias
+        Of the linear layer: (D, H) and (D,); the bias may be None.
+    x
+        Observations in [0, 1], shape (..., D); broadcasts with h, for example (B, D) with (K, B, H).
+
+    Returns
+    -------
+    Tensor
+        Log-likelihood in nats, of the broadcast leading shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no float32 or float64 tensor, or the dtypes differ.
+    ValueError
+        If shapes do not fit or devices differ.
+
+    Examples
+    --------
+    >>> import torch, fastvi
+    >>> layer = torch.nn.Linear(4, 6)
+    >>> h, x = torch.zeros(5, 3, 4), torch.ones(3, 6)
+    >>> fastvi.linear_bernoulli_log_prob(h, layer.weight, layer.bias, x).shape
+    torch.Size([5, 3])
+    """
+    check_operands("linear_bernoulli_log_prob", _LINEAR_NAMES, (h, weight, bias, x))
+    _linear_shape(h, weight, bias, x)
+    result: Tensor = _LINEAR(h, weight, bias, x)
+    return result

@@ -1,0 +1,342 @@
+"""Log-mean-exp of the importance-weighted bound (Burda, Grosse, Salakhutdinov 2016), its weights, and their quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvi import reference
+from fastvi._layout import plan_axis
+from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
+from fastvi.ops._rows import KERNELS
+
+
+def _check_axis(operation: str, name: str, tensor: Tensor, dim: object) -> int:
+    """The dimension, counted from the front."""
+    check_operands(operation, (name,), (tensor,))
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise TypeError(f"{operation}: dim must be an int, got {type(dim).__name__}")
+    rank = tensor.dim()
+    if not -rank <= dim < rank:
+        raise ValueError(f"{operation}: dim is {dim}, expected one of the {rank} dimensions of {tuple(tensor.shape)}")
+    dim %= rank
+    if tensor.shape[dim] == 0:
+        raise ValueError(f"{operation}: {name} has shape {tuple(tensor.shape)}, expected dimension {dim} not to be empty")
+    return dim
+
+
+def _without(shape: Sequence[int], dim: int) -> tuple[int, ...]:
+    return (*shape[:dim], *shape[dim + 1 :])
+
+
+def _next_dim(constants: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``dim`` behind a mapped axis that was put in front."""
+    return (constants[0] + 1,)
+
+
+def _forward(x: Tensor, dim: int) -> Tensor:
+    extent, shape = plan_axis("log_mean_exp", x.shape, dim)
+    x = x.contiguous()
+    out = x.new_empty(shape)
+    KERNELS[x.dtype].log_mean_exp(extent, x.data_ptr(), out.data_ptr())
+    return out
+
+
+def _softmax(x: Tensor, dim: int, scale: Tensor | None, zero_if_empty: bool) -> Tensor:
+    extent, _ = plan_axis("importance_weights", x.shape, dim)
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    scale = None if scale is None else scale.contiguous()
+    address = 0 if scale is None else scale.data_ptr()
+    KERNELS[x.dtype].scaled_softmax(extent, x.data_ptr(), address, zero_if_empty, out.data_ptr())
+    return out
+
+
+def _backward(grads: Tensors, tensors: tuple[Tensor], constants: tuple[int], _: object, __: Tensors) -> tuple[Tensor]:
+    return (_softmax(tensors[0], constants[0], grads[0], zero_if_empty=True),)
+
+
+def _formula(x: Tensor, dim: int) -> Tensor:
+    # A column of minus infinities is -inf whatever moves: a constant in its place keeps NaN out of the gradient.
+    empty = (x == -math.inf).all(dim, keepdim=True)
+    value = reference.log_mean_exp(torch.where(empty, 0.0, x), dim)
+    return torch.where(empty.squeeze(dim), -math.inf, value)
+
+
+_LOG_MEAN_EXP = Operation(
+    name="log_mean_exp",
+    tensors=("Tensor x",),
+    constants=("int dim",),
+    forward=_forward,
+    backward=_backward,
+    formula=_formula,
+    fake=lambda x, dim: x.new_empty(_without(x.shape, dim)),
+    batch=batch_broadcasting,
+    batch_constants=_next_dim,
+)
+
+
+def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
+    r"""Stable :math:`\log \frac1K \sum_k e^{x_k}` over one dimension, differentiable with the softmax as gradient.
+
+    A column of minus infinities gives minus infinity with zero gradient; NaN stays NaN; plus infinity gives plus
+    infinity.
+
+    Parameters
+    ----------
+    x
+        Any shape with at least one dimension.
+    dim
+        The dimension to reduce; the sampling axis by default.
+
+    Returns
+    -------
+    Tensor
+        The shape of x without ``dim``.
+
+    Raises
+    ------
+    TypeError
+        If ``x`` is no float32 or float64 tensor, or ``dim`` no integer.
+    ValueError
+        If ``dim`` is out of range or empty.
+
+    References
+    ----------
+    Burda, Grosse, Salakhutdinov: Importance weighted autoencoders. ICLR 2016.
+
+    Examples
+    --------
+    >>> import torch, fastvi
+    >>> fastvi.log_mean_exp(torch.tensor([[1000.0, 0.0], [1000.0, 0.0]]), dim=0)
+    tensor([1000.,    0.])
+    """
+    result: Tensor = _LOG_MEAN_EXP(x, _check_axis("log_mean_exp", "x", x, dim))
+    return result
+
+
+def _weights_backward(
+    grads: Tensors, tensors: tuple[Tensor], constants: tuple[int], _: object, __: Tensors
+) -> tuple[Tensor]:
+    (log_weights,), (dim,), (grad,) = tensors, constants, grads
+    assert grad is not None
+    weights = _softmax(log_weights, dim, None, zero_if_empty=False)
+    weighted = weights * grad
+    return (weighted - weights * weighted.sum(dim, keepdim=True),)
+
+
+_WEIGHTS = Operation(
+    name="importance_weights",
+    tensors=("Tensor log_w",),
+    constants=("int dim",),
+    forward=lambda log_w, dim: _softmax(log_w, dim, None, zero_if_empty=False),
+    backward=_weights_backward,
+    formula=reference.importance_weights,
+    fake=lambda log_w, dim: log_w.new_empty(log_w.shape),
+    batch=batch_broadcasting,
+    batch_constants=_next_dim,
+)
+
+
+def importance_weights(log_w: Tensor, dim: int = 0) -> Tensor:
+    """Normalised importance weights, proportional to ``exp(log_w)`` and summing to one over ``dim``.
+
+    Parameters
+    ----------
+    log_w
+        Log-weights, any shape with at least one dimension.
+    dim
+        The sampling axis.
+
+    Returns
+    -------
+    Tensor
+        The shape of ``log_w``; NaN where every log-weight is minus infinity.
+
+    Raises
+    ------
+    TypeError
+        If ``log_w`` is no float32 or float64 tensor, or ``dim`` no integer.
+    ValueError
+        If ``dim`` is out of range or empty.
+
+    Examples
+    --------
+    >>> import torch, fastvi
+    >>> fastvi.importance_weights(torch.zeros(4, 2))[0]
+    tensor([0.2500, 0.2500])
+    """
+    result: Tensor = _WEIGHTS(log_w, _check_axis("importance_weights", "log_w", log_w, dim))
+    return result
+
+
+def _ess_forward(log_w: Tensor, dim: int) -> Tensor:
+    extent, shape = plan_axis("effective_sample_size", log_w.shape, dim)
+    log_w = log_w.contiguous()
+    out = log_w.new_empty(shape)
+    KERNELS[log_w.dtype].effective_sample_size(extent, log_w.data_ptr(), out.data_ptr())
+    return out
+
+
+def _ess_backward(
+    grads: Tensors, tensors: tuple[Tensor], constants: tuple[int], _: object, __: Tensors
+) -> tuple[Tensor]:
+    (log_weights,), (dim,), (grad,) = tensors, constants, grads
+    assert grad is not None
+    weights = _softmax(log_weights, dim, None, zero_if_empty=False)
+    size = 1.0 / weights.square().sum(dim, keepdim=True)
+    return (2.0 * grad.unsqueeze(dim) * size * weights * (1.0 - size * weights),)
+
+
+_ESS = Operation(
+    name="effective_sample_size",
+    tensors=("Tensor log_w",),
+    constants=("int dim",),
+    forward=_ess_forward,
+    backward=_ess_backward,
+    formula=reference.effective_sample_size,
+    fake=lambda log_w, dim: log_w.new_empty(_without(log_w.shape, dim)),
+    batch=batch_broadcasting,
+    batch_constants=_next_dim,
+)
+
+
+def effective_sample_size(log_w: Tensor, dim: int = 0) -> Tensor:
+    """Effective sample size ``1 / sum(w**2)`` of the normalised weights: between 1 and the number of samples.
+
+    Parameters
+    ----------
+    log_w
+        Log-weights, any shape with at least one dimension.
+    dim
+        The sampling axis.
+
+    Returns
+    -------
+    Tensor
+        The shape of ``log_w`` without ``dim``; NaN where every log-weight is minus infinity.
+
+    Raises
+    ------
+    TypeError
+        If ``log_w`` is no float32 or float64 tensor, or ``dim`` no integer.
+    ValueError
+        If ``dim`` is out of range or empty.
+
+    References
+    ----------
+    Kong: A note on importance sampling using standardized weights. University of Chicago, 1992.
+
+    Examples
+    --------
+    >>> import torch, fastvi
+    >>> fastvi.effective_sample_size(torch.zeros(4))
+    tensor(4.)
+    """
+    result: Tensor = _ESS(log_w, _check_axis("effective_sample_size", "log_w", log_w, dim))
+    return result
+
+
+class LogMeanExp:
+    """Running log-mean-exp over chunks of log-weights, in memory that does not grow with their number.
+
+    What is kept, in float64, is for each column the logarithm of the sum of the weights and the sum of the squared
+    normalised weights. Nothing is differentiated.
+
+    Parameters
+    ----------
+    dim
+        The sampling axis of the chunks.
+
+    Examples
+    --------
+    >>> import torch, fastvi
+    >>> running = fastvi.LogMeanExp()
+    >>> for _ in range(10):
+    ...     running = running.update(torch.zeros(500, 3))
+    >>> running.count, running.value, running.ess
+    (5000, tensor([0., 0., 0.]), tensor([5000., 5000., 5000.]))
+    """
+
+    def __init__(self, dim: int = 0) -> None:
+        self.dim = dim
+        self.count = 0
+        self._dtype: torch.dtype | None = None
+        self._log_sum: Tensor | None = None
+        self._concentration: Tensor | None = None  # sum of the squared normalised weights
+
+    @torch.no_grad()
+    def update(self, chunk: Tensor) -> LogMeanExp:
+        """Add a chunk of log-weights, any number of samples along ``dim``; returns the object itself.
+
+        Raises
+        ------
+        TypeError
+            If ``chunk`` is no float32 or float64 tensor.
+        ValueError
+            If ``dim`` is out of range or empty, or the other dimensions differ from those seen before.
+        """
+        dim = _check_axis("LogMeanExp.update", "chunk", chunk, self.dim)
+        added = LogMeanExp(self.dim)
+        added.count = chunk.shape[dim]
+        added._dtype = chunk.dtype
+        added._log_sum = log_mean_exp(chunk, dim).double() + math.log(added.count)
+        added._concentration = 1.0 / effective_sample_size(chunk, dim).double()
+        return self.merge(added)
+
+    @torch.no_grad()
+    def merge(self, other: LogMeanExp) -> LogMeanExp:
+        """Add what another object has seen; returns the object itself.
+
+        Raises
+        ------
+        TypeError
+            If ``other`` is no ``LogMeanExp``.
+        ValueError
+            If the columns differ in shape.
+        """
+        if not isinstance(other, LogMeanExp):
+            raise TypeError(f"LogMeanExp.merge: other must be a LogMeanExp, got {type(other).__name__}")
+        if other._log_sum is None or other._concentration is None:
+            return self
+        if self._log_sum is None or self._concentration is None:
+            self._log_sum, self._concentration = other._log_sum, other._concentration
+        else:
+            if self._log_sum.shape != other._log_sum.shape:
+                raise ValueError(
+                    f"LogMeanExp: got columns of shape {tuple(other._log_sum.shape)}, expected "
+                    f"{tuple(self._log_sum.shape)} as before"
+                )
+            total = torch.logaddexp(self._log_sum, other._log_sum)
+            shift = torch.where(total == -math.inf, 0.0, total)
+            parts = [
+                torch.where(log_sum == -math.inf, 0.0, (2.0 * (log_sum - shift)).exp() * concentration)
+                for log_sum, concentration in (
+                    (self._log_sum, self._concentration),
+                    (other._log_sum, other._concentration),
+                )
+            ]
+            self._log_sum = total
+            self._concentration = torch.where(total == -math.inf, math.nan, parts[0] + parts[1])
+        self.count += other.count
+        self._dtype = other._dtype
+        return self
+
+    def _seen(self) -> tuple[Tensor, Tensor]:
+        if self._log_sum is None or self._concentration is None:
+            raise ValueError("LogMeanExp: no chunk was seen yet; call update first")
+        return self._log_sum, self._concentration
+
+    @property
+    def value(self) -> Tensor:
+        """Log-mean-exp of all chunks, in nats; shape of a chunk without ``dim``."""
+        return (self._seen()[0] - math.log(self.count)).to(self._dtype)
+
+    @property
+    def ess(self) -> Tensor:
+        """Effective sample size of all chunks; shape of a chunk without ``dim``."""
+        return (1.0 / self._seen()[1]).to(self._dtype)
