@@ -39,7 +39,7 @@ FASTVI_HD T sum_log_prob(std::int64_t count, const T* x, const Logit& logit, con
     }
 #pragma omp simd
     for (int lane = 0; lane < lanes; ++lane) linear[lane] -= log1p(product_minus_1[lane]);
-    for (int lane = 0; lane < lanes; ++lane) total += linear[lane];
+    total += sum_lanes<T, lanes>(linear);
   }
   return total;
 }

@@ -84,10 +84,10 @@ void LeapfrogKernels<T>::leapfrog_step_backward(std::int64_t rows, std::int64_t 
       const T* const step_size = factor_row(inputs.step_size, row, 0);
       const T* const inverse_mass = factor_row(inputs.inverse_mass, row, 0);
       const T kick = inputs.kick;
+      const T* const position_upstream = by_position + row * columns;
+      const T* const momentum_upstream = by_momentum + row * columns;
       const auto derivative = [=](std::int64_t d) {
-        const std::int64_t i = row * columns + d;
-        return leapfrog_derivative(by_position == nullptr ? T(0) : by_position[i],
-                                   by_momentum == nullptr ? T(0) : by_momentum[i], momentum[d], gradient[d],
+        return leapfrog_derivative(position_upstream[d], momentum_upstream[d], momentum[d], gradient[d],
                                    step_size[d * step_of_step], inverse_mass[d * step_of_mass], kick);
       };
       const auto store = [&](T* target, auto member) {

@@ -31,7 +31,7 @@ struct LeapfrogKernels {
   static void leapfrog_step(std::int64_t rows, std::int64_t columns, const LeapfrogInputs<T>& inputs, T* new_position,
                             T* new_momentum);
 
-  // The upstream gradients are contiguous; either may be null.
+  // The upstream gradients are contiguous.
   static void leapfrog_step_backward(std::int64_t rows, std::int64_t columns, const LeapfrogInputs<T>& inputs,
                                      const T* by_position, const T* by_momentum, const LeapfrogGradients<T>& gradients);
 

@@ -38,6 +38,12 @@ T rescale(const Piece<T>& piece, T shift) {
 }
 
 template <class T>
+void scale_columns(std::int64_t count, T scale, T* values) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) values[i] *= scale;
+}
+
+template <class T>
 class Pieces {
  public:
   Pieces(const AxisExtent& extent, const T* x, T* exponentials)
@@ -175,6 +181,10 @@ void LogMeanExpKernels<T>::scaled_softmax(const AxisExtent& extent, const T* x, 
                [&](std::int64_t item) {
                  const std::int64_t outer = item / pieces.per_column(), first = item % pieces.per_column() * piece_count;
                  const T* const by = factor.data() + item * extent.inner;
+                 if (extent.inner == 1) {
+                   scale_columns(std::min(piece_count, extent.count - first), *by, out + outer * extent.count + first);
+                   return;
+                 }
                  for (std::int64_t k = first; k < std::min(first + piece_count, extent.count); ++k) {
                    T* const row = out + (outer * extent.count + k) * extent.inner;
 #pragma omp simd

@@ -6,52 +6,61 @@
 #include "../formulas/log.h"
 #include "../formulas/philox.h"
 #include "../formulas/sincos.h"
+#include "wide_multiply.h"
 
 namespace fastvi {
 namespace {
 
 constexpr int lanes = 32;
 
-// Counters and words of `lanes` blocks at once, one array for each word.
+// The words of `lanes` blocks at once, one array for each word.
 struct PhiloxLanes {
   alignas(64) std::uint32_t word[4][lanes];
 };
 
-#if defined(__AVX512F__)
-// Words in 64-bit lanes: one widening multiplication gives both halves of a product. Measured faster than 32-bit lanes
-// where vectors are 512 bits wide, and slower where they are 256.
-void run_philox(PhiloxLanes& block, std::uint64_t seed) {
-  alignas(64) std::uint64_t word[4][lanes];
-  for (int w = 0; w < 4; ++w) {
-    for (int i = 0; i < lanes; ++i) word[w][i] = block.word[w][i];
-  }
-  std::uint64_t key_0 = static_cast<std::uint32_t>(seed), key_1 = seed >> 32;
-  for (int round = 0; round < philox_rounds; ++round) {
-#pragma omp simd
-    for (int i = 0; i < lanes; ++i) {
-      const std::uint64_t product_0 = (word[0][i] & 0xFFFFFFFFu) * std::uint64_t{philox_multiplier_0};
-      const std::uint64_t product_1 = (word[2][i] & 0xFFFFFFFFu) * std::uint64_t{philox_multiplier_1};
-      word[0][i] = (product_1 >> 32) ^ word[1][i] ^ key_0;
-      word[2][i] = (product_0 >> 32) ^ word[3][i] ^ key_1;
-      word[1][i] = product_1;
-      word[3][i] = product_0;
+constexpr int vectors = 4;  // independent chains of rounds: they hide the multiplication's latency
+static_assert(lanes % (vectors * wide_lanes) == 0);
+
+WideVector load_wide(const std::uint32_t* words) {
+  HalfVector half;
+  std::memcpy(&half, words, sizeof half);
+  return __builtin_convertvector(half, WideVector);
+}
+
+void store_low_halves(WideVector wide, std::uint32_t* words) {
+  const HalfVector half = __builtin_convertvector(wide, HalfVector);
+  std::memcpy(words, &half, sizeof half);
+}
+
+// philox() for the blocks that `counters` holds from `first` on. The rounds run on 64-bit lanes, whose upper halves may
+// hold rests of products in between.
+void run_philox(const PhiloxCounters& counters, std::int64_t first, std::uint64_t seed, PhiloxLanes& out) {
+  const WideVector multiplier_0 = WideVector{} + philox_multiplier_0, multiplier_1 = WideVector{} + philox_multiplier_1;
+  for (int base = 0; base < lanes; base += vectors * wide_lanes) {
+    WideVector word[4][vectors];
+    for (int v = 0; v < vectors; ++v) {
+      for (int w = 0; w < 3; ++w) word[w][v] = load_wide(counters.word[w] + first + base + v * wide_lanes);
+      word[3][v] = WideVector{} + counters.last_word;
     }
-    key_0 = static_cast<std::uint32_t>(key_0 + philox_weyl_0);
-    key_1 = static_cast<std::uint32_t>(key_1 + philox_weyl_1);
-  }
-  for (int w = 0; w < 4; ++w) {
-    for (int i = 0; i < lanes; ++i) block.word[w][i] = static_cast<std::uint32_t>(word[w][i]);
+    std::uint32_t key_0 = static_cast<std::uint32_t>(seed), key_1 = static_cast<std::uint32_t>(seed >> 32);
+#pragma GCC unroll 10
+    for (int round = 0; round < philox_rounds; ++round) {
+      for (int v = 0; v < vectors; ++v) {
+        const WideVector product_0 = multiply_low_halves(word[0][v], multiplier_0);
+        const WideVector product_1 = multiply_low_halves(word[2][v], multiplier_1);
+        word[0][v] = (product_1 >> 32) ^ word[1][v] ^ std::uint64_t{key_0};
+        word[2][v] = (product_0 >> 32) ^ word[3][v] ^ std::uint64_t{key_1};
+        word[1][v] = product_1;
+        word[3][v] = product_0;
+      }
+      key_0 += philox_weyl_0;
+      key_1 += philox_weyl_1;
+    }
+    for (int w = 0; w < 4; ++w) {
+      for (int v = 0; v < vectors; ++v) store_low_halves(word[w][v], out.word[w] + base + v * wide_lanes);
+    }
   }
 }
-#else
-void run_philox(PhiloxLanes& block, std::uint64_t seed) {
-#pragma omp simd
-  for (int i = 0; i < lanes; ++i) {
-    const PhiloxBlock out = philox({{block.word[0][i], block.word[1][i], block.word[2][i], block.word[3][i]}}, seed);
-    for (int w = 0; w < 4; ++w) block.word[w][i] = out.word[w];
-  }
-}
-#endif
 
 // normals[4 * i + w] is the w-th normal of block i.
 template <class T>
@@ -80,63 +89,59 @@ void box_muller(const PhiloxLanes& block, T* normals) {
   }
 }
 
-// Normals of `count` blocks whose counters next_counters(block, how many) writes.
-template <class T, class NextCounters>
-void fill_blocks(T* out, std::int64_t count, std::uint64_t seed, NextCounters&& next_counters) {
-  PhiloxLanes block{};
-  for (; count > 0; count -= lanes, out += 4 * lanes) {
-    next_counters(block);
-    run_philox(block, seed);
-    if (count >= lanes) {
-      box_muller(block, out);
+// Normals of the first `count` blocks of `counters`.
+template <class T>
+void fill_blocks(T* out, std::int64_t count, const PhiloxCounters& counters, std::uint64_t seed) {
+  PhiloxLanes block;
+  for (std::int64_t first = 0; first < count; first += lanes) {
+    run_philox(counters, first, seed, block);
+    if (count - first >= lanes) {
+      box_muller(block, out + 4 * first);
     } else {
       alignas(64) T last[4 * lanes];
       box_muller(block, last);
-      std::copy_n(last, 4 * count, out);
+      std::copy_n(last, 4 * (count - first), out + 4 * first);
     }
   }
 }
 
-void store_counter(PhiloxLanes& block, int lane, const PhiloxBlock& counter) {
-  for (int w = 0; w < 4; ++w) block.word[w][lane] = counter.word[w];
-}
-
 }  // namespace
 
-template <class T>
-void fill_noise(T* noise, std::uint64_t seed, std::int64_t sample, const NoiseTile& tile) {
-  std::uint64_t row = tile.first_row;
-  std::int64_t column_block = 0;
-  fill_blocks(noise, tile.rows * tile.blocks, seed, [&](PhiloxLanes& block) {
-    for (int lane = 0; lane < lanes; ++lane) {
-      store_counter(block, lane,
-                    sample_counter(static_cast<std::uint32_t>(tile.first_block + column_block), row,
-                                   static_cast<std::uint32_t>(sample)));
-      if (++column_block == tile.blocks) {
-        column_block = 0;
-        ++row;
-      }
+NoiseTile::NoiseTile(std::uint64_t first_row, std::int64_t rows, std::int64_t first_block, std::int64_t blocks)
+    : count_(rows * blocks) {
+  std::int64_t i = 0;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::uint64_t number = first_row + static_cast<std::uint64_t>(row);
+    for (std::int64_t block = 0; block < blocks; ++block, ++i) {
+      const PhiloxBlock counter = sample_counter(static_cast<std::uint32_t>(first_block + block), number, 0);
+      for (int w = 0; w < 3; ++w) counters_.word[w][i] = counter.word[w];
     }
-  });
+  }
+}
+
+template <class T>
+void NoiseTile::fill(T* noise, std::uint64_t seed, std::int64_t sample) {
+  counters_.last_word = static_cast<std::uint32_t>(sample);
+  fill_blocks(noise, count_, counters_, seed);
 }
 
 template <class T>
 void standard_normal(T* out, std::int64_t count, std::uint64_t seed) {
-  constexpr std::int64_t piece = 4 * lanes * 16;
-  parallel_for(ceil_divide(count, piece), count * 3, [&](std::int64_t item) {
-    const std::int64_t first = item * piece, length = std::min(piece, count - first);
-    std::uint64_t next = static_cast<std::uint64_t>(first) / 4;
-    const auto counters = [&](PhiloxLanes& block) {
-      for (int lane = 0; lane < lanes; ++lane) store_counter(block, lane, flat_counter(next + static_cast<unsigned>(lane)));
-      next += lanes;
-    };
-    const std::int64_t whole = length / 4;
-    fill_blocks(out + first, whole, seed, counters);
-    if (length % 4 != 0) {
-      T last[4];
-      next = static_cast<std::uint64_t>(first) / 4 + static_cast<std::uint64_t>(whole);
-      fill_blocks(last, 1, seed, counters);
-      std::copy_n(last, length % 4, out + first + 4 * whole);
+  parallel_for(ceil_divide(count, tile_elements), count * 3, [&](std::int64_t item) {
+    const std::int64_t start = item * tile_elements, length = std::min(tile_elements, count - start);
+    const std::uint64_t first = static_cast<std::uint64_t>(start) / 4;
+    PhiloxCounters counters;
+    for (std::uint64_t i = 0; i < tile_blocks; ++i) {
+      const PhiloxBlock counter = flat_counter(first + i);
+      for (int w = 0; w < 3; ++w) counters.word[w][i] = counter.word[w];
+      counters.last_word = counter.word[3];
+    }
+    if (length % 4 == 0) {
+      fill_blocks(out + start, length / 4, counters, seed);
+    } else {
+      alignas(64) T last[tile_elements];
+      fill_blocks(last, ceil_divide(length, 4), counters, seed);
+      std::copy_n(last, length, out + start);
     }
   });
 }
@@ -148,18 +153,18 @@ void normal_noise(T* out, const Extent& extent, std::uint64_t seed, std::int64_t
                [&](std::int64_t item) {
                  const std::int64_t k = item / tiling.count(), index = item % tiling.count();
                  alignas(64) T noise[tile_elements];
-                 const NoiseTile tile = tiling.tile(index);
-                 fill_noise(noise, seed, k, tile);
-                 for (std::int64_t row = 0; row < tile.rows; ++row) {
+                 NoiseTile tile = tiling.tile(index);
+                 tile.fill(noise, seed, k);
+                 for (std::int64_t row = 0; row < tiling.rows(index); ++row) {
                    const std::int64_t b = tiling.first_row(index) + row;
-                   std::copy_n(noise + row * tile.row_length(), tiling.columns(index),
+                   std::copy_n(noise + row * tiling.row_length(index), tiling.columns(index),
                                out + (k * extent.rows + b) * extent.columns + tiling.first_column(index));
                  }
                });
 }
 
-template void fill_noise(float*, std::uint64_t, std::int64_t, const NoiseTile&);
-template void fill_noise(double*, std::uint64_t, std::int64_t, const NoiseTile&);
+template void NoiseTile::fill(float*, std::uint64_t, std::int64_t);
+template void NoiseTile::fill(double*, std::uint64_t, std::int64_t);
 template void standard_normal(float*, std::int64_t, std::uint64_t);
 template void standard_normal(double*, std::int64_t, std::uint64_t);
 template void normal_noise(float*, const Extent&, std::uint64_t, std::int64_t);

@@ -8,20 +8,29 @@
 
 namespace fastvi {
 
-// A tile of the noise of one sample: `rows` rows of `blocks` blocks of four columns.
-struct NoiseTile {
-  std::uint64_t first_row;
-  std::int64_t rows;
-  std::int64_t first_block, blocks;
+inline constexpr std::int64_t tile_elements = 1024;
+inline constexpr std::int64_t tile_blocks = tile_elements / 4;
 
-  std::int64_t row_length() const { return 4 * blocks; }
+// Counters of up to `tile_blocks` blocks, which differ in all but their last word. A vector may read past the blocks
+// that are meant: what it draws there is dropped.
+struct PhiloxCounters {
+  alignas(64) std::uint32_t word[3][tile_blocks] = {};
+  std::uint32_t last_word = 0;
 };
 
-inline constexpr std::int64_t tile_elements = 1024;
+// The noise of a part of a sample: `rows` rows of `blocks` blocks of four columns.
+class NoiseTile {
+ public:
+  NoiseTile(std::uint64_t first_row, std::int64_t rows, std::int64_t first_block, std::int64_t blocks);
 
-// Fills noise[row * tile.row_length() + column] for the columns of the tile.
-template <class T>
-void fill_noise(T* noise, std::uint64_t seed, std::int64_t sample, const NoiseTile& tile);
+  // Fills noise[row * 4 * blocks + column] for sample number `sample`.
+  template <class T>
+  void fill(T* noise, std::uint64_t seed, std::int64_t sample);
+
+ private:
+  PhiloxCounters counters_;
+  std::int64_t count_;
+};
 
 // Draw i depends on (seed, i) alone.
 template <class T>
@@ -36,8 +45,8 @@ class NoiseTiling {
  public:
   NoiseTiling(std::int64_t rows, std::int64_t columns, std::int64_t row_offset)
       : rows_(rows), columns_(columns), row_offset_(row_offset), blocks_(ceil_divide(columns, 4)) {
-    blocks_per_tile_ = std::clamp<std::int64_t>(blocks_, 1, tile_elements / 4);
-    rows_per_tile_ = std::clamp<std::int64_t>(tile_elements / (4 * blocks_per_tile_), 1, std::max<std::int64_t>(rows, 1));
+    blocks_per_tile_ = std::clamp<std::int64_t>(blocks_, 1, tile_blocks);
+    rows_per_tile_ = std::clamp<std::int64_t>(tile_blocks / blocks_per_tile_, 1, std::max<std::int64_t>(rows, 1));
     tiles_across_ = ceil_divide(blocks_, blocks_per_tile_);
   }
 
@@ -52,9 +61,12 @@ class NoiseTiling {
     return std::min(blocks_per_tile_ * 4, columns_ - first_column(index));
   }
 
+  // Length of a tile's rows, padded to whole blocks.
+  std::int64_t row_length(std::int64_t index) const { return 4 * ceil_divide(columns(index), 4); }
+
   NoiseTile tile(std::int64_t index) const {
     return {static_cast<std::uint64_t>(row_offset_ + first_row(index)), rows(index), first_column(index) / 4,
-            ceil_divide(columns(index), 4)};
+            row_length(index) / 4};
   }
 
  private:

@@ -49,7 +49,7 @@ struct TileOf {
         rows(tiling.rows(index)),
         first_column(tiling.first_column(index)),
         columns(tiling.columns(index)),
-        row_length(tiling.tile(index).row_length()),
+        row_length(tiling.row_length(index)),
         noise(tiling.tile(index)) {}
 
   std::int64_t size() const { return rows * row_length; }
@@ -136,13 +136,13 @@ void NormalKernels<T>::rsample_normal(const Extent& extent, const SampleParamete
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const std::int64_t groups = ceil_divide(extent.samples, samples_per_item);
   parallel_for(groups * tiling.count(), sample_work(extent), [&](std::int64_t item) {
-    const TileOf<T> tile(tiling, item % tiling.count());
+    TileOf<T> tile(tiling, item % tiling.count());
     const std::int64_t first_sample = item / tiling.count() * samples_per_item;
     TileParameters<T> local;
     tile.load_posterior(local, parameters);
     alignas(64) T noise[tile_elements];
     for (std::int64_t k = first_sample; k < std::min(first_sample + samples_per_item, extent.samples); ++k) {
-      fill_noise(noise, parameters.seed, k, tile.noise);
+      tile.noise.fill(noise, parameters.seed, k);
       for (std::int64_t row = 0; row < tile.rows; ++row) {
         const std::int64_t start = row * tile.row_length;
         T* const out = z + tile.offset(extent, k, row);
@@ -159,14 +159,14 @@ void NormalKernels<T>::rsample_normal_backward(const Extent& extent, const Sampl
                              T* mean_gradient, T* logvar_gradient) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   parallel_for(tiling.count(), sample_work(extent), [&](std::int64_t item) {
-    const TileOf<T> tile(tiling, item);
+    TileOf<T> tile(tiling, item);
     alignas(64) T noise[tile_elements];
     alignas(64) T gradient_sum[tile_elements];
     alignas(64) T noise_sum[tile_elements];
     std::fill_n(gradient_sum, tile.size(), T(0));
     std::fill_n(noise_sum, tile.size(), T(0));
     for (std::int64_t k = 0; k < extent.samples; ++k) {
-      if (logvar_gradient != nullptr) fill_noise(noise, parameters.seed, k, tile.noise);
+      if (logvar_gradient != nullptr) tile.noise.fill(noise, parameters.seed, k);
       for (std::int64_t row = 0; row < tile.rows; ++row) {
         const T* const gradient = upstream + tile.offset(extent, k, row);
         T* const sum = gradient_sum + row * tile.row_length;
@@ -208,11 +208,11 @@ void NormalKernels<T>::rsample_normal_with_log_ratio(const Extent& extent, const
     TileParameters<T> local;
     alignas(64) T noise[tile_elements];
     for (std::int64_t across = 0; across < tiling.across(); ++across) {
-      const TileOf<T> tile(tiling, item % tiling.down() * tiling.across() + across);
+      TileOf<T> tile(tiling, item % tiling.down() * tiling.across() + across);
       tile.load_posterior(local, parameters);
       if (!standard) tile.load_prior(local, parameters);
       for (std::int64_t k = first_sample; k < last_sample; ++k) {
-        fill_noise(noise, parameters.seed, k, tile.noise);
+        tile.noise.fill(noise, parameters.seed, k);
         for (std::int64_t row = 0; row < tile.rows; ++row) {
           const std::int64_t start = row * tile.row_length;
           T* const out = z + tile.offset(extent, k, row);
@@ -247,7 +247,7 @@ void NormalKernels<T>::rsample_normal_with_log_ratio_backward(const Extent& exte
   const bool standard = parameters.prior_mean.data == nullptr;
   const bool prior_wanted = gradients.prior_mean != nullptr || gradients.prior_logvar != nullptr;
   parallel_for(tiling.count(), sample_work(extent), [&](std::int64_t item) {
-    const TileOf<T> tile(tiling, item);
+    TileOf<T> tile(tiling, item);
     TileParameters<T> local;
     tile.load_posterior(local, parameters);
     if (!standard) {
@@ -265,7 +265,7 @@ void NormalKernels<T>::rsample_normal_with_log_ratio_backward(const Extent& exte
     // The log density of q along the path: its own parameters' part cancels the path's unless they are detached.
     const T detached = detach_posterior ? T(1) : T(0);
     for (std::int64_t k = 0; k < extent.samples; ++k) {
-      fill_noise(noise, parameters.seed, k, tile.noise);
+      tile.noise.fill(noise, parameters.seed, k);
       for (std::int64_t row = 0; row < tile.rows; ++row) {
         const std::int64_t start = row * tile.row_length;
         const T* const upstream = z_upstream == nullptr ? nullptr : z_upstream + tile.offset(extent, k, row);

@@ -5,7 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <utility>
+#include <tuple>
 
 #include "../formulas/compiler.h"
 #include "parallel.h"
@@ -40,47 +40,58 @@ template <class T>
 inline constexpr int simd_lanes = static_cast<int>(32 / sizeof(T));
 inline constexpr int accumulators = 4;
 
-// Sum of term(d) for d in [0, count). The last, partial vector overlaps the one before it, so that no element is
-// left to scalar code.
+// Sum of `count` partial sums, a power of two, by halves.
+template <class T, int count>
+FASTVI_HD T sum_lanes(T* partial) {
+  for (int half = count / 2; half > 0; half /= 2) {
+#pragma omp simd
+    for (int lane = 0; lane < half; ++lane) partial[lane] += partial[lane + half];
+  }
+  return partial[0];
+}
+
+// Adds term(d) for d in [0, count), count >= width, to `partial`. The last block overlaps the one before it and leaves
+// out what that has added, so that no element is left to scalar code.
+template <int width, class T, class Term>
+FASTVI_HD void add_columns(std::int64_t count, const Term& term, T* partial) {
+  std::int64_t d = 0;
+  for (; d + width <= count; d += width) {
+#pragma omp simd
+    for (int lane = 0; lane < width; ++lane) partial[lane] += term(d + lane);
+  }
+  if (d == count) return;
+  // Two loops: in one, gcc would make the sum's condition a branch around the term, and no vector code.
+  const std::int64_t start = count - width;
+  const int done = static_cast<int>(d - start);
+  T value[width];
+#pragma omp simd
+  for (int lane = 0; lane < width; ++lane) value[lane] = term(start + lane);
+#pragma omp simd
+  for (int lane = 0; lane < width; ++lane) partial[lane] += lane < done ? T(0) : value[lane];
+}
+
+// Sum of term(d) for d in [0, count). (flatten: a term that is called more than once is inlined all the same, without
+// which there is no vector code.)
 template <class T, class Term>
-FASTVI_HD T sum_columns(std::int64_t count, const Term& term) {
+[[gnu::flatten]] T sum_columns(std::int64_t count, const Term& term) {
   constexpr int lanes = simd_lanes<T>;
   constexpr int wide = lanes * accumulators;
-  T total = 0;
-  if (count < lanes) {
-    for (std::int64_t d = 0; d < count; ++d) total += term(d);
-    return total;
-  }
   T partial[wide] = {};
-  std::int64_t d = 0;
-  for (; d + wide <= count; d += wide) {
-#pragma omp simd
-    for (int lane = 0; lane < wide; ++lane) partial[lane] += term(d + lane);
+  if (count >= wide) {
+    add_columns<wide>(count, term, partial);
+    return sum_lanes<T, wide>(partial);
   }
-  for (; d + lanes <= count; d += lanes) {
-#pragma omp simd
-    for (int lane = 0; lane < lanes; ++lane) partial[lane] += term(d + lane);
+  if (count >= lanes) {
+    add_columns<lanes>(count, term, partial);
+    return sum_lanes<T, lanes>(partial);
   }
-  if (d < count) {
-    const std::int64_t start = count - lanes;
-    const int done = static_cast<int>(d - start);
-#pragma omp simd
-    for (int lane = 0; lane < lanes; ++lane) {
-      const T value = term(start + lane);
-      partial[lane] += lane < done ? T(0) : value;
-    }
-  }
-  for (int lane = 0; lane < lanes; ++lane) {
-    T sum = 0;
-    for (int i = 0; i < accumulators; ++i) sum += partial[i * lanes + lane];
-    total += sum;
-  }
-  return total;
+  for (std::int64_t d = 0; d < count; ++d) partial[0] += term(d);
+  return partial[0];
 }
 
 // Calls store(d) for d in [0, count), each at least once: the last vector may overlap the one before.
 template <class T, class Store>
-FASTVI_HD void for_columns(std::int64_t count, const Store& store) {
+[[gnu::flatten]] void for_columns(std::int64_t count, const Store& store) {
   constexpr int lanes = simd_lanes<T>;
   if (count < lanes) {
     for (std::int64_t d = 0; d < count; ++d) store(d);
@@ -121,26 +132,44 @@ void reduce_rows(const Extent& extent, const std::array<RowView<const T>, inputs
   }
 }
 
-template <class T, class Term, std::size_t... I>
-void reduce_rows_by_term(const Extent& extent, const std::array<RowView<const T>, sizeof...(I)>& operands, T* out,
-                         double nanoseconds_per_element, const Term& term, std::index_sequence<I...>) {
-  reduce_rows<T, sizeof...(I)>(extent, operands, out, nanoseconds_per_element,
-                               [&](const std::array<const T*, sizeof...(I)>& row, std::int64_t count) {
-                                 return sum_columns<T>(count, [=](std::int64_t d) { return term.value(row[I][d]...); });
-                               });
-}
-
+// The same where a term is a function of one column of each operand. (std::apply makes each operand's pointer a variable
+// of its own: pointers inside an array keep gcc from vectorising.)
 template <class T, std::size_t inputs, class Term>
 void reduce_rows_by_term(const Extent& extent, const std::array<RowView<const T>, inputs>& operands, T* out,
                          double nanoseconds_per_element, const Term& term) {
-  reduce_rows_by_term<T>(extent, operands, out, nanoseconds_per_element, term, std::make_index_sequence<inputs>{});
+  reduce_rows<T, inputs>(extent, operands, out, nanoseconds_per_element,
+                         [&](const std::array<const T*, inputs>& row, std::int64_t count) {
+                           return std::apply(
+                               [&](auto... in) {
+                                 return sum_columns<T>(count, [=](std::int64_t d) { return term.value(in[d]...); });
+                               },
+                               row);
+                         });
 }
 
-template <class T, class Term, std::size_t... I>
-void row_gradients(const Extent& extent, const std::array<RowView<const T>, sizeof...(I)>& operands,
-                   const RowView<const T>& upstream, const std::array<GradientView<T>, sizeof...(I)>& gradients,
-                   double nanoseconds_per_element, const Term& term, std::index_sequence<I...>) {
-  constexpr std::size_t inputs = sizeof...(I);
+// Writes scale * term's derivative to out[i], one array an operand, for `count` columns.
+template <class T, std::size_t inputs, class Term>
+FASTVI_HD void column_gradients(std::int64_t count, const std::array<const T*, inputs>& in,
+                                const std::array<T*, inputs>& out, T scale, const Term& term) {
+  std::apply(
+      [&](auto... operand) {
+        std::apply(
+            [&](auto... target) {
+              for_columns<T>(count, [=](std::int64_t d) {
+                std::size_t i = 0;
+                const std::array<T, inputs> value = term.gradient(scale, operand[d]...);
+                ((target[d] = value[i++]), ...);
+              });
+            },
+            out);
+      },
+      in);
+}
+
+template <class T, std::size_t inputs, class Term>
+void row_gradients(const Extent& extent, const std::array<RowView<const T>, inputs>& operands,
+                   const RowView<const T>& upstream, const std::array<GradientView<T>, inputs>& gradients,
+                   double nanoseconds_per_element, const Term& term) {
   bool sums_samples = false, complete = true;
   for (const auto& gradient : gradients) {
     sums_samples |= gradient.data != nullptr && gradient.sums_samples && extent.samples != 1;
@@ -150,7 +179,9 @@ void row_gradients(const Extent& extent, const std::array<RowView<const T>, size
   const auto work = static_cast<std::int64_t>(
       static_cast<double>(extent.samples * extent.rows * extent.columns) * nanoseconds_per_element);
   const auto starts = [&](std::int64_t k, std::int64_t b, std::int64_t first) {
-    return std::array<const T*, inputs>{(operands[I].row(k, b) + first)...};
+    std::array<const T*, inputs> in;
+    for (std::size_t i = 0; i < inputs; ++i) in[i] = operands[i].row(k, b) + first;
+    return in;
   };
   const auto target = [&](std::size_t i, std::int64_t k, std::int64_t b, std::int64_t first) {
     const std::int64_t row = gradients[i].sums_samples ? b : k * extent.rows + b;
@@ -161,13 +192,10 @@ void row_gradients(const Extent& extent, const std::array<RowView<const T>, size
     parallel_for(extent.samples * extent.rows * pieces, work, [&](std::int64_t item) {
       const std::int64_t row = item / pieces, first = item % pieces * gradient_piece;
       const std::int64_t k = row / extent.rows, b = row % extent.rows;
-      const std::array<const T*, inputs> in = starts(k, b, first);
-      const std::array<T*, inputs> out{target(I, k, b, first)...};
-      const T scale = *upstream.row(k, b);
-      for_columns<T>(std::min(gradient_piece, extent.columns - first), [=](std::int64_t d) {
-        const std::array<T, inputs> value = term.gradient(scale, in[I][d]...);
-        ((out[I][d] = value[I]), ...);
-      });
+      std::array<T*, inputs> out;
+      for (std::size_t i = 0; i < inputs; ++i) out[i] = target(i, k, b, first);
+      column_gradients<T>(std::min(gradient_piece, extent.columns - first), starts(k, b, first), out,
+                          *upstream.row(k, b), term);
     });
     return;
   }
@@ -180,14 +208,11 @@ void row_gradients(const Extent& extent, const std::array<RowView<const T>, size
     const std::int64_t b = row % extent.rows;
     const std::int64_t count = std::min(gradient_piece, extent.columns - first);
     alignas(64) T buffer[inputs][gradient_piece];
+    std::array<T*, inputs> found;
+    for (std::size_t i = 0; i < inputs; ++i) found[i] = buffer[i];
     for (std::int64_t inside = 0; inside < samples_inside; ++inside) {
       const std::int64_t k = sums_samples ? inside : row / extent.rows;
-      const std::array<const T*, inputs> in = starts(k, b, first);
-      const T scale = *upstream.row(k, b);
-      for_columns<T>(count, [&](std::int64_t d) {
-        const std::array<T, inputs> value = term.gradient(scale, in[I][d]...);
-        ((buffer[I][d] = value[I]), ...);
-      });
+      column_gradients<T>(count, starts(k, b, first), found, *upstream.row(k, b), term);
       for (std::size_t i = 0; i < inputs; ++i) {
         if (gradients[i].data == nullptr) continue;
         T* const out = target(i, k, b, first);
@@ -200,14 +225,6 @@ void row_gradients(const Extent& extent, const std::array<RowView<const T>, size
       }
     }
   });
-}
-
-template <class T, std::size_t inputs, class Term>
-void row_gradients(const Extent& extent, const std::array<RowView<const T>, inputs>& operands,
-                   const RowView<const T>& upstream, const std::array<GradientView<T>, inputs>& gradients,
-                   double nanoseconds_per_element, const Term& term) {
-  row_gradients<T>(extent, operands, upstream, gradients, nanoseconds_per_element, term,
-                   std::make_index_sequence<inputs>{});
 }
 
 }  // namespace fastvi

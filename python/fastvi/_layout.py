@@ -33,6 +33,15 @@ def broadcast_shapes(operation: str, names: tuple[str, ...], shapes: tuple[Shape
     return tuple(result)
 
 
+class GradientPlan(NamedTuple):
+    """Where a kernel puts an operand's gradient."""
+
+    shape: Shape
+    sums_samples: bool  # the operand has no samples of its own
+    like_operand: bool  # the shape is the operand's, which is contiguous
+    broadcast: bool  # what is left must be summed to the operand's shape
+
+
 class RowPlan(NamedTuple):
     """Operands as ``(samples, rows, columns)``.
 
@@ -44,7 +53,7 @@ class RowPlan(NamedTuple):
     extent: tuple[int, int, int]
     strides: tuple[tuple[int, int], ...]
     copies: tuple[Shape | None, ...]
-    split: int  # how many leading axes are samples
+    gradients: tuple[GradientPlan, ...]
 
 
 def contiguous_strides(shape: Shape) -> Shape:
@@ -121,7 +130,10 @@ def plan_rows(
         leading_strides.append(_expanded(shape[:-1], stride[:-1], leading))
 
     if sample_rank is not None:
-        groups = [(list(leading[:sample_rank]), 0, sample_rank), (list(leading[sample_rank:]), sample_rank, len(leading))]
+        groups = [
+            (list(leading[:sample_rank]), 0, sample_rank),
+            (list(leading[sample_rank:]), sample_rank, len(leading)),
+        ]
         merged_groups = [_merge(sizes, [s[a:b] for s in leading_strides]) for sizes, a, b in groups]
         fits = all(len(sizes) <= 1 for sizes, _ in merged_groups)
         sizes = [math.prod(leading[:sample_rank]), math.prod(leading[sample_rank:])]
@@ -136,18 +148,25 @@ def plan_rows(
     if not fits:  # rare: copy everything that is not already laid out as the result is
         dense = contiguous_strides(full)
         copies = [
-            copy if stride == list(dense[:-1]) else full
-            for copy, stride in zip(copies, leading_strides, strict=True)
+            copy if stride == list(dense[:-1]) else full for copy, stride in zip(copies, leading_strides, strict=True)
         ]
         inner = math.prod(leading) if sample_rank is None else math.prod(leading[sample_rank:])
         sizes = [1 if sample_rank is None else math.prod(leading[:sample_rank]), inner]
         merged = [[inner * columns, columns] for _ in copies]
+    split = _split(leading, sizes[0], sizes[1]) if sample_rank is None else sample_rank
+    gradients = []
+    for shape, stride in zip(shapes, strides, strict=True):
+        has_samples = math.prod(shape[: max(split + len(shape) - len(full), 0)]) != 1
+        sums_samples = sizes[0] != 1 and not has_samples
+        found = (*(1,) * split, *leading[split:], columns) if sums_samples else full
+        like_operand = sizes[0] != 0 and shape == found and stride == contiguous_strides(shape)
+        gradients.append(GradientPlan(found, sums_samples, like_operand, shape != found))
     return RowPlan(
         leading,
         (sizes[0], sizes[1], columns),
         tuple((m[0], m[1]) for m in merged),
         tuple(copies),
-        _split(leading, sizes[0], sizes[1]) if sample_rank is None else sample_rank,
+        tuple(gradients),
     )
 
 

@@ -38,7 +38,7 @@ def kl_normal(
 
 
 def normal_log_prob(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    """log N(x; mean, exp(logvar)), summed over the last dimension."""
+    """Log density log N(x; mean, exp(logvar)), summed over the last dimension."""
     return (-0.5 * ((x - mean).square() * torch.exp(-logvar) + logvar + LOG_TWO_PI)).sum(-1)
 
 
@@ -77,7 +77,7 @@ def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x:
 
 
 def log_mean_exp(x: Tensor, dim: int) -> Tensor:
-    """log(mean(exp(x))) over ``dim``."""
+    """The stable log(mean(exp(x))) over ``dim``."""
     return torch.logsumexp(x, dim) - math.log(x.shape[dim])
 
 
@@ -99,7 +99,7 @@ def leapfrog_step(
     inverse_mass: Tensor | float | None = None,
     kick: float = 0.5,
 ) -> tuple[Tensor, Tensor]:
-    """p' = p - kick * step_size * grad; q' = q + step_size * inverse_mass * p'."""
+    """Kick and drift: p' = p - kick * step_size * grad; q' = q + step_size * inverse_mass * p'."""
     momentum = p - kick * step_size * grad
     velocity = momentum if inverse_mass is None else inverse_mass * momentum
     return q + step_size * velocity, momentum

@@ -1,9 +1,9 @@
-"""One way to make a kernel a PyTorch operation: eager autograd, transforms, compilation and export from one table.
+"""One way to make a kernel a PyTorch operation: eager autograd, transforms, compilation, export.
 
-Two routes lead to the same kernels. Plain CPU tensors in eager mode take a ctx-style ``autograd.Function``, the cheapest
-there is. Everything else (``torch.compile``, ``torch.func``, ``torch.export``, tensor subclasses, modes, meta tensors)
-takes a second pair of Functions over operators registered with ``torch.library``. Second derivatives are those of the
-plain formula, taken by ``torch.func.vjp``.
+Two routes lead to the same kernels. Plain CPU tensors in eager mode take a ctx-style ``autograd.Function``, the
+cheapest there is. Everything else (``torch.compile``, ``torch.func``, ``torch.export``, tensor subclasses, modes, meta
+tensors) takes a second pair of Functions over operators registered with ``torch.library``. Second derivatives are those
+of the plain formula, taken by ``torch.func.vjp``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ SUPPORTED_DTYPES = (torch.float32, torch.float64)
 
 _PLAIN_TYPES = frozenset({torch.Tensor, torch.nn.Parameter})
 _transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+# The same question in the one form that torch.compile answers while it traces.
+_compiled_transforms: Callable[[], int] = torch._C._functorch.get_dynamic_layer_stack_depth
 _function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
@@ -49,7 +51,7 @@ def check_operands(operation: str, names: Sequence[str], operands: Sequence[obje
         if operand.layout is not torch.strided:
             raise ValueError(f"{operation}: {name} has layout {operand.layout}, expected torch.strided")
         if not operand.is_cpu and operand.device.type != "meta":
-            raise ValueError(f"{operation}: {name} is on {operand.device}, but this installation has kernels for cpu only")
+            raise ValueError(f"{operation}: {name} is on {operand.device}, but there are kernels for cpu only")
         if first is None:
             first, first_name = operand, name
         elif operand.dtype is not first.dtype:
@@ -127,9 +129,9 @@ class Operation:
         """Run on checked arguments, by the route that they need."""
         tensors = arguments[: self.count]
         if torch.compiler.is_compiling():
-            if _transform_inside_compile():
+            if _compiled_transforms() > 0:  # PyTorch refuses Functions over custom operators there
                 return self.formula(*arguments)
-            return self._visible(self.transformable.apply(*arguments))
+            return self._visible(self.operator(*arguments))
         if not _is_plain(tensors):
             return self._visible(self.transformable.apply(*arguments))
         if torch.is_grad_enabled():
@@ -143,7 +145,9 @@ class Operation:
             return outputs
         return outputs[0] if self.num_outputs == 1 else outputs[: self.num_outputs]
 
-    def plain_backward(self, grads: Tensors, tensors: Tensors, constants: tuple[Any, ...], needs: Sequence[bool]) -> Any:
+    def plain_backward(
+        self, grads: Tensors, tensors: Tensors, constants: tuple[Any, ...], needs: Sequence[bool]
+    ) -> Any:
         """The gradients that ``needs`` asks for, by differentiating the plain formula; itself differentiable."""
         wanted = [i for i, need in enumerate(needs) if need]
 
@@ -296,7 +300,18 @@ class Operation:
             return _only_or_tuple([next(found) if need else reference.new_empty(0) for need in needs])
 
         in_dims = tuple(dims[i] for i in mapped)
-        return torch.func.vmap(of_mapped, in_dims=in_dims, randomness="different")(*(arguments[i] for i in mapped))
+        outputs = _as_tuple(
+            torch.func.vmap(of_mapped, in_dims=in_dims, randomness="different")(*(arguments[i] for i in mapped))
+        )
+        # A Function may not return what it was given, as the gradient of something added.
+        return _only_or_tuple([o.clone() if any(o is given for given in arguments) else o for o in outputs])
+
+
+def _without_dead_levels(tensor: Tensor | None) -> Tensor | None:
+    """What a tensor of ``torch.func`` levels that have ended holds; PyTorch itself looks through one of them only."""
+    while tensor is not None and (held := torch._C._functorch.unwrap_if_dead(tensor)) is not tensor:
+        tensor = held
+    return tensor
 
 
 def _own_shape(tensor: Tensor, dim: int | None) -> list[int]:
@@ -309,11 +324,6 @@ def _returns(count: int) -> str:
 
 def _only_or_tuple(values: Sequence[Any]) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
-
-
-def _transform_inside_compile() -> bool:
-    """Whether a torch.func transform is being compiled: PyTorch refuses Functions over custom operators there."""
-    return torch._C._functorch.maybe_current_level() is not None
 
 
 def _gradient_function(operation: Operation) -> type[torch.autograd.Function]:
@@ -334,9 +344,9 @@ def _gradient_function(operation: Operation) -> type[torch.autograd.Function]:
 
         @staticmethod
         def backward(ctx: Any, *outer_grads: Tensor | None) -> Any:
-            saved = ctx.saved_tensors
+            saved = [_without_dead_levels(tensor) for tensor in ctx.saved_tensors]
             wanted = [i for i, need in enumerate(ctx.needs_input_grad[: len(saved)]) if need]
-            outer = [grad for grad, need in zip(outer_grads, ctx.needs, strict=True) if need]
+            outer = [_without_dead_levels(grad) for grad, need in zip(outer_grads, ctx.needs, strict=True) if need]
 
             def of_wanted(*values: Tensor) -> Any:
                 complete = list(saved)
@@ -345,10 +355,12 @@ def _gradient_function(operation: Operation) -> type[torch.autograd.Function]:
                 grads, tensors = complete[: operation.num_outputs], complete[operation.num_outputs :]
                 return operation.plain_backward(tuple(grads), tuple(tensors), ctx.constants, ctx.needs)
 
-            outputs, pull_back = torch.func.vjp(of_wanted, *(saved[i] for i in wanted))
-            found = pull_back(
-                tuple(torch.zeros_like(o) if grad is None else grad for grad, o in zip(outer, outputs, strict=True))
-            )
+            # Autocast would round the products in the derivatives of the formula.
+            with torch.autocast(saved[wanted[0]].device.type, enabled=False):
+                outputs, pull_back = torch.func.vjp(of_wanted, *(saved[i] for i in wanted))
+                found = pull_back(
+                    tuple(torch.zeros_like(o) if grad is None else grad for grad, o in zip(outer, outputs, strict=True))
+                )
             result: list[Tensor | None] = [None] * (len(saved) + operation.num_auxiliary + len(ctx.constants) + 1)
             for i, grad in zip(wanted, found, strict=True):
                 result[i] = grad
@@ -391,6 +403,7 @@ def _transformable_function(operation: Operation) -> type[torch.autograd.Functio
 def _fast_function(operation: Operation) -> type[torch.autograd.Function]:
     count, num_outputs = operation.count, operation.num_outputs
     keep = (True,) * bool(operation.num_auxiliary)
+    nothing = (None,) * (count + len(operation.constants))
 
     class Fast(torch.autograd.Function):
         """The operation straight over its kernels, for plain tensors in eager mode."""
@@ -410,14 +423,13 @@ def _fast_function(operation: Operation) -> type[torch.autograd.Function]:
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
-            saved = ctx.saved_tensors
-            if torch.is_grad_enabled() or not _is_plain((*grads, *saved)):
+            if torch.is_grad_enabled() or not _is_plain(grads):
                 return operation._backward_by(operation.gradient.apply, ctx, grads)
             grads = grads[:num_outputs]
-            if all(grad is None for grad in grads):
-                return (None,) * (count + len(ctx.constants))
-            needs = ctx.needs_input_grad[:count]
-            found = operation.backward(grads, saved[:count], ctx.constants, needs, saved[count:])
-            return *found, *(None,) * len(ctx.constants)
+            if grads[0] is None and all(grad is None for grad in grads):
+                return nothing
+            saved = ctx.saved_tensors
+            found = operation.backward(grads, saved[:count], ctx.constants, ctx.needs_input_grad, saved[count:])
+            return found + nothing[count:]
 
     return Fast

@@ -13,7 +13,7 @@ from fastvi._layout import RowPlan, plan_rows
 
 View = tuple[int, int, int]
 NO_VIEW: View = (0, 0, 0)
-NO_GRADIENT = (0, 0)
+NO_GRADIENT = (0, False)
 
 _native_module = _native.module()
 KERNELS: dict[torch.dtype, ModuleType] = {
@@ -25,7 +25,7 @@ KERNELS: dict[torch.dtype, ModuleType] = {
 class Rows:
     """Operands that broadcast over ``(samples, rows)`` and are summed, or drawn, over their last dimension."""
 
-    __slots__ = ("extent", "held", "plan", "shapes", "views")
+    __slots__ = ("extent", "held", "plan", "views")
 
     def __init__(
         self, operation: str, names: tuple[str, ...], tensors: Sequence[Tensor], sample_rank: int | None = None
@@ -37,7 +37,6 @@ class Rows:
         plan: RowPlan = plan_rows(operation, names, tuple(layouts), sample_rank)
         self.plan = plan
         self.extent = plan.extent
-        self.shapes = layouts[::2]
         self.held: list[Tensor] = []  # copies live as long as the views that point into them
         self.views: list[View] = []
         for tensor, (sample_stride, row_stride), copy in zip(tensors, plan.strides, plan.copies, strict=True):
@@ -57,25 +56,22 @@ class Rows:
         self.held.append(grad)
         return (grad.data_ptr(), rows, 1)
 
-    def new_gradient(self, i: int, like: Tensor, needed: bool) -> tuple[Tensor | None, tuple[int, int]]:
-        """Memory for operand i's gradient, samples summed where the operand has none, and its view."""
-        if not needed:
-            return None, NO_GRADIENT
-        leading, columns = self.plan.leading, self.extent[2]
-        sums_samples = self.plan.strides[i][0] == 0 and self.extent[0] != 1
-        if sums_samples:
-            split = self.plan.split
-            full = (*(1,) * split, *leading[split:], columns)
+    def new_gradient(self, i: int, operand: Tensor) -> tuple[Tensor, tuple[int, bool]]:
+        """Memory for the gradient of operand i, samples summed where it has none, and the kernel's view of it."""
+        shape, sums_samples, like_operand, _ = self.plan.gradients[i]
+        if like_operand:
+            gradient = torch.empty_like(operand)
+        elif self.extent[0] == 0:
+            gradient = operand.new_zeros(shape)  # no samples: an empty sum
         else:
-            full = (*leading, columns)
-        gradient = like.new_empty(full)
-        return gradient, (gradient.data_ptr(), int(sums_samples))
+            gradient = operand.new_empty(shape)
+        return gradient, (gradient.data_ptr(), sums_samples)
 
-    def in_operand_shape(self, i: int, gradient: Tensor | None) -> Tensor | None:
+    def in_operand_shape(self, i: int, gradient: Tensor | None, operand: Tensor) -> Tensor | None:
         """Sum what the operand was broadcast over."""
-        if gradient is None or gradient.shape == self.shapes[i]:
+        if gradient is None or not self.plan.gradients[i].broadcast:
             return gradient
-        return gradient.sum_to_size(self.shapes[i])
+        return gradient.sum_to_size(operand.shape)
 
 
 def row_backward(
@@ -84,18 +80,23 @@ def row_backward(
     views: Sequence[View],
     constants: Sequence[float],
     grad: Tensor,
+    operands: Sequence[Tensor],
     needs: Sequence[bool],
-    count: int,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of a row operation for its first ``count`` operands."""
-    gradients, targets = [], []
-    for i in range(count):
-        gradient, target = rows.new_gradient(i, grad, needs[i])
-        gradients.append(gradient)
-        targets.append(target)
-    targets += [NO_GRADIENT] * (len(views) - count)
+    """Gradients of a row operation for its operands."""
+    gradients: list[Tensor | None] = []
+    targets: list[tuple[int, bool]] = []
+    for i, operand in enumerate(operands):
+        if needs[i]:
+            gradient, target = rows.new_gradient(i, operand)
+            gradients.append(gradient)
+            targets.append(target)
+        else:
+            gradients.append(None)
+            targets.append(NO_GRADIENT)
+    targets += [NO_GRADIENT] * (len(views) - len(operands))
     getattr(KERNELS[grad.dtype], kernel)(rows.extent, *views, *constants, rows.upstream(grad), *targets)
-    return tuple([rows.in_operand_shape(i, gradient) for i, gradient in enumerate(gradients)])
+    return tuple([rows.in_operand_shape(i, gradient, operands[i]) for i, gradient in enumerate(gradients)])
 
 
 def present(names: Sequence[str], tensors: Sequence[Tensor | None]) -> tuple[tuple[str, ...], list[Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,7 @@ def _backward(
     rows = Rows("bernoulli_log_prob", _NAMES, tensors)
     (grad,) = grads
     assert grad is not None
-    return row_backward("bernoulli_log_prob_backward", rows, rows.views, (), grad, needs, 2)
+    return row_backward("bernoulli_log_prob_backward", rows, rows.views, (), grad, tensors, needs)
 
 
 _LOG_PROB = Operation(
@@ -80,7 +81,7 @@ def _linear_shape(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> 
     """The leading shape of the result, after a check of all shapes."""
     operation = "linear_bernoulli_log_prob"
     if weight.dim() != 2:
-        raise ValueError(f"{operation}: weight has shape {tuple(weight.shape)}, expected (features of x, features of h)")
+        raise ValueError(f"{operation}: weight has shape {tuple(weight.shape)}, expected two dimensions")
     features_out, features_in = weight.shape
     for name, tensor, features in (("h", h, features_in), ("x", x, features_out)):
         if tensor.dim() == 0 or tensor.shape[-1] != features:
@@ -100,7 +101,12 @@ def _linear_shape(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> 
 
 def _hidden_rows(h: Tensor, leading: Sequence[int]) -> Tensor:
     """The hidden units as a matrix with one row for each row of the result."""
-    return h.expand((*leading, h.shape[-1])).reshape(-1, h.shape[-1])
+    return h.expand((*leading, h.shape[-1])).reshape(math.prod(leading), h.shape[-1])
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` in its own dtype: autocast leaves a product alone that is given its output."""
+    return torch.mm(left, right, out=left.new_empty((left.shape[0], right.shape[1])))
 
 
 def _linear_forward(
@@ -108,7 +114,7 @@ def _linear_forward(
 ) -> tuple[Tensor, Tensor]:
     """The log-likelihood, and x - sigmoid(logits) in the memory of the logits (meaningless if it is not kept)."""
     leading = torch.broadcast_shapes(h.shape[:-1], x.shape[:-1])
-    logits = torch.mm(_hidden_rows(h, leading), weight.t())
+    logits = _product(_hidden_rows(h, leading), weight.t())
     rows = Rows("linear_bernoulli_log_prob", ("x",), (x.expand((*leading, x.shape[-1])),))
     bias = None if bias is None else bias.contiguous()
     out = h.new_empty(leading)
@@ -137,21 +143,27 @@ def _linear_backward(
     by_h = by_weight = by_bias = by_x = None
     # The upstream gradient scales rows: of the hidden units, never of the wide residual.
     if needs[0]:
-        by_hidden = torch.mm(residual, weight).mul_(scale)
+        by_hidden = _product(residual, weight).mul_(scale)
         by_h = by_hidden.reshape((*leading, h.shape[-1])).sum_to_size(h.shape)
     if needs[1]:
-        by_weight = torch.mm(residual.t(), _hidden_rows(h, leading) * scale)
+        by_weight = _product(residual.t(), _hidden_rows(h, leading) * scale)
     if needs[2]:
-        by_bias = torch.mv(residual.t(), scale.squeeze(1))
+        by_bias = torch.mv(residual.t(), scale.squeeze(1), out=residual.new_empty(residual.shape[1]))
     if needs[3]:
-        logits = torch.nn.functional.linear(h, weight, bias) * grad.unsqueeze(-1)
-        by_x = logits.sum_to_size(x.shape)
+        logits = _product(_hidden_rows(h, leading), weight.t())
+        logits = logits if bias is None else logits.add_(bias)
+        by_x = logits.mul_(scale).reshape((*leading, x.shape[-1])).sum_to_size(x.shape)
     return by_h, by_weight, by_bias, by_x
+
+
+def _linear_formula(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    with torch.autocast(h.device.type, enabled=False):
+        return reference.linear_bernoulli_log_prob(h, weight, bias, x)
 
 
 def _linear_fake(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:
     leading = _linear_shape(h, weight, bias, x)
-    return h.new_empty(leading), h.new_empty((leading.numel(), weight.shape[0]))
+    return h.new_empty(leading), h.new_empty((math.prod(leading), weight.shape[0]))
 
 
 _LINEAR = Operation(
@@ -160,7 +172,7 @@ _LINEAR = Operation(
     constants=(),
     forward=_linear_forward,
     backward=_linear_backward,
-    formula=reference.linear_bernoulli_log_prob,
+    formula=_linear_formula,
     fake=_linear_fake,
     num_auxiliary=1,
 )

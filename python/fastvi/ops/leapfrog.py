@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fastvi import reference
-from fastvi._layout import broadcast_shapes
+from fastvi._layout import Shape, broadcast_shapes
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
 from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, View, broadcast_shape, present, row_backward
 
 _STEP_NAMES = ("q", "p", "grad", "step_size", "inverse_mass")
 _ENERGY_NAMES = ("p", "inverse_mass")
+_NO_DIMENSION = "leapfrog_step: q has no dimension; expected the position's in the last one"
 
 
 def _as_factor(operation: str, name: str, value: object, like: Tensor) -> Tensor | None:
@@ -22,7 +24,16 @@ def _as_factor(operation: str, name: str, value: object, like: Tensor) -> Tensor
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{operation}: {name} must be a torch.Tensor or a number, got {type(value).__name__}")
-    return torch.tensor(value, dtype=like.dtype, device=like.device)
+    return torch.scalar_tensor(value, dtype=like.dtype, device=like.device)
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan_step(names: tuple[str, ...], shapes: tuple[Shape, ...]) -> tuple[Shape, tuple[bool, ...]]:
+    """The broadcast shape, and which of the factors (the arguments after the third) have one number a column."""
+    full = broadcast_shapes("leapfrog_step", names, shapes)
+    if len(full) == 0:
+        raise ValueError(_NO_DIMENSION)
+    return full, tuple(len(shape) > 0 and shape[-1] == full[-1] > 1 for shape in shapes[3:])
 
 
 class _Step:
@@ -30,28 +41,26 @@ class _Step:
 
     def __init__(self, tensors: Sequence[Tensor | None]) -> None:
         names, given = present(_STEP_NAMES, tensors)
-        self.full = broadcast_shapes("leapfrog_step", names, tuple([tensor.shape for tensor in given]))
-        columns = self.full[-1]
+        self.full, by_column = _plan_step(names, tuple([tensor.shape for tensor in given]))
         states = [tensor if tensor.shape == self.full else tensor.expand(self.full) for tensor in given[:3]]
-        by_column = [t for t in given[3:] if t.dim() > 0 and t.shape[-1] == columns and columns > 1]
-        row_names = (*_STEP_NAMES[:3], *("factor",) * len(by_column))
-        self.rows = Rows("leapfrog_step", row_names, [*states, *by_column], sample_rank=0)
+        columns = [factor for factor, column in zip(given[3:], by_column, strict=True) if column]
+        self.rows = Rows("leapfrog_step", (*_STEP_NAMES[:3], *("factor",) * len(columns)), states + columns, 0)
         self.state_views = self.rows.views[:3]
-        column_views = iter(self.rows.views[3:])
         self.held: list[Tensor] = []
         self.factors: list[View] = []
-        for tensor in tensors[3:]:
-            if tensor is None:
-                self.factors.append(NO_VIEW)
-            elif any(tensor is factor for factor in by_column):
+        column_views = iter(self.rows.views[3:])
+        for factor, column in zip(given[3:], by_column, strict=True):
+            if column:
                 address, _, row_stride = next(column_views)
                 self.factors.append((address, row_stride, 1))
-            elif tensor.numel() == 1:
-                self.factors.append((tensor.data_ptr(), 0, 0))
+            elif factor.numel() == 1:
+                self.factors.append((factor.data_ptr(), 0, 0))
             else:
-                by_row = tensor.expand((*self.full[:-1], 1)).contiguous()
+                by_row = factor.expand((*self.full[:-1], 1)).contiguous()
                 self.held.append(by_row)
                 self.factors.append((by_row.data_ptr(), 1, 0))
+        if tensors[4] is None:
+            self.factors.append(NO_VIEW)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,12 +83,12 @@ def _step_backward(
     grads: Tensors, tensors: Tensors, constants: tuple[float], needs: Sequence[bool], _: Tensors
 ) -> tuple[Tensor | None, ...]:
     step = _Step(tensors)
-    by_position, by_momentum = (None if grad is None else grad.contiguous() for grad in grads)
     like = tensors[0]
     assert like is not None
+    by_position, by_momentum = (like.new_zeros(step.full) if grad is None else grad.contiguous() for grad in grads)
     gradients: list[Tensor | None] = [None] * 5
     if needs[0]:  # a copy: an output of an operator may not be one of its inputs
-        gradients[0] = like.new_zeros(step.full) if by_position is None else by_position.clone()
+        gradients[0] = by_position.clone()
     for i in range(1, 5):
         if needs[i]:
             by_column = i < 3 or step.factors[i - 3][2] == 1
@@ -89,9 +98,9 @@ def _step_backward(
         *step.state_views,
         *step.factors,
         *constants,
-        0 if by_position is None else by_position.data_ptr(),
-        0 if by_momentum is None else by_momentum.data_ptr(),
-        *(0 if gradient is None else gradient.data_ptr() for gradient in gradients[1:]),
+        by_position.data_ptr(),
+        by_momentum.data_ptr(),
+        *[0 if gradient is None else gradient.data_ptr() for gradient in gradients[1:]],
     )
     return tuple(
         [
@@ -102,8 +111,10 @@ def _step_backward(
 
 
 def _step_fake(*arguments: Tensor) -> tuple[Tensor, Tensor]:
-    _, given = present(_STEP_NAMES, arguments[:5])
-    shape = torch.broadcast_shapes(*(tensor.shape for tensor in given))
+    names, given = present(_STEP_NAMES, arguments[:5])
+    if not any(tensor.dim() for tensor in given):
+        raise ValueError(_NO_DIMENSION)
+    shape = broadcast_shape("leapfrog_step", names, [tensor if tensor.dim() else tensor.reshape(1) for tensor in given])
     return arguments[0].new_empty(shape), arguments[0].new_empty(shape)
 
 
@@ -170,15 +181,13 @@ def leapfrog_step(
     (tensor([0.9950, 0.9950]), tensor([-0.0500, -0.0500]))
     """
     operation = "leapfrog_step"
-    check_operands(operation, _STEP_NAMES[:3], (q, p, grad))
+    if not isinstance(q, Tensor):
+        raise TypeError(f"{operation}: q must be a torch.Tensor, got {type(q).__name__}")
     step = _as_factor(operation, "step_size", step_size, q)
     if step is None:
         raise TypeError(f"{operation}: step_size must be a torch.Tensor or a number, got None")
     mass = _as_factor(operation, "inverse_mass", inverse_mass, q)
     check_operands(operation, _STEP_NAMES, (q, p, grad, step, mass))
-    names, given = present(_STEP_NAMES, (q, p, grad, step, mass))
-    if len(broadcast_shapes(operation, names, tuple([tensor.shape for tensor in given]))) == 0:
-        raise ValueError(f"{operation}: q has no dimension; expected the position's in the last one")
     position, momentum = _STEP(q, p, grad, step, mass, float(kick))
     return position, momentum
 
@@ -200,7 +209,7 @@ def _energy_backward(
     (grad,) = grads
     assert grad is not None
     views = [*rows.views, *[NO_VIEW] * (2 - len(given))]
-    found = row_backward("kinetic_energy_backward", rows, views, (), grad, needs, len(given))
+    found = row_backward("kinetic_energy_backward", rows, views, (), grad, given, needs)
     return *found, *(None,) * (2 - len(given))
 
 

@@ -25,7 +25,9 @@ def _check_axis(operation: str, name: str, tensor: Tensor, dim: object) -> int:
         raise ValueError(f"{operation}: dim is {dim}, expected one of the {rank} dimensions of {tuple(tensor.shape)}")
     dim %= rank
     if tensor.shape[dim] == 0:
-        raise ValueError(f"{operation}: {name} has shape {tuple(tensor.shape)}, expected dimension {dim} not to be empty")
+        raise ValueError(
+            f"{operation}: {name} has shape {tuple(tensor.shape)}, expected elements along dimension {dim}"
+        )
     return dim
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from fastvi import reference
@@ -50,9 +49,9 @@ def _kl_backward(
     (grad,) = grads
     assert grad is not None
     if tensors[2] is not None:
-        return row_backward("kl_normal_backward", rows, rows.views, constants, grad, needs, 4)
+        return row_backward("kl_normal_backward", rows, rows.views, constants, grad, tensors, needs)
     views = (*rows.views, NO_VIEW, NO_VIEW)
-    return *row_backward("kl_normal_backward", rows, views, constants, grad, needs, 2), None, None
+    return *row_backward("kl_normal_backward", rows, views, constants, grad, tensors[:2], needs), None, None
 
 
 _KL = Operation(
@@ -134,7 +133,7 @@ def _log_prob_backward(
     rows = Rows("normal_log_prob", _LOG_PROB_NAMES, tensors)
     (grad,) = grads
     assert grad is not None
-    return row_backward("normal_log_prob_backward", rows, rows.views, (), grad, needs, 3)
+    return row_backward("normal_log_prob_backward", rows, rows.views, (), grad, tensors, needs)
 
 
 _LOG_PROB = Operation(
@@ -195,7 +194,7 @@ def _entropy_backward(
     rows = Rows("normal_entropy", ("logvar",), tensors)
     (grad,) = grads
     assert grad is not None
-    return row_backward("normal_entropy_backward", rows, rows.views, (), grad, needs, 1)
+    return row_backward("normal_entropy_backward", rows, rows.views, (), grad, tensors, needs)
 
 
 _ENTROPY = Operation(
@@ -246,6 +245,21 @@ def _sample_rows(operation: str, names: tuple[str, ...], parameters: Sequence[Te
     return Rows(operation, names, parameters, sample_rank=0)
 
 
+def _parameter_gradients(
+    rows: Rows, parameters: Sequence[Tensor], needs: _Needs
+) -> tuple[list[Tensor | None], list[int]]:
+    """Memory for the gradients that are needed, and their addresses, zero for the others."""
+    gradients: list[Tensor | None] = []
+    addresses = []
+    for i, parameter in enumerate(parameters):
+        gradient, address = None, 0
+        if needs[i]:
+            gradient, (address, _) = rows.new_gradient(i, parameter)
+        gradients.append(gradient)
+        addresses.append(address)
+    return gradients, addresses
+
+
 def _rsample_forward(
     mean: Tensor, logvar: Tensor, seed: Tensor, sample_shape: Sequence[int], row_offset: int
 ) -> Tensor:
@@ -267,18 +281,16 @@ def _rsample_backward(
     rows = _sample_rows("rsample_normal", ("mean", "logvar"), (mean, logvar))
     _, count, columns = rows.extent
     grad = grad.contiguous()
-    by_mean, (mean_address, _) = rows.new_gradient(0, grad, needs[0])
-    by_logvar, (logvar_address, _) = rows.new_gradient(1, grad, needs[1])
+    gradients, addresses = _parameter_gradients(rows, (mean, logvar), needs)
     KERNELS[grad.dtype].rsample_normal_backward(
         (math.prod(sample_shape), count, columns),
         *rows.views,
         seed.data_ptr(),
         row_offset,
         grad.data_ptr(),
-        mean_address,
-        logvar_address,
+        *addresses,
     )
-    return rows.in_operand_shape(0, by_mean), rows.in_operand_shape(1, by_logvar), None
+    return rows.in_operand_shape(0, gradients[0], mean), rows.in_operand_shape(1, gradients[1], logvar), None
 
 
 def _rsample_formula(
@@ -394,10 +406,9 @@ def _ratio_backward(
     like, seed = tensors[0], tensors[4]
     assert like is not None
     assert seed is not None
-    gradients: list[Tensor | None] = [None] * 4
-    addresses = [0] * 4
-    for i in range(4 if tensors[2] is not None else 2):
-        gradients[i], (addresses[i], _) = rows.new_gradient(i, like, needs[i])
+    parameters = [tensor for tensor in tensors[:4] if tensor is not None]
+    gradients, addresses = _parameter_gradients(rows, parameters, needs)
+    absent = 4 - len(parameters)
     KERNELS[like.dtype].rsample_normal_with_log_ratio_backward(
         (num_samples, count, columns),
         *views,
@@ -407,8 +418,10 @@ def _ratio_backward(
         0 if by_z is None else by_z.data_ptr(),
         NO_VIEW if by_ratio is None else (by_ratio.data_ptr(), count, 1),
         *addresses,
+        *(0,) * absent,
     )
-    return *(rows.in_operand_shape(i, gradient) for i, gradient in enumerate(gradients)), None
+    found = [rows.in_operand_shape(i, gradient, parameters[i]) for i, gradient in enumerate(gradients)]
+    return *found, *(None,) * absent, None
 
 
 def _ratio_formula(

@@ -129,7 +129,9 @@ for _name, _schema, _kernel in (
     torch.library.register_vmap(f"fastvi::{_name}", _each_seed, lib=LIBRARY)
 
 
-def normal_noise(seed: Tensor, sample_shape: Sequence[int], shape: Sequence[int], row_offset: int, like: Tensor) -> Tensor:
+def normal_noise(
+    seed: Tensor, sample_shape: Sequence[int], shape: Sequence[int], row_offset: int, like: Tensor
+) -> Tensor:
     """The noise of a Gaussian sample, of shape ``sample_shape + shape``: what the fused operations never store."""
     extent = (math.prod(sample_shape), math.prod(shape[:-1]), shape[-1])
     flat = torch.ops.fastvi.normal_noise(seed, extent, row_offset, like.dtype)
@@ -180,6 +182,6 @@ def standard_normal(
         raise TypeError(f"standard_normal: dtype is {dtype}, expected torch.float32 or torch.float64")
     place = torch.device("cpu" if device is None else device)
     if place.type not in ("cpu", "meta"):
-        raise ValueError(f"standard_normal: device is {place}, but this installation has kernels for cpu only")
+        raise ValueError(f"standard_normal: device is {place}, but there are kernels for cpu only")
     result: Tensor = torch.ops.fastvi.standard_normal(seed_tensor("standard_normal", seed, place), sizes, dtype)
     return result

@@ -1,0 +1,66 @@
+"""Benchmarks: fastvi beside plain PyTorch and torch.compile, all through one harness; behind ``fastvi bench``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+FAMILIES = ("random", "normal", "bernoulli", "log_mean_exp", "leapfrog", "step")
+
+
+def bench(
+    family: Annotated[str | None, typer.Option(help=f"Only this family: {', '.join(FAMILIES)}.")] = None,
+    case: Annotated[str, typer.Option(help="Only cases whose name contains this text.")] = "",
+    threads: Annotated[str, typer.Option(help="Thread counts, separated by commas.")] = "1,2",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed blocks of every provider.")] = 7,
+    quick: Annotated[bool, typer.Option("--quick", help="Three repeats of 5 ms blocks: a smoke test.")] = False,
+    with_compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Time torch.compile too.")] = True,
+    device: Annotated[str, typer.Option(help="Where to run; 'cpu' for now.")] = "cpu",
+    json: Annotated[Path | None, typer.Option(help="Write every number to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the ratios as bars into this picture.")] = None,
+) -> None:
+    """Time fastvi, plain PyTorch and torch.compile side by side, and print one table per family."""
+    if family is not None and family not in FAMILIES:
+        raise typer.BadParameter(f"got {family!r}, expected one of {', '.join(FAMILIES)}", param_hint="--family")
+    if device != "cpu":
+        raise typer.BadParameter(f"got {device!r}, expected 'cpu'", param_hint="--device")
+    thread_counts = _thread_counts(threads)
+
+    # Imported here, because they import torch: `fastvi --help` answers at once.
+    from fastvi.benchmarks import report
+    from fastvi.benchmarks.harness import Settings, load_cases, run
+
+    cases = [found for name in FAMILIES if family in (None, name) for found in load_cases(name) if case in found.name]
+    if not cases:
+        raise typer.BadParameter(f"no case has {case!r} in its name", param_hint="--case")
+    settings = Settings(
+        threads=thread_counts,
+        repeats=min(repeats, 3) if quick else repeats,
+        block_seconds=0.005 if quick else 0.03,
+        with_compile=with_compile,
+    )
+    machine = report.machine()
+    with report.progress() as track:
+        results = run(cases, settings, track=track)
+    report.print_tables(results, machine)
+    if json is not None:
+        report.write_json(json, results, settings, machine)
+    if plot is not None:
+        report.write_plot(plot, results)
+
+
+def main(family: str) -> None:
+    """Run `bench` on one family with the options of the command line: the scripts in ``bench/`` call this."""
+    app = typer.Typer(add_completion=False)
+    app.command()(bench)
+    app(args=["--family", family, *sys.argv[1:]])
+
+
+def _thread_counts(text: str) -> tuple[int, ...]:
+    counts = text.split(",")
+    if not all(count.strip().isdecimal() and int(count) > 0 for count in counts):
+        raise typer.BadParameter(f"got {text!r}, expected positive integers such as '1,2'", param_hint="--threads")
+    return tuple(int(count) for count in counts)

@@ -1,0 +1,370 @@
+"""The command line: ``fastvi train``, ``evaluate``, ``bench`` and ``info``.
+
+Commands import what they need when they run, so that ``fastvi --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from fastvi.benchmarks import bench
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor
+
+    from fastvi.data import Dataset
+    from fastvi.evaluate import Evaluation
+    from fastvi.models import VAE
+    from fastvi.training.config import RunFolder, TrainingConfig
+
+app = typer.Typer(
+    help="Variational inference in PyTorch: train, evaluate and time importance-weighted autoencoders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_DEFAULT_NUM_SAMPLES = {"elbo": 1, "stl": 1, "iwae": 5, "dreg": 5}
+_DEFAULT_EPOCHS = {"digits": 200}
+_INTERRUPTED_EXIT_CODE = 130
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the data files; default: FASTVI_DATA.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: as many as PyTorch takes.")]
+ShowProgress = Annotated[bool, typer.Option("--progress/--no-progress", help="Progress bars, or lines for a log.")]
+Chunk = Annotated[int | None, typer.Option(min=1, help="Samples held at a time; default: about 4,096 decoder rows.")]
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    data: Annotated[str, typer.Option(help="digits, mnist, fashion-mnist, mnist-binarized or frey.")] = "digits",
+    data_dir: DataDir = None,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data into DATA_DIR.")] = False,
+    objective: Annotated[str, typer.Option(help="Bound to maximise: elbo, iwae, stl or dreg.")] = "iwae",
+    num_samples: Annotated[
+        int | None, typer.Option(min=1, help="K, samples for each example; default: 1 for elbo and stl, else 5.")
+    ] = None,
+    backward_samples: Annotated[
+        int | None, typer.Option(min=1, help="iwae: samples that the backward pass takes; default: all K.")
+    ] = None,
+    beta: Annotated[float, typer.Option(min=0.0, help="elbo: weight of the divergence.")] = 1.0,
+    free_bits: Annotated[float, typer.Option(min=0.0, help="elbo: nats free for each latent dimension.")] = 0.0,
+    warm_up_steps: Annotated[int, typer.Option(min=0, help="elbo: steps over which beta rises from 0.")] = 0,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training images; default: 200 for digits, else 20.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples for each step.")] = 100,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Adam's step size.")] = 1e-3,
+    latent_dim: Annotated[int, typer.Option(min=1, help="Latent dimensions; 2 gives a picture of them.")] = 50,
+    hidden_dims: Annotated[str, typer.Option(help="Widths of the hidden layers, from the data inwards.")] = "200,200",
+    activation: Annotated[str, typer.Option(help="tanh, relu, softplus or elu.")] = "tanh",
+    likelihood: Annotated[str | None, typer.Option(help="bernoulli or gaussian; default: what fits the data.")] = None,
+    binarization: Annotated[
+        str | None, typer.Option(help="dynamic, static or none; default: dynamic for grey Bernoulli data, else none.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
+    threads: Threads = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/DATA-OBJECTIVE-NUMBER.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that OUT holds.")] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run; its own settings hold, --epochs may extend it.")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints, besides those at the end of each epoch.")
+    ] = None,
+    run_evaluation: Annotated[
+        bool, typer.Option("--evaluate/--no-evaluate", help="Evaluate on the test images at the end.")
+    ] = True,
+    evaluation_samples: Annotated[int, typer.Option(min=1, help="K of that evaluation.")] = 5000,
+    evaluation_limit: Annotated[int, typer.Option(min=2, help="Most test images it uses, evenly spaced.")] = 1000,
+    progress: ShowProgress = True,
+) -> None:
+    """Train a variational autoencoder; without any option, on scikit-learn's digits in a minute."""
+    _require_train_extra()
+    import torch
+    from rich.console import Console
+
+    from fastvi.data import test_images
+    from fastvi.training.config import RunError, RunFolder
+    from fastvi.training.pictures import write_pictures
+
+    console = Console(soft_wrap=True)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if resume is None:
+        dataset = _load_data(data, data_dir, download)
+        config = _new_config(context.params, dataset)
+        folder = _new_folder(out, overwrite, config)
+        folder.write_config(config)
+    else:
+        if out is not None or overwrite:
+            _fail("--resume goes on in the run's own folder: leave out --out and --overwrite")
+        folder = RunFolder(resume)
+        config = _resumed_config(context, folder)
+        dataset = _load_data(config.data, data_dir, download)
+        folder.write_config(config)
+
+    from fastvi.training.trainer import train as train_run
+
+    console.print(f"run folder: {folder.path}", highlight=False)
+    show_bar = progress and console.is_terminal
+    try:
+        model = train_run(
+            config, dataset, folder, console=console, progress=show_bar, checkpoint_every=checkpoint_every
+        )
+        images = test_images(dataset, config.binarization)
+        write_pictures(model, images, dataset.image_shape, folder.path)
+        if run_evaluation:
+            _evaluate_run(folder, config, model, images, evaluation_samples, None, evaluation_limit, console, show_bar)
+    except RunError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        console.print(f"\ninterrupted; to go on: fastvi train --resume {folder.path}", highlight=False)
+        raise typer.Exit(_INTERRUPTED_EXIT_CODE) from None
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder that fastvi train made.")],
+    num_samples: Annotated[int, typer.Option(min=1, help="K of the bound that stands for log p(x).")] = 5000,
+    chunk: Chunk = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Use so many test images, evenly spaced.")] = None,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    progress: ShowProgress = True,
+) -> None:
+    """Evaluate a run on its test images: ELBO, L_K by streaming, active units, effective sample size."""
+    import torch
+    from rich.console import Console
+
+    from fastvi.data import test_images
+    from fastvi.training.config import RunError, RunFolder
+
+    console = Console(soft_wrap=True)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    folder = RunFolder(run)
+    try:
+        config = folder.read_config()
+        model = folder.load_model()
+    except RunError as error:
+        _fail(str(error))
+    images = test_images(_load_data(config.data, data_dir, download=False), config.binarization)
+    show_bar = progress and console.is_terminal
+    _evaluate_run(folder, config, model, images, num_samples, chunk, limit, console, show_bar)
+
+
+app.command("bench")(bench)
+
+
+@app.command()
+def info() -> None:
+    """Show the version, the instruction set in use, threads, backends and PyTorch."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from fastvi import _native
+
+    backends = _native.backends()
+    available = "available" if torch.cuda.is_available() else "not available"
+    rows = {
+        "fastvi": importlib.metadata.version("fastvi"),
+        "instruction set": _native.selected_isa(),
+        "available": ", ".join(_native.available_isas()),
+        "backends": ", ".join(backends),
+        "CUDA": f"{'built in' if 'cuda' in backends else 'not in this build'}; {available} to PyTorch",
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} processors",
+        "PyTorch": torch.__version__,
+        "Python": sys.version.split()[0],
+    }
+    table = Table(show_header=False, box=None)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table, highlight=False)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _fail(message: str) -> NoReturn:
+    """End the command with one line on the error stream and the exit code 2."""
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(2)
+
+
+def _require_train_extra() -> None:
+    if not all(importlib.util.find_spec(name) for name in ("lightning", "matplotlib", "sklearn")):
+        _fail("fastvi train needs the 'train' extra: pip install \"fastvi[train]\"")
+
+
+def _load_data(name: str, data_dir: Path | None, download: bool) -> Dataset:
+    from fastvi.data import DataError, load_dataset
+
+    try:
+        return load_dataset(name, data_dir, download)
+    except DataError as error:
+        _fail(str(error))
+
+
+def _new_config(options: dict[str, Any], dataset: Dataset) -> TrainingConfig:
+    """Return the settings of a new run from the command's options, checked."""
+    from fastvi.data import BINARIZATIONS
+    from fastvi.objectives import OBJECTIVES, make_objective
+    from fastvi.training.config import TrainingConfig
+
+    names = {field.name for field in dataclasses.fields(TrainingConfig)}
+    settings = {name: value for name, value in options.items() if name in names}
+    settings["hidden_dims"] = _parse_hidden_dims(options["hidden_dims"])
+    settings["image_shape"] = dataset.image_shape
+    settings["likelihood"] = options["likelihood"] or dataset.likelihood
+    if options["binarization"] is None:
+        is_grey = settings["likelihood"] == "bernoulli" and bool(((dataset.test > 0) & (dataset.test < 1)).any())
+        settings["binarization"] = "dynamic" if is_grey else "none"
+    elif options["binarization"] not in BINARIZATIONS:
+        _fail(f"--binarization must be one of {', '.join(BINARIZATIONS)}, got {options['binarization']!r}")
+    if options["objective"] not in OBJECTIVES:
+        _fail(f"--objective must be one of {', '.join(OBJECTIVES)}, got {options['objective']!r}")
+    if options["num_samples"] is None:
+        settings["num_samples"] = _DEFAULT_NUM_SAMPLES[options["objective"]]
+    if options["epochs"] is None:
+        settings["epochs"] = _DEFAULT_EPOCHS.get(options["data"], 20)
+    if not options["learning_rate"] > 0.0:
+        _fail(f"--learning-rate must be positive, got {options['learning_rate']}")
+    if options["objective"] != "elbo" and (options["beta"], options["free_bits"], options["warm_up_steps"]) != (
+        1,
+        0,
+        0,
+    ):
+        _fail(f"--beta, --free-bits and --warm-up-steps belong to the objective elbo, not to {options['objective']}")
+    config = TrainingConfig(**settings)
+    try:
+        make_objective(config.objective, **config.objective_options())
+        config.build_model()
+    except (ValueError, TypeError) as error:
+        _fail(str(error))
+    return config
+
+
+def _parse_hidden_dims(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in text.split(","))
+    except ValueError:
+        _fail(f"--hidden-dims must be widths separated by commas, such as 200,200; got {text!r}")
+
+
+def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig:
+    """Return the settings of the run to go on with; options that contradict them end the command."""
+    from fastvi.training.config import RunError
+
+    try:
+        config = folder.read_config()
+        trained_epochs = folder.trained_epochs()
+    except RunError as error:
+        _fail(str(error))
+    for field in dataclasses.fields(config):
+        if field.name not in context.params:
+            continue
+        source = context.get_parameter_source(field.name)
+        if source is None or source.name != "COMMANDLINE":  # by name: newer typer carries its own copy of click
+            continue
+        given, kept = context.params[field.name], getattr(config, field.name)
+        if field.name == "hidden_dims":
+            given = _parse_hidden_dims(given)
+        if field.name == "epochs":
+            if given < trained_epochs:
+                _fail(f"--epochs {given}: the run has already gone through {trained_epochs} epochs")
+            config = dataclasses.replace(config, epochs=given)
+        elif given != kept:
+            option = field.name.replace("_", "-")
+            _fail(f"--{option} {given} contradicts the {kept} of the run {folder.path}: leave it out, or start anew")
+    return config
+
+
+def _new_folder(out: Path | None, overwrite: bool, config: TrainingConfig) -> RunFolder:
+    """Return a folder without a run in it; the chosen one is emptied of its old run where that is asked for."""
+    from fastvi.training.config import RunFolder
+
+    if out is None:
+        candidates = (Path("runs") / f"{config.data}-{config.objective}-{number:03d}" for number in itertools.count(1))
+        return RunFolder(next(path for path in candidates if not path.exists()))
+    folder = RunFolder(out)
+    if folder.config_file.exists():
+        if not overwrite:
+            _fail(f"{out} holds a run: go on with --resume {out}, or add --overwrite to delete it")
+        shutil.rmtree(out)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        _fail(f"{out} exists and is no run folder: choose another --out")
+    return folder
+
+
+def _evaluate_run(
+    folder: RunFolder,
+    config: TrainingConfig,
+    model: VAE,
+    images: Tensor,
+    num_samples: int,
+    chunk: int | None,
+    limit: int | None,
+    console: Console,
+    show_bar: bool,
+) -> None:
+    """Evaluate, print the table, and write the run's evaluation.json."""
+    from rich.progress import Progress
+
+    from fastvi.data import evenly_spaced
+    from fastvi.evaluate import evaluate, evaluation_rows
+    from fastvi.training.files import atomic_write
+
+    all_images = images.shape[0]
+    if limit is not None and limit < all_images:
+        images = images[evenly_spaced(limit, all_images)]
+    rows = evaluation_rows(images.shape[0], num_samples, config.num_samples)
+    with Progress(console=console, auto_refresh=True, transient=True, disable=not show_bar) as bar:
+        task = bar.add_task(f"evaluating with K = {num_samples}", total=rows)
+        result = evaluate(
+            model,
+            images,
+            num_samples=num_samples,
+            training_num_samples=config.num_samples,
+            chunk=chunk,
+            test_images=all_images,
+            seed=config.seed,
+            on_rows=lambda done: bar.advance(task, done),
+        )
+    with atomic_write(folder.evaluation_file) as file:
+        file.write((json.dumps(result.as_dict(), indent=2) + "\n").encode())
+    _print_evaluation(result, config, console)
+
+
+def _print_evaluation(result: Evaluation, config: TrainingConfig, console: Console) -> None:
+    from rich.table import Table
+
+    some = "" if result.images == result.test_images else f" {result.images:,} of"
+    title = f"{config.data}, {config.objective} K={config.num_samples}:{some} {result.test_images:,} test images"
+    table = Table(title=title, show_header=False)
+    table.add_row("test ELBO", f"{result.elbo:.3f} nats")
+    if result.training_num_samples != 1:
+        table.add_row(f"test L_{result.training_num_samples}", f"{result.training_bound:.3f} nats")
+    table.add_row(
+        f"test L_{result.num_samples}",
+        f"{result.importance_weighted:.3f} nats, standard error {result.standard_error:.3f}",
+    )
+    table.add_row("active units", f"{result.active_units} of {result.latent_dim}")
+    table.add_row("effective sample size", f"{result.effective_sample_size:.1f} of {result.num_samples}")
+    table.add_row("time", f"{result.seconds:.1f} s")
+    console.print(table, highlight=False)

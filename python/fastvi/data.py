@@ -1,0 +1,333 @@
+"""Image data sets as in-memory tensors, their splits, and the binarisation of grey values.
+
+`digits` ships with scikit-learn; the others are read from a folder. Dynamic binarisation follows Salakhutdinov &
+Murray 2008 and Burda, Grosse & Salakhutdinov 2016: a grey value is the probability of a one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastvi import ops
+
+BINARIZATIONS = ("dynamic", "static", "none")
+TEST_BINARIZATION_SEED = 20140114
+"""Test images are always binarised with this seed, so that every run is judged on the same pixels."""
+STATIC_BINARIZATION_SEED = 20080705
+"""Seed of the training images' one and only draw under ``static`` binarisation."""
+
+_DIGITS_TEST_COUNT = 297
+_FREY_TEST_COUNT = 200
+
+
+class DataError(Exception):
+    """A data set is unknown, missing or damaged; the message says which file, and what was expected."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test images as float32 rows in [0, 1].
+
+    Attributes
+    ----------
+    name
+        Name under which `load_dataset` knows it.
+    train, test
+        Shapes (N, D) and (M, D), D = height * width.
+    image_shape
+        (height, width).
+    likelihood
+        The likelihood that fits: ``"bernoulli"`` or ``"gaussian"``.
+    """
+
+    name: str
+    train: Tensor
+    test: Tensor
+    image_shape: tuple[int, int]
+    likelihood: str
+
+
+def load_dataset(name: str, data_dir: Path | None = None, download: bool = False) -> Dataset:
+    """Load a data set by name.
+
+    ====================  =============================================  ====================================
+    name                  files, below ``data_dir``                      split
+    ====================  =============================================  ====================================
+    ``digits``            none: part of scikit-learn, 8 x 8              297 test images, evenly spaced in the
+                                                                         file's order; 1,500 others to train
+    ``mnist``             idx files in mnist/, MNIST/raw/ or .          60,000 / 10,000 as published
+    ``fashion-mnist``     idx files in fashion-mnist/,                   60,000 / 10,000 as published
+                          FashionMNIST/raw/ or .
+    ``mnist-binarized``   binarized_mnist.npz in                         50,000 / 10,000 as published; the
+                          mnist-binarized-static/ or .                   validation images are left alone
+    ``frey``              frey_faces.npz in frey-faces/ or .             200 test frames, evenly spaced in the
+                                                                         video; 1,765 others to train
+    ====================  =============================================  ====================================
+
+    Parameters
+    ----------
+    name
+        One of `DATASET_NAMES`.
+    data_dir
+        Folder of the files; None means the environment variable ``FASTVI_DATA``.
+    download
+        Let torchvision download ``mnist`` or ``fashion-mnist`` into ``data_dir`` first.
+
+    Raises
+    ------
+    DataError
+        For an unknown name, no folder, a missing or damaged file, or a download that cannot be made.
+
+    Examples
+    --------
+    >>> load_dataset("digits").train.shape
+    torch.Size([1500, 64])
+    """
+    if name not in DATASET_NAMES:
+        raise DataError(f"unknown data set {name!r}: choose one of {', '.join(DATASET_NAMES)}")
+    if name == "digits":
+        return _load_digits()
+    if data_dir is None and os.environ.get("FASTVI_DATA"):
+        data_dir = Path(os.environ["FASTVI_DATA"])
+    if data_dir is None:
+        raise DataError(f"the data set {name} is read from a folder: name it with --data-dir or FASTVI_DATA")
+    if download:
+        _download(name, data_dir)
+    if not data_dir.is_dir():
+        raise DataError(f"the data folder {data_dir} does not exist")
+    return _LOADERS[name](data_dir)
+
+
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """Read an idx file of bytes, gzip-compressed or not, into an array of its own shape.
+
+    The reader is ours because a torchvision wheel is bound to one torch build, a heavy price for sixteen bytes of
+    header.
+
+    Raises
+    ------
+    DataError
+        If the file is no idx file of unsigned bytes, is cut short, or has bytes left over.
+
+    References
+    ----------
+    LeCun, Cortes & Burges, "The MNIST database of handwritten digits": the idx format.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise DataError(
+            f"{path}: expected an idx file of bytes, which starts with 00 00 08, got {content[:4].hex(' ')}"
+        )
+    rank = content[3]
+    header_size = 4 + 4 * rank
+    if len(content) < header_size:
+        raise DataError(f"{path}: expected a header of {header_size} bytes, the file has {len(content)}")
+    shape = struct.unpack(f">{rank}I", content[4:header_size])
+    if len(content) - header_size != math.prod(shape):
+        raise DataError(
+            f"{path}: expected {math.prod(shape)} bytes of data for the shape {shape}, got {len(content) - header_size}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
+
+
+def evenly_spaced(count: int, total: int) -> Tensor:
+    """Return ``count`` indices spread evenly over ``range(total)``, in increasing order.
+
+    Examples
+    --------
+    >>> evenly_spaced(3, 9).tolist()
+    [0, 3, 6]
+    """
+    return torch.arange(count) * total // count
+
+
+def binarize(images: Tensor, seed: int) -> Tensor:
+    """Draw ones with the probabilities ``images``, shape (B, D); row b, column d depends on (seed, b, d) alone."""
+    return Presenter(images, "dynamic")(torch.arange(images.shape[0]), seed)
+
+
+def test_images(dataset: Dataset, binarization: str) -> Tensor:
+    """Return the test images as a model sees them, shape (M, D): binarised with a fixed seed unless ``"none"``."""
+    return dataset.test if binarization == "none" else binarize(dataset.test, TEST_BINARIZATION_SEED)
+
+
+test_images.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test to pytest
+
+
+class Presenter:
+    """Gives training examples by index, binarised as asked.
+
+    Parameters
+    ----------
+    images
+        Grey values in [0, 1], shape (N, D).
+    binarization
+        ``"dynamic"``: a new draw each time an example is presented. ``"static"``: one draw for good.
+        ``"none"``: the values themselves.
+    """
+
+    def __init__(self, images: Tensor, binarization: str) -> None:
+        if binarization not in BINARIZATIONS:
+            raise ValueError(f"Presenter: binarization must be one of {', '.join(BINARIZATIONS)}, got {binarization!r}")
+        self.dynamic = binarization == "dynamic"
+        self._values: Tensor
+        if self.dynamic:
+            # A standard normal draw lies below ndtri(p) with probability p. So binarisation takes its noise from the
+            # library's own generator, where a draw depends on (seed, row, column), not on who draws it.
+            self._values = torch.special.ndtri(images)
+        else:
+            self._values = binarize(images, STATIC_BINARIZATION_SEED) if binarization == "static" else images
+
+    def __len__(self) -> int:
+        """Return the number of examples, N."""
+        return self._values.shape[0]
+
+    def __call__(self, indices: Tensor, seed: int, row_offset: int = 0) -> Tensor:
+        """Return the examples ``indices`` (B,) as a (B, D) tensor.
+
+        Parameters
+        ----------
+        indices
+            Which examples.
+        seed
+            Seed of a dynamic draw; unused otherwise.
+        row_offset
+            Place of the first row in the whole batch: a shard draws what it would have drawn in the whole.
+        """
+        values = self._values.index_select(0, indices)
+        if not self.dynamic:
+            return values
+        zeros = values.new_zeros(()).expand_as(values)
+        return (ops.rsample_normal(zeros, zeros, seed=seed, row_offset=row_offset) < values).to(values.dtype)
+
+
+def _load_digits() -> Dataset:
+    try:
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+    except ImportError as error:
+        raise DataError('the data set digits is part of scikit-learn: pip install "fastvi[train]"') from error
+    images = load_digits().data.astype(np.float32) / np.float32(16.0)
+    train, test = _split_evenly(images, _DIGITS_TEST_COUNT)
+    return Dataset("digits", train, test, (8, 8), "bernoulli")
+
+
+def _load_idx_dataset(name: str, subfolders: tuple[str, ...], data_dir: Path) -> Dataset:
+    splits = []
+    for stem in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
+        path = _find(data_dir, subfolders, (f"{stem}.gz", stem), name)
+        images = read_idx(path)
+        if images.ndim != 3 or images.size == 0:
+            raise DataError(f"{path}: expected images of shape (count, height, width), got the shape {images.shape}")
+        splits.append(images)
+    train, test = splits
+    if train.shape[1:] != test.shape[1:]:
+        raise DataError(f"{name}: training images are {train.shape[1:]}, test images {test.shape[1:]}")
+    height, width = train.shape[1:]
+    return Dataset(name, _unit_rows(train), _unit_rows(test), (height, width), "bernoulli")
+
+
+def _load_mnist(data_dir: Path) -> Dataset:
+    return _load_idx_dataset("mnist", ("mnist", "MNIST/raw"), data_dir)
+
+
+def _load_fashion_mnist(data_dir: Path) -> Dataset:
+    return _load_idx_dataset("fashion-mnist", ("fashion-mnist", "FashionMNIST/raw"), data_dir)
+
+
+def _load_mnist_binarized(data_dir: Path) -> Dataset:
+    path = _find(data_dir, ("mnist-binarized-static",), ("binarized_mnist.npz",), "mnist-binarized")
+    rows = []
+    for key in ("train_packed", "test_packed"):
+        packed = _read_npz(path, key)
+        if packed.ndim != 2 or packed.shape[1] != 98:
+            raise DataError(f"{path}: {key} must have the shape (count, 98), got {packed.shape}")
+        rows.append(torch.from_numpy(np.unpackbits(packed, axis=1, count=784).astype(np.float32)))
+    return Dataset("mnist-binarized", rows[0], rows[1], (28, 28), "bernoulli")
+
+
+def _load_frey(data_dir: Path) -> Dataset:
+    path = _find(data_dir, ("frey-faces",), ("frey_faces.npz",), "frey")
+    frames = _read_npz(path, "x")
+    if frames.ndim != 3 or frames.shape[0] <= _FREY_TEST_COUNT:
+        raise DataError(f"{path}: x must have the shape (1965, 28, 20), got {frames.shape}")
+    rows = frames.reshape(frames.shape[0], -1).astype(np.float32) / np.float32(255.0)
+    train, test = _split_evenly(rows, _FREY_TEST_COUNT)
+    return Dataset("frey", train, test, (frames.shape[1], frames.shape[2]), "gaussian")
+
+
+_LOADERS: dict[str, Callable[[Path], Dataset]] = {
+    "mnist": _load_mnist,
+    "fashion-mnist": _load_fashion_mnist,
+    "mnist-binarized": _load_mnist_binarized,
+    "frey": _load_frey,
+}
+DATASET_NAMES = ("digits", *_LOADERS)
+
+
+def _unit_rows(images: npt.NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(images.reshape(images.shape[0], -1).astype(np.float32) / np.float32(255.0))
+
+
+def _split_evenly(rows: npt.NDArray[np.float32], test_count: int) -> tuple[Tensor, Tensor]:
+    is_test = torch.zeros(rows.shape[0], dtype=torch.bool)
+    is_test[evenly_spaced(test_count, rows.shape[0])] = True
+    tensor = torch.from_numpy(rows)
+    return tensor[~is_test], tensor[is_test]
+
+
+def _find(data_dir: Path, subfolders: tuple[str, ...], names: tuple[str, ...], dataset: str) -> Path:
+    folders = [*(data_dir / subfolder for subfolder in subfolders), data_dir]
+    for folder in folders:
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    tried = ", ".join(str(folder) for folder in folders)
+    raise DataError(f"{dataset}: expected the file {' or '.join(names)} in one of the folders {tried}")
+
+
+def _read_npz(path: Path, key: str) -> npt.NDArray[np.uint8]:
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("not an npz archive")
+            file.seek(0)
+            archive = np.load(file)
+            if key not in archive.files:
+                raise DataError(f"{path}: expected an array named {key}, found {', '.join(archive.files) or 'none'}")
+            array = archive[key]
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if array.dtype != np.uint8:
+        raise DataError(f"{path}: {key} must hold bytes (uint8), got {array.dtype}")
+    return np.asarray(array, np.uint8)
+
+
+def _download(name: str, data_dir: Path) -> None:
+    classes = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+    if name not in classes:
+        raise DataError(f"--download knows {' and '.join(classes)}, not {name}")
+    try:
+        import torchvision  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError as error:
+        raise DataError(f"--download needs torchvision, which cannot be imported ({error})") from error
+    try:
+        getattr(torchvision.datasets, classes[name])(str(data_dir), download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"torchvision could not download {name} into {data_dir}: {error}") from error

@@ -1,0 +1,166 @@
+"""Drop-in ``torch.distributions`` on fastvi's operations.
+
+The diagonal Gaussian is the usual approximate posterior of a variational autoencoder (Kingma and Welling 2014).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal, constraints, register_kl
+
+from fastvi import ops
+
+__all__ = ["DiagNormal"]
+
+
+class DiagNormal(Distribution):
+    """Gaussian vector with independent components, N(mean, diag(exp(logvar))).
+
+    Equal to ``Independent(Normal(mean, exp(logvar / 2)), 1)``, in its results and in its shapes, on fused operations.
+
+    Parameters
+    ----------
+    mean
+        ``batch_shape + (D,)``.
+    logvar
+        Log-variance; broadcasts with ``mean``.
+    validate_args
+        Check parameters and values, as in every ``torch.distributions.Distribution``.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is not a floating-point tensor, or the two differ in dtype.
+    ValueError
+        If a parameter has no axis, the shapes do not broadcast, or, when validating, a parameter is NaN.
+
+    Notes
+    -----
+    ``kl_divergence`` is registered between two of these and, both ways, with ``Independent(Normal(...), 1)``. Draws
+    follow ``torch.manual_seed``. For a Pyro guide mix in Pyro's methods, as with any distribution of PyTorch's kind:
+    ``class PyroDiagNormal(DiagNormal, pyro.distributions.torch_distribution.TorchDistributionMixin): ...``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.distributions import kl_divergence
+    >>> posterior = DiagNormal(torch.zeros(3, 2), torch.zeros(3, 2))
+    >>> posterior.rsample((5,)).shape, posterior.log_prob(torch.zeros(3, 2)).shape
+    (torch.Size([5, 3, 2]), torch.Size([3]))
+    >>> kl_divergence(posterior, DiagNormal(torch.ones(2), torch.zeros(2)))
+    tensor([1., 1., 1.])
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
+        "mean": constraints.real_vector,
+        "logvar": constraints.real_vector,
+    }
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, mean: Tensor, logvar: Tensor, validate_args: bool | None = None) -> None:
+        for name, parameter in (("mean", mean), ("logvar", logvar)):
+            if not isinstance(parameter, Tensor) or not parameter.is_floating_point():
+                kind = parameter.dtype if isinstance(parameter, Tensor) else type(parameter).__name__
+                raise TypeError(f"DiagNormal: {name} must be a floating-point tensor, got {kind}")
+            if parameter.dim() == 0:
+                raise ValueError(f"DiagNormal: {name} must have at least one axis, that of the event, got a scalar")
+        if mean.dtype != logvar.dtype:
+            raise TypeError(f"DiagNormal: mean and logvar must have one dtype, got {mean.dtype} and {logvar.dtype}")
+        try:
+            self._mean: Tensor
+            self.logvar: Tensor
+            self._mean, self.logvar = torch.broadcast_tensors(mean, logvar)  # type: ignore[no-untyped-call, unused-ignore]
+        except RuntimeError as error:
+            raise ValueError(
+                f"DiagNormal: mean and logvar must broadcast, got {tuple(mean.shape)} and {tuple(logvar.shape)}"
+            ) from error
+        if self._mean.numel() == 0:
+            validate_args = False  # PyTorch's check of a vector fails on tensors without elements
+        super().__init__(self._mean.shape[:-1], self._mean.shape[-1:], validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(mean: {self.mean.size()}, logvar: {self.logvar.size()})"
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """Return the same distribution with its batch expanded, without copying, to ``batch_shape``."""
+        new = self._get_checked_instance(DiagNormal, _instance)  # type: ignore[no-untyped-call, unused-ignore]
+        shape = torch.Size(batch_shape) + self.event_shape
+        new._mean, new.logvar = self._mean.expand(shape), self.logvar.expand(shape)
+        super(DiagNormal, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, ``batch_shape + (D,)``."""
+        return self._mean
+
+    @property
+    def mode(self) -> Tensor:
+        """The mode, which is the mean."""
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        """``exp(logvar)``."""
+        return torch.exp(self.logvar)
+
+    @property
+    def stddev(self) -> Tensor:
+        """``exp(logvar / 2)``."""
+        return torch.exp(0.5 * self.logvar)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw, differentiably, samples of shape ``sample_shape + batch_shape + (D,)``."""
+        return ops.rsample_normal(self._mean, self.logvar, torch.Size(sample_shape))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw samples of shape ``sample_shape + batch_shape + (D,)``, without a gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of ``value``, whose shape must broadcast with ``batch_shape + (D,)``."""
+        if self._validate_args and value.numel() > 0:
+            self._validate_sample(value)
+        return ops.normal_log_prob(value, self._mean, self.logvar)
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats, of shape ``batch_shape``."""
+        return ops.normal_entropy(self.logvar)
+
+
+def as_diag_normal(distribution: Independent[Any]) -> DiagNormal:
+    """Return the ``DiagNormal`` that equals an ``Independent`` normal with one event axis."""
+    normal = distribution.base_dist
+    if not isinstance(normal, Normal) or distribution.reinterpreted_batch_ndims != 1:
+        raise NotImplementedError(f"kl_divergence between a DiagNormal and {distribution} is not known")
+    return DiagNormal(normal.loc, 2.0 * normal.scale.log(), validate_args=False)
+
+
+def divergence(p: DiagNormal, q: DiagNormal) -> Tensor:
+    """Return KL(p || q), of the shape to which the two batches broadcast."""
+    if p.event_shape != q.event_shape:
+        raise ValueError(
+            f"kl_divergence of two DiagNormal: events must have one shape, got {p.event_shape} and {q.event_shape}"
+        )
+    return ops.kl_normal(p.mean, p.logvar, q.mean, q.logvar)
+
+
+@register_kl(DiagNormal, DiagNormal)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
+def _kl_diag_normal_diag_normal(p: DiagNormal, q: DiagNormal) -> Tensor:
+    return divergence(p, q)
+
+
+@register_kl(DiagNormal, Independent)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
+def _kl_diag_normal_independent(p: DiagNormal, q: Independent[Any]) -> Tensor:
+    return divergence(p, as_diag_normal(q))
+
+
+@register_kl(Independent, DiagNormal)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
+def _kl_independent_diag_normal(p: Independent[Any], q: DiagNormal) -> Tensor:
+    return divergence(as_diag_normal(p), q)

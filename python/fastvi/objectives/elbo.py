@@ -1,0 +1,203 @@
+"""Objectives that average log-weights: the evidence lower bound with its usual options, and its path derivative.
+
+Kingma and Welling 2014; free bits: Kingma et al. 2016; warm-up: Bowman et al. 2016; path derivative: Roeder, Wu and
+Duvenaud 2017.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from fastvi import ops
+from fastvi.objectives.bounds import elbo_bound, log_weights
+from fastvi.objectives.model import LatentVariableModel, check_count, log_likelihood
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearWarmUp:
+    """A weight that rises linearly from ``start`` to ``end`` during ``steps`` steps, and stays there.
+
+    Parameters
+    ----------
+    steps
+        Length of the rise; 0 gives ``end`` from the beginning.
+    start, end
+        Weight at step 0, and at step ``steps`` and after it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``steps``, or the step asked for, is negative or not an integer.
+
+    Notes
+    -----
+    Source: Bowman et al. 2016, "Generating sentences from a continuous space", section 3.1.
+
+    Examples
+    --------
+    >>> warm_up = LinearWarmUp(steps=4)
+    >>> [warm_up(step) for step in range(6)]
+    [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    >>> ELBO().with_beta(warm_up(2))
+    ELBO(num_samples=1, analytic_kl=True, beta=0.5, free_bits=0.0)
+    """
+
+    steps: int
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_count("LinearWarmUp", "steps", self.steps, at_least=0)
+
+    def __call__(self, step: int) -> float:
+        """Return the weight at ``step``, counted from 0."""
+        check_count("LinearWarmUp", "step", step, at_least=0)
+        if step >= self.steps:
+            return self.end
+        return self.start + (self.end - self.start) * (step / self.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class ELBO:
+    """Evidence lower bound, E_q log p(x|z) - beta KL(q(z|x) || p(z)).
+
+    Parameters
+    ----------
+    num_samples
+        Samples of the posterior that estimate the expectation.
+    analytic_kl
+        Take the divergence in closed form (less variance) or from the same samples.
+    beta
+        Weight of the divergence (Higgins et al. 2017); below 1 the result is no longer a bound on log p(x). For a
+        warm-up take ``objective.with_beta(schedule(step))`` at each step, see :class:`LinearWarmUp`. A tensor without
+        axes is taken as it is: inside ``torch.compile`` a new float would be a new program.
+    free_bits
+        Least divergence, in nats, that each latent variable of each example is charged; below it the gradient of the
+        divergence is zero, so that the variable is not switched off (Kingma et al. 2016, with groups of one variable
+        and without their average over the batch). Needs ``analytic_kl``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is out of its range or of a wrong type.
+
+    Notes
+    -----
+    With ``analytic_kl=False`` and ``beta=1`` the bound is the mean of :func:`fastvi.objectives.log_weights`.
+    Source: Kingma and Welling 2014, equations 6 (sampled) and 7 (analytic).
+
+    Examples
+    --------
+    >>> import torch, types
+    >>> from fastvi import normal_log_prob
+    >>> model = types.SimpleNamespace(
+    ...     prior_mean=None, prior_logvar=None,
+    ...     encode=lambda x: (x / 2, torch.zeros_like(x)),
+    ...     log_likelihood=lambda x, z: normal_log_prob(x, z, torch.zeros_like(x)),
+    ... )
+    >>> ELBO(num_samples=4)(model, torch.ones(3, 2), seed=0).shape
+    torch.Size([3])
+    """
+
+    num_samples: int = 1
+    analytic_kl: bool = True
+    beta: float | Tensor = 1.0
+    free_bits: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_count("ELBO", "num_samples", self.num_samples)
+        for name in ("beta", "free_bits"):
+            value = getattr(self, name)
+            if name == "beta" and isinstance(value, Tensor):
+                if value.dim() > 0:
+                    raise ValueError(f"ELBO: beta must be a float or a tensor without axes, got {tuple(value.shape)}")
+                continue
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise TypeError(f"ELBO: {name} must be a float, got {value!r} of type {type(value).__name__}")
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"ELBO: {name} must be finite and not negative, got {value}")
+        if self.free_bits > 0.0 and not self.analytic_kl:
+            raise ValueError(
+                f"ELBO: free_bits={self.free_bits} needs analytic_kl=True, "
+                "because a sampled divergence is not known for each latent variable"
+            )
+
+    def with_beta(self, beta: float | Tensor) -> ELBO:
+        """Return the same objective with another weight of the divergence."""
+        return dataclasses.replace(self, beta=beta)
+
+    def __call__(
+        self, model: LatentVariableModel, x: Tensor, *, seed: int | None = None, row_offset: int = 0
+    ) -> Tensor:
+        """Return the bound of each example, ``(B,)``, in nats."""
+        mean, logvar = model.encode(x)
+        if self.analytic_kl:
+            z = ops.rsample_normal(mean, logvar, (self.num_samples,), seed, row_offset)
+            divergence = ops.kl_normal(mean, logvar, model.prior_mean, model.prior_logvar, self.free_bits)
+            return add_scaled(log_likelihood(model, x, z).mean(0), divergence, -self.beta)
+        z, log_ratio = ops.rsample_normal_with_log_ratio(
+            mean, logvar, self.num_samples, model.prior_mean, model.prior_logvar, seed=seed, row_offset=row_offset
+        )
+        return elbo_bound(add_scaled(log_likelihood(model, x, z), log_ratio, self.beta))
+
+
+@dataclasses.dataclass(frozen=True)
+class STL:
+    """Evidence lower bound with the path-derivative gradient, "sticking the landing".
+
+    The bound is the mean of K log-weights; its gradient leaves out the score of q, which is zero in expectation, by
+    taking the parameters of q for constants inside log q(z|x). The gradient is unbiased, and its variance vanishes
+    where q is the exact posterior. For the importance-weighted bound the same idea is :class:`fastvi.objectives.DReG`.
+
+    Parameters
+    ----------
+    num_samples
+        Samples whose single-sample bounds and gradients are averaged.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``num_samples`` is not a positive integer.
+
+    Notes
+    -----
+    Source: Roeder, Wu and Duvenaud 2017, "Sticking the landing: simple, lower-variance gradient estimators for
+    variational inference".
+
+    Examples
+    --------
+    >>> import torch, types
+    >>> from fastvi import normal_log_prob
+    >>> model = types.SimpleNamespace(
+    ...     prior_mean=None, prior_logvar=None,
+    ...     encode=lambda x: (x / 2, torch.zeros_like(x)),
+    ...     log_likelihood=lambda x, z: normal_log_prob(x, z, torch.zeros_like(x)),
+    ... )
+    >>> x = torch.ones(3, 2)
+    >>> torch.equal(STL(4)(model, x, seed=0), ELBO(4, analytic_kl=False)(model, x, seed=0))
+    True
+    """
+
+    num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        check_count("STL", "num_samples", self.num_samples)
+
+    def __call__(
+        self, model: LatentVariableModel, x: Tensor, *, seed: int | None = None, row_offset: int = 0
+    ) -> Tensor:
+        """Return the bound of each example, ``(B,)``, in nats."""
+        return elbo_bound(
+            log_weights(model, x, self.num_samples, detach_posterior=True, seed=seed, row_offset=row_offset)
+        )
+
+
+def add_scaled(x: Tensor, y: Tensor, scale: float | Tensor) -> Tensor:
+    """Return ``x + scale * y`` in one operation."""
+    if isinstance(scale, Tensor):
+        return torch.addcmul(x, y, scale)
+    return torch.add(x, y, alpha=scale)

@@ -1,0 +1,224 @@
+"""Objectives that take the log of the mean weight.
+
+The importance-weighted bound, with the whole or a sampled backward pass (Burda, Grosse and Salakhutdinov 2016), and
+its doubly reparameterised gradient (Tucker, Lawson, Gu and Maddison 2019).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvi import ops
+from fastvi.objectives.bounds import iwae_bound, log_weights
+from fastvi.objectives.model import LatentVariableModel, check_count, log_likelihood
+
+
+@dataclasses.dataclass(frozen=True)
+class IWAE:
+    """Importance-weighted bound L_K = E log (1/K) sum_k p(x, z_k) / q(z_k|x), at most log p(x), rising with K.
+
+    Parameters
+    ----------
+    num_samples
+        K.
+    backward_samples
+        None: the gradient of the whole bound. An integer m, at most K: the K weights are computed without a graph,
+        then m of the samples, drawn (with replacement) with their normalised weights as probabilities, go through the
+        model again with one, and the mean of their gradients stands for the weighted sum of all K. Unbiased; the
+        memory and time of the backward pass are those of m samples.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a number of samples is not a positive integer, or ``backward_samples`` exceeds ``num_samples``.
+
+    Notes
+    -----
+    Without ``backward_samples`` the bound is :func:`fastvi.objectives.iwae_bound` of
+    :func:`fastvi.objectives.log_weights`. The value is the bound with all K samples in both cases. Source: Burda,
+    Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", section 3, the sampled backward pass included.
+
+    Examples
+    --------
+    >>> import torch, types
+    >>> from fastvi import normal_log_prob
+    >>> model = types.SimpleNamespace(
+    ...     prior_mean=None, prior_logvar=None,
+    ...     encode=lambda x: (x / 2, torch.zeros_like(x)),
+    ...     log_likelihood=lambda x, z: normal_log_prob(x, z, torch.zeros_like(x)),
+    ... )
+    >>> x = torch.ones(3, 2)
+    >>> torch.equal(IWAE(50)(model, x, seed=0), IWAE(50, backward_samples=1)(model, x, seed=0))
+    True
+    """
+
+    num_samples: int
+    backward_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("IWAE", "num_samples", self.num_samples)
+        if self.backward_samples is not None:
+            check_count("IWAE", "backward_samples", self.backward_samples)
+            if self.backward_samples > self.num_samples:
+                raise ValueError(
+                    f"IWAE: backward_samples must be at most num_samples = {self.num_samples}, "
+                    f"got {self.backward_samples}"
+                )
+
+    def __call__(
+        self, model: LatentVariableModel, x: Tensor, *, seed: int | None = None, row_offset: int = 0
+    ) -> Tensor:
+        """Return the bound of each example, ``(B,)``, in nats."""
+        if self.backward_samples is None or not torch.is_grad_enabled():
+            return iwae_bound(log_weights(model, x, self.num_samples, seed=seed, row_offset=row_offset))
+        mean, logvar = model.encode(x)
+        with torch.no_grad():
+            z, log_ratio = ops.rsample_normal_with_log_ratio(
+                mean, logvar, self.num_samples, model.prior_mean, model.prior_logvar, seed=seed, row_offset=row_offset
+            )
+            log_w = log_likelihood(model, x, z) + log_ratio
+            bound = iwae_bound(log_w)
+            index = draw_by_weight(log_w, self.backward_samples, seed, row_offset)
+            chosen = z.gather(0, index.unsqueeze(-1).expand(-1, -1, z.shape[-1]))
+            # The smallest normal number keeps a scale that underflowed to 0 from making 0 / 0 of noise it has lost.
+            noise = (chosen - mean) / torch.exp(0.5 * logvar).clamp_min(torch.finfo(logvar.dtype).tiny)
+        chosen = torch.addcmul(mean, torch.exp(0.5 * logvar), noise)
+        log_joint = log_likelihood(model, x, chosen) + prior_log_prob(model, chosen)
+        # Along the path (z - mean) / scale is the noise, so that -log q(z|x) differs from the entropy by a constant.
+        return bound + gradient_only(log_joint.mean(0) + ops.normal_entropy(logvar))
+
+
+@dataclasses.dataclass(frozen=True)
+class DReG:
+    """Importance-weighted bound L_K with the doubly reparameterised gradient.
+
+    The value is that of :class:`IWAE`. The encoder's gradient is sum_k w_k^2 (d log w_k / d z_k)(d z_k / d phi), with
+    normalised weights w_k and the parameters of q constant inside log q(z|x): unbiased, and its signal-to-noise ratio
+    rises with K, whereas IWAE's falls. The likelihood and the prior get IWAE's own gradient sum_k w_k d log w_k.
+
+    Parameters
+    ----------
+    num_samples
+        K; with 1 the gradient is that of :class:`fastvi.objectives.STL`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``num_samples`` is not a positive integer.
+
+    Notes
+    -----
+    The likelihood's gradient needs the factor w_k, the encoder's w_k^2: the second factor is applied to the gradient
+    where it passes z, one backward pass serving both. The encoder must reach the likelihood through z alone.
+    Source: Tucker, Lawson, Gu and Maddison 2019, "Doubly reparameterized gradient estimators for Monte
+    Carlo objectives".
+
+    Examples
+    --------
+    >>> import torch, types
+    >>> from fastvi import normal_log_prob
+    >>> model = types.SimpleNamespace(
+    ...     prior_mean=None, prior_logvar=None,
+    ...     encode=lambda x: (x / 2, torch.zeros_like(x)),
+    ...     log_likelihood=lambda x, z: normal_log_prob(x, z, torch.zeros_like(x)),
+    ... )
+    >>> x = torch.ones(3, 2)
+    >>> torch.equal(DReG(50)(model, x, seed=0), IWAE(50)(model, x, seed=0))
+    True
+    """
+
+    num_samples: int
+
+    def __post_init__(self) -> None:
+        check_count("DReG", "num_samples", self.num_samples)
+
+    def __call__(
+        self, model: LatentVariableModel, x: Tensor, *, seed: int | None = None, row_offset: int = 0
+    ) -> Tensor:
+        """Return the bound of each example, ``(B,)``, in nats."""
+        mean, logvar = model.encode(x)
+        # The prior is constant here, because the ratio's gradient will carry the encoder's weights.
+        z, log_ratio = ops.rsample_normal_with_log_ratio(
+            mean,
+            logvar,
+            self.num_samples,
+            None if model.prior_mean is None else model.prior_mean.detach(),
+            None if model.prior_logvar is None else model.prior_logvar.detach(),
+            detach_posterior=True,
+            seed=seed,
+            row_offset=row_offset,
+        )
+        if not torch.is_grad_enabled() or not z.requires_grad:
+            log_w = log_likelihood(model, x, z) + log_ratio
+        elif torch.compiler.is_compiling():
+            # A hook is traced when it is registered, before its weights exist. A first pass makes them; seen through
+            # the view that ScaleGradient takes, it repeats the second one and the compiler merges the two.
+            with torch.no_grad():
+                weights = ops.importance_weights(log_likelihood(model, x, z.view_as(z)) + log_ratio, 0)
+            scaled_z: Tensor = ScaleGradient.apply(z, weights.unsqueeze(-1))  # type: ignore[no-untyped-call, unused-ignore]
+            scaled_ratio: Tensor = ScaleGradient.apply(log_ratio, weights)  # type: ignore[no-untyped-call, unused-ignore]
+            log_w = log_likelihood(model, x, scaled_z) + scaled_ratio
+        else:
+            # A view of z, because the ratio, which has its own factor, may have been made from z itself.
+            path = z.view_as(z)
+            path.register_hook(lambda gradient: gradient * weights.unsqueeze(-1))  # type: ignore[no-untyped-call, unused-ignore]
+            log_ratio.register_hook(lambda gradient: gradient * weights)  # type: ignore[no-untyped-call, unused-ignore]
+            log_w = log_likelihood(model, x, path) + log_ratio
+            weights = ops.importance_weights(log_w.detach(), 0)
+        prior = (model.prior_mean, model.prior_logvar)
+        if any(parameter is not None and parameter.requires_grad for parameter in prior):
+            log_w = log_w + gradient_only(prior_log_prob(model, z.detach()))
+        return iwae_bound(log_w)
+
+
+class ScaleGradient(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a constant tensor of weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor) -> Tensor:
+        """Return ``x``."""
+        ctx.save_for_backward(weights)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient times the weights."""
+        (weights,) = ctx.saved_tensors
+        return gradients[0] * weights, None
+
+
+def gradient_only(surrogate: Tensor) -> Tensor:
+    """Zeros with the gradient of ``surrogate``; where that is infinite or NaN, zero without a gradient."""
+    return (surrogate - surrogate.detach()).nan_to_num(nan=0.0)
+
+
+def prior_log_prob(model: LatentVariableModel, z: Tensor) -> Tensor:
+    """Return log p(z), summed over the latent variables: ``(K, B)`` for ``z`` of shape ``(K, B, Z)``."""
+    zeros = z.new_zeros(z.shape[-1:])
+    return ops.normal_log_prob(
+        z,
+        zeros if model.prior_mean is None else model.prior_mean,
+        zeros if model.prior_logvar is None else model.prior_logvar,
+    )
+
+
+def draw_by_weight(log_weights: Tensor, num_draws: int, seed: int | None, row_offset: int) -> Tensor:
+    """Draw, for each column, ``num_draws`` row numbers with replacement, as likely as their weights say.
+
+    Inverts the distribution function at uniforms that come from the Gaussian samples after the first K of the same
+    ``seed``. Hence the choice, like the noise, depends on the seed and the position in the batch alone. In float64,
+    so that neither the uniforms nor the sums of small weights are coarse. ``(K, B)`` gives ``(num_draws, B)``.
+    """
+    num_samples, batch = log_weights.shape
+    cumulative = ops.importance_weights(log_weights.double(), 0).t().contiguous().cumsum(-1)
+    zeros = cumulative.new_zeros((batch, 1))
+    unused = ops.rsample_normal(zeros, zeros, (num_samples + num_draws,), seed, row_offset)[num_samples:, :, 0]
+    # Below 1 also where the normal distribution function rounds to 1, so that no weightless sample is drawn.
+    uniform = torch.special.ndtr(unused).clamp_max(1.0 - 0.5 * torch.finfo(torch.float64).eps)
+    threshold = (uniform * cumulative[:, -1]).t().contiguous()
+    # Columns without a valid weight (all zero, NaN) find no place: they take the last sample.
+    return torch.searchsorted(cumulative, threshold, right=True).clamp_max(num_samples - 1).t()

@@ -1,0 +1,118 @@
+"""The Lightning module: one bound, one model, Adam with the settings of Burda, Grosse & Salakhutdinov 2016."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+
+from fastvi.data import Dataset, Presenter
+from fastvi.models import VAE
+from fastvi.objectives import ELBO, LinearWarmUp, make_objective
+from fastvi.seeding import mix_seed
+from fastvi.training.batches import BINARIZATION_STREAM, NOISE_STREAM, Batch, ShuffledBatches
+from fastvi.training.config import RunError, TrainingConfig
+
+ADAM_EPSILON = 1e-4
+
+
+class VariationalModule(LightningModule):
+    """Maximises a bound; all that is drawn depends on (seed, step, place in the batch) alone.
+
+    Attributes
+    ----------
+    model
+        The model being trained.
+    latest_bound
+        Mean bound of the latest batch in nats, a tensor without a graph.
+    """
+
+    def __init__(self, config: TrainingConfig, model: VAE, data: Dataset) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # its hooks and closures cost as much as a small model's whole step
+        self.config = config
+        self.model = model
+        self.objective = make_objective(config.objective, **config.objective_options())
+        self.warm_up = LinearWarmUp(config.warm_up_steps, end=config.beta)
+        self.examples = Presenter(data.train, config.binarization)
+        self.latest_bound = torch.zeros(())
+        self._epoch_total = torch.zeros((), dtype=torch.float64)
+        self._epoch_examples = 0
+        self._epoch_start = time.monotonic()
+
+    def train_dataloader(self) -> ShuffledBatches:
+        """Return the batches from the present step on: Lightning asks for them once a checkpoint is restored."""
+        return ShuffledBatches(
+            len(self.examples),
+            self.config.batch_size,
+            self.config.seed,
+            self.trainer.global_step,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+        )
+
+    def training_step(self, batch: Batch, _batch_index: int) -> None:
+        """Take one step up the bound's mean over the whole batch."""
+        x = self.examples(batch.indices, mix_seed(self.config.seed, BINARIZATION_STREAM, batch.step), batch.row_offset)
+        objective = self.objective
+        if isinstance(objective, ELBO) and batch.step <= self.config.warm_up_steps:
+            objective = objective.with_beta(self.warm_up(batch.step))
+        noise_seed = mix_seed(self.config.seed, NOISE_STREAM, batch.step)
+        total = objective(self.model, x, seed=noise_seed, row_offset=batch.row_offset).sum()
+        self.latest_bound = total.detach() / batch.indices.shape[0]
+        self._epoch_total += total.detach()
+        self._epoch_examples += batch.indices.shape[0]
+        # Processes average their gradients; times world_size, that average is the gradient of the whole batch's mean,
+        # even where the shares differ in size.
+        loss = total * (-self.trainer.world_size / batch.global_size)
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's averages."""
+        self._epoch_total.zero_()
+        self._epoch_examples = 0
+        self._epoch_start = time.monotonic()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean bound and seconds.
+
+        Raises
+        ------
+        RunError
+            If the bound is no finite number; no checkpoint is written after that.
+        """
+        bound = self.epoch_bound
+        if not torch.isfinite(torch.tensor(bound)):
+            raise RunError(
+                f"the bound became {bound} in epoch {self.current_epoch + 1}: try a smaller --learning-rate "
+                "(the checkpoint of the epoch before is kept)"
+            )
+        metrics = {"epoch": self.current_epoch + 1, "bound": bound, "seconds": time.monotonic() - self._epoch_start}
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=self.global_step)
+
+    @property
+    def epoch_bound(self) -> float:
+        """Mean bound in nats over the examples met in this epoch."""
+        return float(self._epoch_total) / max(1, self._epoch_examples)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the averages of an unfinished epoch."""
+        checkpoint["epoch_total"] = float(self._epoch_total)
+        checkpoint["epoch_examples"] = self._epoch_examples
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the averages of an unfinished epoch."""
+        self._epoch_total.fill_(checkpoint["epoch_total"])
+        self._epoch_examples = checkpoint["epoch_examples"]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return fused Adam."""
+        return torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, eps=ADAM_EPSILON, fused=True)

@@ -1,0 +1,85 @@
+"""Pictures of a trained model: reconstructions, samples, and the manifold of a two-dimensional latent space.
+
+The manifold is figure 4 of Kingma & Welling 2014: the unit square through the inverse Gaussian distribution function.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastvi.data import evenly_spaced
+from fastvi.models import VAE
+from fastvi.training.files import atomic_write
+
+_MINIMUM_TILE_HEIGHT = 28
+_GAP_SHADE = 0.35
+
+
+@torch.inference_mode()
+def write_pictures(model: VAE, test_images: Tensor, image_shape: tuple[int, int], folder: Path) -> list[Path]:
+    """Write reconstructions.png, samples.png and, when the latent space is a plane, manifold.png.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    test_images
+        Shape (M, D), M >= 1.
+    image_shape
+        (height, width), height * width = D.
+    folder
+        Where the files go.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+    """
+    pictures = {"reconstructions.png": _reconstructions(model, test_images), "samples.png": _samples(model)}
+    if model.latent_dim == 2:
+        pictures["manifold.png"] = _manifold(model)
+    for name, (images, columns) in pictures.items():
+        save_grid(images.reshape(-1, *image_shape), columns, folder / name)
+    return [folder / name for name in pictures]
+
+
+def save_grid(images: Tensor, columns: int, path: Path) -> None:
+    """Save images (N, height, width) with values in [0, 1] as one grey PNG, row by row, small ones enlarged."""
+    from matplotlib.image import imsave
+
+    height, width = images.shape[1:]
+    scale = -(-_MINIMUM_TILE_HEIGHT // height)
+    tiles = images.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    rows = -(-images.shape[0] // columns)
+    gap = scale
+    canvas = torch.full((rows * (height * scale + gap) + gap, columns * (width * scale + gap) + gap), _GAP_SHADE)
+    for number, tile in enumerate(tiles):
+        top = gap + number // columns * (height * scale + gap)
+        left = gap + number % columns * (width * scale + gap)
+        canvas[top : top + height * scale, left : left + width * scale] = tile
+    with atomic_write(path) as file:
+        imsave(file, canvas.numpy(), cmap="gray", vmin=0.0, vmax=1.0, format="png")
+
+
+def _reconstructions(model: VAE, test_images: Tensor) -> tuple[Tensor, int]:
+    """Rows of originals, each followed by the row of their reconstructions from the posterior mean."""
+    columns, pairs = 12, 4
+    originals = test_images[evenly_spaced(columns * pairs, test_images.shape[0])]
+    reconstructed = model.decode(model.encode(originals)[0])
+    rows = [images.reshape(pairs, columns, -1) for images in (originals, reconstructed)]
+    return torch.stack(rows, 1).flatten(0, 2), columns
+
+
+def _samples(model: VAE) -> tuple[Tensor, int]:
+    columns = 12
+    generator = torch.Generator().manual_seed(0)  # the same z for every run: pictures of two runs can be compared
+    return model.decode(torch.randn(columns * columns, model.latent_dim, generator=generator)), columns
+
+
+def _manifold(model: VAE) -> tuple[Tensor, int]:
+    columns = 20
+    quantiles = torch.special.ndtri((torch.arange(columns) + 0.5) / columns)
+    return model.decode(torch.cartesian_prod(quantiles, quantiles)), columns
