@@ -1,0 +1,422 @@
+"""The benchmark harness on a clock and providers of our own: no assertion here depends on how fast anything runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor
+from typer.testing import CliRunner
+
+from fastvi import benchmarks
+from fastvi.benchmarks import harness, report
+from fastvi.benchmarks.cases import operation_case
+from fastvi.benchmarks.harness import (
+    COMPILE,
+    EAGER,
+    FASTVI,
+    FORWARD,
+    FORWARD_BACKWARD,
+    Case,
+    Result,
+    Settings,
+    Timer,
+    Timing,
+    Workload,
+)
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+OPERATION_FAMILIES = [family for family in benchmarks.FAMILIES if family != "step"]
+ALL_OPERATIONS = [case for family in OPERATION_FAMILIES for case in harness.load_cases(family)]
+MACHINE = {"cpu": "test", "cores": 2}
+SPEED_TABLE = [
+    ("kl_normal 4096x256", FORWARD),
+    ("kl_normal 4096x256", FORWARD_BACKWARD),
+    ("kl_normal 100x50", FORWARD),
+    ("kl_normal 100x50", FORWARD_BACKWARD),
+    ("rsample_normal 50x100x50", FORWARD),
+    ("rsample_normal 50x100x50", FORWARD_BACKWARD),
+    ("rsample_normal 1x4096x256", FORWARD),
+    ("rsample_normal 1x4096x256", FORWARD_BACKWARD),
+    ("rsample_normal_with_log_ratio 50x100x50", FORWARD_BACKWARD),
+    ("log_mean_exp 5000x20", FORWARD_BACKWARD),
+    ("log_mean_exp 50x100", FORWARD_BACKWARD),
+    ("bernoulli_log_prob 50x100x784, data 100x784", FORWARD_BACKWARD),
+    ("leapfrog_step 1000x50", FORWARD),
+    ("IWAE step, batch 100, K 50", "step"),
+]
+
+
+class FakeClock:
+    """A clock that only moves when a fake provider says how long it took."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[str] = []
+
+    def provider(self, name: str, *seconds: float) -> Callable[[], None]:
+        """A call that takes the given durations one after the other, the last one from then on."""
+        remaining = list(seconds)
+
+        def call() -> None:
+            self.log.append(name)
+            self.now += remaining.pop(0) if len(remaining) > 1 else remaining[0]
+
+        return call
+
+    def timer(self) -> Timer:
+        return Timer(clock=lambda: self.now)
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the copy of a large array: its speed is 1 GB/s."""
+    monkeypatch.setattr(harness, "copy_bandwidth", lambda timer, repeats: 1e9)
+
+
+def fake_case(clock: FakeClock) -> Case:
+    def prepare(mode: str, with_compile: bool) -> Workload:
+        calls = {EAGER: clock.provider(EAGER, 2e-3), FASTVI: clock.provider(FASTVI, 1e-3)}
+        return Workload(calls, check=lambda: None, bytes_moved=250_000)
+
+    return Case("normal", "fake", (FORWARD,), prepare)
+
+
+def fake_results() -> list[Result]:
+    timings = {
+        EAGER: Timing(median=40e-6, lower_quartile=39e-6, upper_quartile=44e-6, calls_per_block=700, peak_bytes=2**21),
+        COMPILE: Timing(median=30e-6, lower_quartile=29e-6, upper_quartile=33e-6, calls_per_block=900, peak_bytes=0),
+        FASTVI: Timing(median=8e-6, lower_quartile=7e-6, upper_quartile=9e-6, calls_per_block=3000, peak_bytes=2**20),
+    }
+    return [Result("normal", "kl", FORWARD, threads, 4000, 1e9, timings) for threads in (1, 2)]
+
+
+def test_measure_gives_the_seconds_of_one_call() -> None:
+    clock = FakeClock()
+    calls = {EAGER: clock.provider(EAGER, 2e-3), FASTVI: clock.provider(FASTVI, 0.5e-3)}
+    timings = harness.measure(calls, Settings(repeats=5, block_seconds=0.02), clock.timer())
+    assert timings[EAGER].median == pytest.approx(2e-3)
+    assert timings[FASTVI].median == pytest.approx(0.5e-3)
+    assert (timings[EAGER].calls_per_block, timings[FASTVI].calls_per_block) == (10, 40)
+
+
+def test_measure_ignores_one_slow_block() -> None:
+    clock = FakeClock()
+    # three warm-up calls, one for calibration, one for the memory, then five blocks of one call
+    call = clock.provider(EAGER, *[1.0] * 5, 1.0, 2.0, 100.0, 3.0, 1.0)
+    timing = harness.measure({EAGER: call}, Settings(repeats=5, block_seconds=0.02), clock.timer())[EAGER]
+    assert (timing.lower_quartile, timing.median, timing.upper_quartile) == (1.0, 2.0, 3.0)
+
+
+def test_blocks_of_the_providers_alternate() -> None:
+    clock = FakeClock()
+    names = ["a", "b", "c"]
+    repeats = 12
+    harness.measure({name: clock.provider(name, 1.0) for name in names}, Settings(repeats=repeats), clock.timer())
+    blocks = clock.log[-repeats * len(names) :]
+    rounds = [tuple(blocks[start : start + len(names)]) for start in range(0, len(blocks), len(names))]
+    assert all(sorted(order) == names for order in rounds)
+    assert len(set(rounds)) > 1
+
+
+def test_a_single_repeat_is_its_own_quartiles() -> None:
+    clock = FakeClock()
+    timing = harness.measure({EAGER: clock.provider(EAGER, 1.0)}, Settings(repeats=1), clock.timer())[EAGER]
+    assert timing.lower_quartile == timing.median == timing.upper_quartile == 1.0
+
+
+def test_copy_bandwidth_counts_the_read_and_the_write() -> None:
+    ticks = iter([0.0, 2.0, 2.0, 4.0, 4.0, 6.0])  # every copy takes two seconds
+    assert harness.copy_bandwidth(Timer(clock=lambda: next(ticks)), repeats=3, nbytes=1000) == 1000.0
+
+
+def test_peak_bytes_counts_what_is_held_at_once() -> None:
+    x = torch.zeros(2**18)
+    slack = 4096  # the scalars that the arithmetic wraps into tensors, and the sum
+    both = harness.peak_bytes(lambda: ((x + 1.0) * 2.0).sum())
+    assert 2 * x.nbytes <= both <= 2 * x.nbytes + slack
+    in_turn = harness.peak_bytes(lambda: [(x + 1.0).sum() for _ in range(3)])
+    assert x.nbytes <= in_turn <= x.nbytes + slack
+
+
+@pytest.mark.usefixtures("copies")
+def test_run_sets_each_thread_count_and_restores_it() -> None:
+    seen = []
+
+    def prepare(mode: str, with_compile: bool) -> Workload:
+        seen.append((mode, torch.get_num_threads(), with_compile))
+        return Workload({EAGER: clock.provider(EAGER, 1.0)}, check=lambda: None)
+
+    clock = FakeClock()
+    before = torch.get_num_threads()
+    settings = Settings(threads=(1, 2), repeats=1, with_compile=False)
+    results = harness.run([Case("normal", "fake", ("a", "b"), prepare)], settings, clock.timer())
+    assert seen == [("a", 1, False), ("a", 2, False), ("b", 1, False), ("b", 2, False)]
+    assert [(result.mode, result.threads) for result in results] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+    assert torch.get_num_threads() == before
+
+
+def test_ratio_and_bandwidth_fraction() -> None:
+    result = fake_results()[0]
+    assert result.ratio(EAGER, FASTVI) == pytest.approx(5.0)
+    assert result.ratio(EAGER, "another") is None
+    assert result.bandwidth_fraction(FASTVI) == pytest.approx(0.5)  # 4000 bytes in 8 us, of 1 GB/s
+    assert result.bandwidth_fraction("another") is None
+
+
+def _double(x: Tensor) -> Tensor:
+    return 2.0 * x.square()
+
+
+def _case_of(fastvi: Callable[..., Tensor], formula: Callable[..., Tensor] = _double, draws: bool = False) -> Case:
+    return operation_case("normal", "double", lambda: (torch.randn(40, 50),), formula, fastvi, (0,), (0,), draws)
+
+
+@pytest.mark.parametrize("mode", [FORWARD, FORWARD_BACKWARD])
+def test_the_guard_accepts_what_agrees(mode: str) -> None:
+    _case_of(lambda x: x.square() + x * x).prepare(mode, False).check()
+
+
+@pytest.mark.parametrize("mode", [FORWARD, FORWARD_BACKWARD])
+def test_the_guard_refuses_another_value(mode: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(f"double, {mode}, fastvi")):
+        _case_of(lambda x: 2.001 * x.square()).prepare(mode, False).check()
+
+
+def test_the_guard_refuses_another_gradient() -> None:
+    with pytest.raises(AssertionError, match=r"double, forward\+backward, fastvi"):
+        _case_of(lambda x: x.square() + x.detach().square()).prepare(FORWARD_BACKWARD, False).check()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda x: x + 1.2 * torch.randn_like(x), "moment 2"),
+        (lambda x: x + torch.randn_like(x) + 0.2, "moment 1"),
+        (lambda x: (x + torch.randn_like(x))[1:], "shape"),
+    ],
+)
+def test_the_guard_of_draws_compares_shape_and_moments(wrong: Callable[[Tensor], Tensor], message: str) -> None:
+    torch.manual_seed(3)
+    case = operation_case(
+        "random", "noise", lambda: (torch.randn(300, 50),), lambda x: x + torch.randn_like(x), wrong, draws=True
+    )
+    with pytest.raises(AssertionError, match=message):
+        case.prepare(FORWARD, False).check()
+
+
+def test_bytes_moved() -> None:
+    case = operation_case(
+        "normal",
+        "product",
+        lambda: (torch.randn(4, 3), torch.randn(3)),
+        lambda x, y: (x * y).sum(-1),
+        lambda x, y: (x * y).sum(-1),
+        differentiable=(0,),
+        read_again=(1,),
+    )
+    forward = 4 * (12 + 3 + 4)  # both inputs, the output
+    assert case.prepare(FORWARD, False).bytes_moved == forward
+    assert case.prepare(FORWARD_BACKWARD, False).bytes_moved == forward + 4 * (3 + 4 + 12)  # y, upstream, gradient of x
+
+
+def test_only_the_backward_mode_records_a_graph() -> None:
+    recorded = []
+
+    def spy(x: Tensor) -> Tensor:
+        recorded.append(x.requires_grad)
+        return _double(x)
+
+    for mode in (FORWARD, FORWARD_BACKWARD):
+        workload = _case_of(spy).prepare(mode, False)
+        recorded.clear()
+        workload.calls[FASTVI]()
+        assert recorded == [mode == FORWARD_BACKWARD]
+
+
+@pytest.mark.usefixtures("copies")
+def test_each_workload_compiles_its_own_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, resets = [], []
+
+    def fake_compile(function: Callable[..., Tensor], *, dynamic: bool) -> Callable[..., Tensor]:
+        compiled.append((function, dynamic))
+        return function
+
+    monkeypatch.setattr(torch, "compile", fake_compile)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(True))
+    results = harness.run([_case_of(_double)], Settings(threads=(1,), repeats=1, block_seconds=1e-4))
+    assert compiled == [(_double, False)] * 2
+    assert len(resets) == 2
+    assert [list(result.timings) for result in results] == [[EAGER, COMPILE, FASTVI]] * 2
+
+
+@pytest.mark.parametrize("case", ALL_OPERATIONS, ids=lambda case: case.name)
+def test_providers_of_every_operation_agree(case: Case) -> None:
+    for mode in case.modes:
+        torch.manual_seed(harness.SEED)
+        workload = case.prepare(mode, False)
+        workload.check()
+        assert list(workload.calls) == [EAGER, FASTVI]
+        assert workload.bytes_moved is not None
+        for call in workload.calls.values():
+            call()
+
+
+def test_the_training_step_of_every_provider_runs() -> None:
+    case = next(case for case in harness.load_cases("step") if case.name == "IWAE step, batch 20, K 1")
+    torch.manual_seed(harness.SEED)
+    workload = case.prepare("step", False)
+    workload.check()
+    assert list(workload.calls) == [EAGER, FASTVI, harness.GEMMS]
+    for call in workload.calls.values():
+        call()
+
+
+def test_the_gemms_of_a_step_are_those_of_its_layers() -> None:
+    from fastvi.benchmarks import step
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as recorded:
+        step.matrix_products(step.PlainVAE(), 2, 3)()
+    flops = sum(event.flops for event in recorded.key_averages() if event.key == "aten::mm")
+    encoder = 2 * 784 * 200 + 3 * (200 * 200 + 200 * 100)  # the first layer needs no gradient of its input
+    decoder = 3 * (50 * 200 + 200 * 200 + 200 * 784)
+    assert flops == 2 * (2 * encoder + 2 * 3 * decoder)
+
+
+def test_every_row_of_the_speed_table_is_there() -> None:
+    rows = {
+        (case.name, mode)
+        for family in benchmarks.FAMILIES
+        for case in harness.load_cases(family)
+        for mode in case.modes
+    }
+    assert set(SPEED_TABLE) <= rows
+
+
+def test_case_names_are_unique_and_know_their_family() -> None:
+    found = [(family, case) for family in benchmarks.FAMILIES for case in harness.load_cases(family)]
+    assert all(case.family == family for family, case in found)
+    assert len({case.name for _, case in found}) == len(found)
+
+
+def test_table_shows_times_ratios_bandwidth_and_memory() -> None:
+    screen = io.StringIO()
+    report.print_tables(fake_results(), MACHINE, Console(file=screen))
+    text = screen.getvalue()
+    row = next(line for line in text.splitlines() if line.split()[:1] == ["kl"])
+    assert row.split() == ["kl", "forward", "1", "40.0", "30.0", "8.0", "5.00x", "3.75x", "50%", "2.00", "0.00", "1.00"]
+    assert "bandwidth  " in text
+    assert "copy bandwidth, threads 2: 1.0 GB/s" in text
+    assert "cpu test, cores 2" in text
+
+
+def test_table_leaves_out_what_was_not_measured() -> None:
+    clock = FakeClock()
+    timings = harness.measure(fake_case(clock).prepare(FORWARD, False).calls, Settings(repeats=1), clock.timer())
+    screen = io.StringIO()
+    report.print_tables([Result("step", "s", "step", 1, None, 1e9, timings)], MACHINE, Console(file=screen))
+    assert COMPILE not in screen.getvalue()
+    assert "bandwidth  " not in screen.getvalue()
+    assert "2.00x" in screen.getvalue()
+
+
+def test_json_holds_everything(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    settings = Settings(threads=(1, 2), repeats=3)
+    report.write_json(path, fake_results(), settings, MACHINE)
+    written = json.loads(path.read_text())
+    assert written["machine"] == MACHINE
+    assert written["settings"] == {"threads": [1, 2], "repeats": 3, "block_seconds": 0.03, "with_compile": True}
+    row = written["results"][1]
+    assert (row["family"], row["case"], row["mode"], row["threads"]) == ("normal", "kl", FORWARD, 2)
+    assert row["timings"][FASTVI] == {
+        "median": 8e-6,
+        "lower_quartile": 7e-6,
+        "upper_quartile": 9e-6,
+        "calls_per_block": 3000,
+        "peak_bytes": 2**20,
+    }
+    assert row["ratios"]["eager / fastvi"] == pytest.approx(5.0)
+    assert row["ratios"]["eager / fastvi+compile"] is None
+    assert row["bandwidth_fraction"][FASTVI] == pytest.approx(0.5)
+
+
+def test_machine_is_described() -> None:
+    described = report.machine()
+    assert described["torch"] == torch.__version__
+    assert described["cpu"]
+    assert set(described) == {"cpu", "cores", "platform", "python", "torch", "fastvi", "isa", "date"}
+
+
+def test_plot_is_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "ratios.png"
+    report.write_plot(path, fake_results())
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def _invoke(*arguments: str) -> tuple[int, str]:
+    app = typer.Typer()
+    app.command()(benchmarks.bench)
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.output
+
+
+@pytest.mark.usefixtures("copies")
+def test_command_prints_the_table_and_writes_the_files(tmp_path: Path) -> None:
+    files = [str(tmp_path / "results.json"), str(tmp_path / "ratios.png")]
+    code, output = _invoke(
+        "--case",
+        "kl_normal 100x50",
+        "--quick",
+        "--no-compile",
+        "--threads",
+        "1",
+        "--json",
+        files[0],
+        "--plot",
+        files[1],
+    )
+    assert code == 0
+    assert output.count("kl_normal 100x50") == 2
+    results = json.loads(Path(files[0]).read_text())
+    assert [row["mode"] for row in results["results"]] == [FORWARD, FORWARD_BACKWARD]
+    assert results["settings"]["repeats"] == 3
+    assert Path(files[1]).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--family", "nothing"), "nothing"),
+        (("--case", "no such case"), "no such case"),
+        (("--threads", "1,zero"), "1,zero"),
+        (("--threads", "0"), "positive"),
+        (("--device", "cuda"), "cuda"),
+        (("--repeats", "0"), "greater than"),
+    ],
+)
+def test_command_refuses(arguments: tuple[str, str], expected: str) -> None:
+    code, output = _invoke(*arguments)
+    assert code == 2
+    assert expected in output
+
+
+@pytest.mark.parametrize("family", benchmarks.FAMILIES)
+def test_script_of_every_family_runs(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [f"bench_{family}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(BENCH / f"bench_{family}.py"), run_name="__main__")
+    assert ended.value.code == 0
+
+
+def test_scripts_and_families_are_the_same_list() -> None:
+    assert {path.stem.removeprefix("bench_") for path in BENCH.glob("*.py")} == set(benchmarks.FAMILIES)

@@ -1,0 +1,235 @@
+"""The command line, as its user meets it: files, tables, messages and exit codes."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_data import write_image_files
+from typer.testing import CliRunner
+
+from fastvi.cli import app
+from fastvi.training.config import RunFolder
+from fastvi.training.module import VariationalModule
+
+SMALL = ("--epochs", "2", "--hidden-dims", "8", "--latent-dim", "2", "--num-samples", "2", "--batch-size", "500")
+SHORT_EVALUATION = ("--evaluation-samples", "50", "--evaluation-limit", "20")
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FASTVI_DATA", raising=False)
+
+
+def call(*arguments):
+    threads = torch.get_num_threads()
+    try:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def assert_one_clear_line(result, message):
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("Error: ")
+    assert message in lines[0]
+
+
+def test_training_leaves_a_complete_run_folder(tmp_path):
+    result = call("train", *SMALL, *SHORT_EVALUATION)
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "runs" / "digits-iwae-001"
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    expected = {"config.json", "metrics.csv", "checkpoints/last.ckpt", "evaluation.json"}
+    expected |= {"reconstructions.png", "samples.png", "manifold.png"}
+    assert expected <= names
+    if importlib.util.find_spec("tensorboard"):
+        assert any(name.startswith("tensorboard/events.out.tfevents") for name in names)
+    for text in ("epoch 2/2", "test ELBO", "test L_2", "test L_50", "active units", "effective sample size"):
+        assert text in result.output
+    assert "20 of 297 test images" in result.output
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert (evaluation["images"], evaluation["test_images"], evaluation["num_samples"]) == (20, 297, 50)
+    assert evaluation["elbo"] < evaluation["training_bound"] < evaluation["importance_weighted"] < 0.0
+
+
+def test_runs_are_numbered(tmp_path):
+    for _ in range(2):
+        assert call("train", *SMALL, "--no-evaluate", "--objective", "elbo").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["digits-elbo-001", "digits-elbo-002"]
+
+
+def test_evaluate_repeats_the_figures_of_training():
+    assert call("train", *SMALL, *SHORT_EVALUATION, "--out", "run").exit_code == 0
+    trained = json.loads(Path("run/evaluation.json").read_text())
+    result = call("evaluate", "run", "--num-samples", 50, "--limit", 20)
+    assert result.exit_code == 0, result.output
+    evaluated = json.loads(Path("run/evaluation.json").read_text())
+    assert trained | {"seconds": 0.0} == evaluated | {"seconds": 0.0}
+    assert "test L_50" in result.output
+
+
+def test_resuming_extends_a_run():
+    assert call("train", *SMALL, "--no-evaluate", "--out", "run").exit_code == 0
+    assert call("train", *SMALL, "--no-evaluate", "--out", "whole", "--epochs", 3).exit_code == 0
+    result = call("train", "--resume", "run", "--epochs", 3, "--latent-dim", 2, "--no-evaluate")
+    assert result.exit_code == 0, result.output
+    assert "epoch 3/3" in result.output
+    assert "epoch 2/3" not in result.output
+    resumed, whole = RunFolder(Path("run")), RunFolder(Path("whole"))
+    torch.testing.assert_close(
+        resumed.read_checkpoint()["state_dict"], whole.read_checkpoint()["state_dict"], rtol=0, atol=0
+    )
+    assert resumed.read_config() == whole.read_config()
+
+
+def test_resuming_refuses_what_contradicts_the_run():
+    assert call("train", *SMALL, "--no-evaluate", "--out", "run").exit_code == 0
+    before = RunFolder(Path("run")).checkpoint_file.read_bytes()
+    for option, value, kept in (
+        ("--latent-dim", "3", "contradicts the 2 of the run"),
+        ("--hidden-dims", "8,8", "contradicts the (8,) of the run"),
+        ("--learning-rate", "0.5", "contradicts the 0.001 of the run"),
+        ("--epochs", "1", "already gone through 2 epochs"),
+        ("--out", "elsewhere", "leave out --out and --overwrite"),
+    ):
+        assert_one_clear_line(call("train", "--resume", "run", option, value), kept)
+    assert RunFolder(Path("run")).checkpoint_file.read_bytes() == before
+
+
+def test_existing_folders_are_not_overwritten_unasked(tmp_path):
+    assert call("train", *SMALL, "--no-evaluate", "--out", "run").exit_code == 0
+    assert_one_clear_line(call("train", *SMALL, "--out", "run"), "go on with --resume run, or add --overwrite")
+    (tmp_path / "run" / "old").touch()
+    assert call("train", *SMALL, "--no-evaluate", "--out", "run", "--overwrite").exit_code == 0
+    assert not (tmp_path / "run" / "old").exists()
+    precious = tmp_path / "papers" / "thesis.tex"
+    precious.parent.mkdir()
+    precious.touch()
+    assert_one_clear_line(call("train", *SMALL, "--out", "papers", "--overwrite"), "is no run folder")
+    assert precious.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "--data", "cifar"), "unknown data set 'cifar': choose one of digits, mnist"),
+        (("train", "--data", "mnist"), "name it with --data-dir or FASTVI_DATA"),
+        (("train", "--data", "mnist", "--data-dir", "nowhere"), "the data folder nowhere does not exist"),
+        (("train", "--data", "mnist", "--data-dir", "."), "expected the file train-images-idx3-ubyte.gz"),
+        (("train", "--objective", "elb"), "--objective must be one of elbo, iwae"),
+        (("train", "--binarization", "often"), "--binarization must be one of dynamic, static, none, got 'often'"),
+        (("train", "--hidden-dims", "8x8"), "widths separated by commas, such as 200,200; got '8x8'"),
+        (("train", "--hidden-dims", "8,0"), "hidden_dims must be positive, got (8, 0)"),
+        (("train", "--activation", "sine"), "activation must be one of tanh"),
+        (("train", "--likelihood", "poisson"), "likelihood must be one of bernoulli, gaussian"),
+        (("train", "--learning-rate", "0"), "--learning-rate must be positive, got 0.0"),
+        (("train", "--beta", "2"), "belong to the objective elbo, not to iwae"),
+        (("train", "--backward-samples", "9"), "backward_samples must be at most num_samples = 5, got 9"),
+        (("train", "--objective", "elbo", "--backward-samples", "1"), "got backward_samples"),
+        (("train", "--resume", "nowhere"), "nowhere is not a run folder"),
+        (("evaluate", "nowhere"), "nowhere is not a run folder"),
+    ],
+)
+def test_mistakes_get_one_clear_line_and_leave_nothing_behind(tmp_path, arguments, message):
+    assert_one_clear_line(call(*arguments), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_values_out_of_range_are_refused_by_the_parser():
+    result = call("train", "--epochs", "0")
+    assert result.exit_code == 2
+    assert "--epochs" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_run_without_a_checkpoint_cannot_be_evaluated():
+    assert call("train", *SMALL, "--no-evaluate", "--out", "run").exit_code == 0
+    RunFolder(Path("run")).checkpoint_file.unlink()
+    assert_one_clear_line(call("evaluate", "run"), "has no checkpoint yet")
+
+
+def test_grey_data_from_a_folder_are_binarised_unless_told_otherwise(tmp_path):
+    write_image_files(tmp_path / "data", train_count=50, test_count=30)
+    for options, binarization in (((), "dynamic"), (("--likelihood", "gaussian"), "none")):
+        arguments = ("--data", "mnist", "--data-dir", "data", "--out", f"run-{binarization}", *options)
+        result = call("train", *SMALL, *SHORT_EVALUATION, *arguments)
+        assert result.exit_code == 0, result.output
+        assert RunFolder(Path(f"run-{binarization}")).read_config().binarization == binarization
+    # The data are found again only where they are named again.
+    assert_one_clear_line(call("evaluate", "run-none"), "--data-dir or FASTVI_DATA")
+    assert call("evaluate", "run-none", "--data-dir", "data", "--num-samples", 20).exit_code == 0
+
+
+def test_missing_extra_is_named(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "lightning" else real(name))
+    assert_one_clear_line(call("train"), "fastvi train needs the 'train' extra: pip install \"fastvi[train]\"")
+
+
+def test_control_c_says_how_to_go_on(monkeypatch):
+    step = VariationalModule.training_step
+
+    def interrupted(self, batch, batch_index):
+        step(self, batch, batch_index)
+        if batch.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(VariationalModule, "training_step", interrupted)
+        result = call("train", *SMALL, "--no-evaluate", "--out", "run")
+    assert result.exit_code == 130
+    assert "interrupted; to go on: fastvi train --resume run" in result.output
+    assert "Traceback" not in result.output
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert RunFolder(Path("run")).trained_epochs() == 1
+    assert call("train", "--resume", "run", "--no-evaluate").exit_code == 0
+    assert call("train", *SMALL, "--no-evaluate", "--out", "whole").exit_code == 0
+    first, second = (RunFolder(Path(name)).read_checkpoint()["state_dict"] for name in ("run", "whole"))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_info_tells_what_is_in_use():
+    result = call("info")
+    assert result.exit_code == 0, result.output
+    for text in ("fastvi", "instruction set", "backends", "cpu", "threads", torch.__version__):
+        assert text in result.output
+
+
+def test_help_lists_the_commands_without_loading_them():
+    script = (
+        "import sys\n"
+        "from fastvi.cli import app\n"
+        "from typer.testing import CliRunner\n"
+        "print(CliRunner().invoke(app, ['--help']).output)\n"
+        "loaded = {'torch', 'lightning', 'matplotlib', 'sklearn', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {loaded}' if loaded else 0)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    for command in ("train", "evaluate", "bench", "info"):
+        assert command in result.stdout
+
+
+def test_config_file_holds_every_setting():
+    assert call("train", *SMALL, "--no-evaluate", "--out", "run", "--objective", "dreg", "--seed", "3").exit_code == 0
+    config = RunFolder(Path("run")).read_config()
+    written = json.loads(RunFolder(Path("run")).config_file.read_text())
+    assert set(written) == {field.name for field in dataclasses.fields(config)}
+    assert (config.objective, config.seed, config.likelihood, config.binarization) == (
+        "dreg",
+        3,
+        "bernoulli",
+        "dynamic",
+    )

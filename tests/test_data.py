@@ -1,0 +1,310 @@
+"""Data sets: readers and their complaints, splits, and the laws of binarisation."""
+
+import builtins
+import gzip
+import os
+import struct
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastvi.data import (
+    BINARIZATIONS,
+    DATASET_NAMES,
+    DataError,
+    Presenter,
+    binarize,
+    evenly_spaced,
+    load_dataset,
+    read_idx,
+    test_images,
+)
+
+DATA_DIR = Path(os.environ.get("FASTVI_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def needs(relative_path):
+    return pytest.mark.skipif(not (DATA_DIR / relative_path).exists(), reason=f"{DATA_DIR / relative_path} is absent")
+
+
+def idx_bytes(array):
+    return b"\x00\x00\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_idx(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = idx_bytes(array)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_image_files(folder, train_count=5, test_count=3, suffix=".gz"):
+    generator = np.random.default_rng(0)
+    arrays = []
+    for stem, count in (("train", train_count), ("t10k", test_count)):
+        arrays.append(generator.integers(0, 256, (count, 4, 6), dtype=np.uint8))
+        write_idx(folder / f"{stem}-images-idx3-ubyte{suffix}", arrays[-1])
+    return arrays
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@given(shape=st.lists(st.integers(0, 4), min_size=0, max_size=4), seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_idx_files_come_back_as_written(tmp_path_factory, suffix, shape, seed):
+    array = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    path = tmp_path_factory.mktemp("idx") / f"file{suffix}"
+    write_idx(path, np.asarray(array))
+    read = read_idx(path)
+    assert read.shape == array.shape
+    np.testing.assert_array_equal(read, array)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "starts with 00 00 08"),
+        (b"\x00\x00\x0d\x01\x00\x00\x00\x00", "starts with 00 00 08, got 00 00 0d 01"),
+        (b"\x00\x00\x08\x03\x00\x00", "header of 16 bytes, the file has 6"),
+        (idx_bytes(np.zeros((2, 3), np.uint8))[:-1], r"expected 6 bytes of data for the shape \(2, 3\), got 5"),
+        (idx_bytes(np.zeros((2, 3), np.uint8)) + b"x", "expected 6 bytes of data .* got 7"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_damaged_idx_files_are_named_with_what_was_expected(tmp_path, content, complaint, suffix):
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    with pytest.raises(DataError, match=complaint) as raised:
+        read_idx(path)
+    assert str(path) in str(raised.value)
+
+
+def test_every_cut_of_a_compressed_file_is_refused(tmp_path):
+    path = tmp_path / "cut.gz"
+    content = gzip.compress(idx_bytes(np.arange(24, dtype=np.uint8).reshape(4, 6)))
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=r"cut\.gz"):
+            read_idx(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "subfolder", "suffix"),
+    [
+        ("mnist", ".", ".gz"),
+        ("mnist", "mnist", ".gz"),
+        ("mnist", "MNIST/raw", ""),
+        ("fashion-mnist", ".", ".gz"),
+        ("fashion-mnist", "fashion-mnist", ""),
+        ("fashion-mnist", "FashionMNIST/raw", ".gz"),
+    ],
+)
+def test_idx_data_sets_are_found_in_every_layout(tmp_path, name, subfolder, suffix):
+    train, test = write_image_files(tmp_path / subfolder, suffix=suffix)
+    dataset = load_dataset(name, tmp_path)
+    assert dataset.image_shape == (4, 6)
+    assert dataset.likelihood == "bernoulli"
+    # Two float32 divisions by 255 of the same bytes: equal to the bit.
+    torch.testing.assert_close(dataset.train, torch.from_numpy(train).flatten(1).float() / 255.0, rtol=0, atol=0)
+    torch.testing.assert_close(dataset.test, torch.from_numpy(test).flatten(1).float() / 255.0, rtol=0, atol=0)
+
+
+def test_own_folder_comes_before_loose_files_of_another_data_set(tmp_path):
+    write_image_files(tmp_path, train_count=5)
+    write_image_files(tmp_path / "fashion-mnist", train_count=7)
+    assert load_dataset("mnist", tmp_path).train.shape[0] == 5
+    assert load_dataset("fashion-mnist", tmp_path).train.shape[0] == 7
+
+
+def test_environment_names_the_folder(tmp_path, monkeypatch):
+    write_image_files(tmp_path)
+    monkeypatch.setenv("FASTVI_DATA", str(tmp_path))
+    assert load_dataset("mnist").train.shape == (5, 24)
+    monkeypatch.delenv("FASTVI_DATA")
+    with pytest.raises(DataError, match="--data-dir or FASTVI_DATA"):
+        load_dataset("mnist")
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"expected the file train-images-idx3-ubyte\.gz or .*MNIST/raw"):
+        load_dataset("mnist", tmp_path)
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        load_dataset("frey", tmp_path / "nowhere")
+    with pytest.raises(DataError, match="choose one of digits, mnist"):
+        load_dataset("cifar")
+
+
+def test_idx_images_of_a_wrong_shape_are_refused(tmp_path):
+    write_image_files(tmp_path)
+    write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", np.zeros((3, 5, 5), np.uint8))
+    with pytest.raises(DataError, match=r"training images are \(4, 6\), test images \(5, 5\)"):
+        load_dataset("mnist", tmp_path)
+    write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", np.zeros(3, np.uint8))
+    with pytest.raises(DataError, match=r"expected images of shape \(count, height, width\), got the shape \(3,\)"):
+        load_dataset("mnist", tmp_path)
+
+
+def test_frey_splits_the_video_evenly(tmp_path):
+    frames = np.arange(1965, dtype=np.uint16).astype(np.uint8)[:, None, None] * np.ones((1, 28, 20), np.uint8)
+    np.savez(tmp_path / "frey_faces.npz", x=frames)
+    dataset = load_dataset("frey", tmp_path)
+    assert (dataset.train.shape, dataset.test.shape) == ((1765, 560), (200, 560))
+    assert (dataset.image_shape, dataset.likelihood) == ((28, 20), "gaussian")
+    together = torch.cat([dataset.train, dataset.test])[:, 0].mul(255).round().sort().values
+    torch.testing.assert_close(together, torch.from_numpy(frames[:, 0, 0]).float().sort().values, rtol=0, atol=0)
+
+
+def test_binarised_mnist_is_unpacked(tmp_path):
+    bits = np.random.default_rng(0).integers(0, 2, (6, 784), dtype=np.uint8)
+    packed = np.packbits(bits, axis=1)
+    np.savez(tmp_path / "binarized_mnist.npz", train_packed=packed[:4], test_packed=packed[4:])
+    dataset = load_dataset("mnist-binarized", tmp_path)
+    np.testing.assert_array_equal(torch.cat([dataset.train, dataset.test]).numpy(), bits)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "complaint"),
+    [
+        ({"y": np.zeros((300, 28, 20), np.uint8)}, "expected an array named x, found y"),
+        ({"x": np.zeros((300, 28, 20), np.float32)}, r"bytes \(uint8\), got float32"),
+        ({"x": np.zeros((5, 28, 20), np.uint8)}, r"shape \(1965, 28, 20\), got \(5, 28, 20\)"),
+    ],
+)
+def test_wrong_archives_are_refused(tmp_path, arrays, complaint):
+    np.savez(tmp_path / "frey_faces.npz", **arrays)
+    with pytest.raises(DataError, match=complaint):
+        load_dataset("frey", tmp_path)
+
+
+def test_cut_archives_are_refused(tmp_path):
+    path = tmp_path / "frey_faces.npz"
+    np.savez_compressed(path, x=np.zeros((300, 28, 20), np.uint8))
+    content = path.read_bytes()
+    for length in (0, 10, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=r"frey_faces\.npz: cannot be read"):
+            load_dataset("frey", tmp_path)
+
+
+def test_download_goes_through_torchvision(tmp_path, monkeypatch):
+    def mnist(root, download):
+        assert download
+        write_image_files(Path(root) / "MNIST" / "raw")
+
+    torchvision = types.ModuleType("torchvision")
+    torchvision.datasets = types.SimpleNamespace(MNIST=mnist)
+    monkeypatch.setitem(sys.modules, "torchvision", torchvision)
+    assert load_dataset("mnist", tmp_path, download=True).train.shape == (5, 24)
+    with pytest.raises(DataError, match="knows mnist and fashion-mnist, not frey"):
+        load_dataset("frey", tmp_path, download=True)
+
+
+def test_missing_optional_packages_are_named(tmp_path, monkeypatch):
+    real_import = builtins.__import__
+
+    def refuse(name, *args, **options):
+        if name.split(".")[0] in ("torchvision", "sklearn"):
+            raise ImportError(f"No module named {name!r}")
+        return real_import(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(DataError, match="--download needs torchvision"):
+        load_dataset("mnist", tmp_path, download=True)
+    with pytest.raises(DataError, match=r"fastvi\[train\]"):
+        load_dataset("digits")
+
+
+def test_digits_split_is_fixed_and_complete():
+    dataset = load_dataset("digits")
+    assert (dataset.train.shape, dataset.test.shape) == ((1500, 64), (297, 64))
+    assert dataset.train.min() == 0.0
+    assert dataset.train.max() == 1.0
+    again = load_dataset("digits")
+    torch.testing.assert_close(dataset.test, again.test, rtol=0, atol=0)
+
+
+@given(count=st.integers(1, 50), extra=st.integers(0, 500))
+def test_evenly_spaced_indices_are_distinct_and_spread(count, extra):
+    total = count + extra
+    indices = evenly_spaced(count, total)
+    gaps = indices.diff()
+    assert indices.shape == (count,)
+    assert indices[0] == 0
+    assert indices[-1] < total
+    if count > 1:
+        assert gaps.min() >= total // count
+        assert gaps.max() <= -(-total // count)
+
+
+def test_binarisation_has_the_grey_values_as_probabilities():
+    grey = torch.tensor([0.0, 1 / 255, 0.25, 0.5, 0.9, 1.0])
+    draws = 200_000
+    frequency = binarize(grey.expand(draws, 6), seed=3).mean(0)
+    # Five standard errors of a frequency over 200,000 draws; 0 and 1 allow no exception at all.
+    bound = 5.0 * (grey * (1.0 - grey) / draws).sqrt()
+    assert ((frequency - grey).abs() <= bound).all(), frequency
+
+
+def test_dynamic_binarisation_draws_anew_with_each_seed():
+    presenter = Presenter(torch.full((10, 64), 0.5), "dynamic")
+    rows = torch.arange(10)
+    first = presenter(rows, seed=1)
+    assert torch.equal(first, presenter(rows, seed=1))
+    assert not torch.equal(first, presenter(rows, seed=2))
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+
+
+def test_a_shard_is_binarised_as_in_the_whole_batch():
+    images = torch.rand(12, 64, generator=torch.Generator().manual_seed(0))
+    presenter = Presenter(images, "dynamic")
+    rows = torch.tensor([3, 1, 11, 7, 5, 0, 2])
+    whole = presenter(rows, seed=9)
+    parts = [presenter(rows[:3], seed=9), presenter(rows[3:], seed=9, row_offset=3)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_static_binarisation_is_one_draw_and_none_is_the_values():
+    images = torch.rand(12, 64, generator=torch.Generator().manual_seed(0))
+    rows = torch.tensor([3, 1])
+    static = Presenter(images, "static")
+    assert torch.equal(static(rows, seed=1), static(rows, seed=2))
+    assert set(static(rows, seed=1).unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(Presenter(images, "none")(rows, seed=1), images[rows])
+    with pytest.raises(ValueError, match=f"one of {', '.join(BINARIZATIONS)}, got 'often'"):
+        Presenter(images, "often")
+
+
+def test_test_images_are_the_same_for_every_run():
+    dataset = load_dataset("digits")
+    assert torch.equal(test_images(dataset, "dynamic"), test_images(dataset, "static"))
+    assert test_images(dataset, "dynamic").unique().tolist() == [0.0, 1.0]
+    assert torch.equal(test_images(dataset, "none"), dataset.test)
+
+
+@pytest.mark.parametrize(
+    ("name", "train_shape", "test_shape"),
+    [
+        pytest.param("mnist", (60000, 784), (10000, 784), marks=needs("mnist")),
+        pytest.param(
+            "mnist-binarized", (50000, 784), (10000, 784), marks=needs("mnist-binarized-static/binarized_mnist.npz")
+        ),
+        pytest.param("frey", (1765, 560), (200, 560), marks=needs("frey-faces/frey_faces.npz")),
+    ],
+)
+def test_published_files_load(name, train_shape, test_shape):
+    dataset = load_dataset(name, DATA_DIR)
+    assert dataset.train.shape == train_shape
+    assert dataset.test.shape == test_shape
+    assert dataset.train.min() >= 0.0
+    assert dataset.train.max() <= 1.0
+
+
+def test_every_name_has_a_loader(tmp_path):
+    for name in DATASET_NAMES:
+        if name != "digits":
+            with pytest.raises(DataError, match="expected the file"):
+                load_dataset(name, tmp_path)

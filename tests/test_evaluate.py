@@ -1,0 +1,123 @@
+"""Evaluation: streaming against direct computation, exact bounds, active units."""
+
+import pytest
+import torch
+from linear_gaussian import STANDARD_ERRORS, make
+
+from fastvi import evaluate as evaluation
+from fastvi.evaluate import active_units, evaluate, evaluation_rows, stream_bounds
+from fastvi.models import VAE
+from fastvi.objectives import log_weights
+from fastvi.seeding import mix_seed
+
+
+def small_model():
+    torch.manual_seed(0)
+    return VAE(6, latent_dim=3, hidden_dims=(5,)).double(), torch.rand(7, 6, dtype=torch.float64).round()
+
+
+@pytest.mark.parametrize(("num_samples", "chunk"), [(1, 1), (10, 3), (10, 10), (10, 64), (12, 4)])
+def test_streaming_equals_direct_computation(num_samples, chunk):
+    model, x = small_model()
+    sizes = [min(chunk, num_samples - start) for start in range(0, num_samples, chunk)]
+    weights = torch.cat([log_weights(model, x, size, seed=mix_seed(5, part)) for part, size in enumerate(sizes)])
+    bounds = stream_bounds(model, x, num_samples, chunk=chunk, seed=5)
+    # float64 sums of at most twelve terms in another order.
+    tolerance = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(bounds.elbo, weights.mean(0), **tolerance)
+    torch.testing.assert_close(
+        bounds.importance_weighted,
+        torch.logsumexp(weights, 0) - torch.tensor(float(num_samples)).double().log(),
+        **tolerance,
+    )
+    normalised = torch.softmax(weights, 0)
+    torch.testing.assert_close(bounds.effective_sample_size, 1.0 / normalised.square().sum(0), **tolerance)
+
+
+def test_no_more_than_a_chunk_is_ever_held(monkeypatch):
+    model, x = small_model()
+    sizes = []
+
+    def recording(model, x, num_samples, **options):
+        sizes.append(num_samples)
+        return log_weights(model, x, num_samples, **options)
+
+    monkeypatch.setattr(evaluation, "log_weights", recording)
+    stream_bounds(model, x, 1000, chunk=64)
+    assert sizes == [64] * 15 + [40]
+    sizes.clear()
+    stream_bounds(model, x, 5000)
+    assert max(sizes) * x.shape[0] <= evaluation.ROWS_AT_A_TIME
+    assert sum(sizes) == 5000
+
+
+def test_exact_posterior_gives_the_evidence_with_any_number_of_samples():
+    model, x = make()
+    model = model.with_exact_posterior()
+    bounds = stream_bounds(model, x, 20, chunk=7)
+    exact = model.log_marginal(x)
+    # Every log-weight is log p(x) itself: float64 rounding of some ten terms remains.
+    torch.testing.assert_close(bounds.importance_weighted, exact, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(bounds.elbo, exact, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(bounds.effective_sample_size, torch.full_like(exact, 20.0), rtol=1e-8, atol=0)
+
+
+def test_many_samples_reach_the_evidence_and_their_mean_the_elbo():
+    model, x = make()
+    replicates, num_samples = 200, 2000
+    bounds = stream_bounds(model.rows(replicates), x.expand(replicates, -1), num_samples, chunk=500, seed=1)
+
+    def assert_mean(draws, expected, bias=0.0):
+        standard_error = draws.std() / replicates**0.5
+        assert abs(draws.mean() - expected) <= STANDARD_ERRORS * standard_error + bias
+
+    assert_mean(bounds.elbo, model.elbo(x))
+    # L_K lies below log p(x) by Var(w) / (2 K E[w]^2) to first order (Burda 2016, theorem 1; Domke & Sheldon 2018),
+    # which the effective sample size tells: Var / E^2 = K / ESS - 1.
+    bias = 0.5 * (1.0 / bounds.effective_sample_size - 1.0 / num_samples).mean()
+    assert_mean(bounds.importance_weighted, model.log_marginal(x), bias=2.0 * bias)
+
+
+def test_draws_of_a_row_do_not_depend_on_the_batch():
+    model, x = small_model()
+    whole = stream_bounds(model, x, 10, chunk=5, seed=2)
+    part = stream_bounds(model, x[4:], 10, chunk=5, seed=2, row_offset=4)
+    # A matrix product of another size may add in another order.
+    torch.testing.assert_close(part.importance_weighted, whole.importance_weighted[4:], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"num_samples": 0}, {"num_samples": 3, "chunk": 0}])
+def test_numbers_that_are_not_positive_are_refused(options):
+    model, x = small_model()
+    with pytest.raises(ValueError, match=r"stream_bounds: (num_samples|chunk) must be positive, got 0"):
+        stream_bounds(model, x, **options)
+
+
+def test_active_units_are_those_whose_mean_varies():
+    model = VAE(4, latent_dim=3, hidden_dims=(4,))
+    x = torch.rand(1000, 4)
+    with torch.no_grad():
+        model.posterior_head.weight[:3] = 0.0
+        model.posterior_head.weight[0] = 10.0
+        model.posterior_head.weight[2] = 1e-4
+    assert active_units(model, x).tolist() == [True, False, False]
+    assert active_units(model, x, threshold=0.0).tolist() == [True, False, True]
+
+
+def test_evaluation_gathers_the_batches():
+    model, _ = small_model()
+    images = torch.rand(150, 6, dtype=torch.float64).round()
+    rows = []
+    result = evaluate(
+        model, images, num_samples=50, training_num_samples=4, chunk=16, test_images=900, seed=3, on_rows=rows.append
+    )
+    assert (result.images, result.test_images, result.num_samples, result.latent_dim) == (150, 900, 50, 3)
+    assert sum(rows) == evaluation_rows(150, 50, 4)
+    assert result.elbo < result.training_bound < result.importance_weighted
+    assert 1.0 <= result.effective_sample_size <= 50.0
+    assert 0.0 < result.standard_error < 1.0
+    first = stream_bounds(model, images[:128], 50, chunk=16, seed=mix_seed(3, 0))
+    second = stream_bounds(model, images[128:], 50, chunk=16, seed=mix_seed(3, 0), row_offset=128)
+    both = torch.cat([first.importance_weighted, second.importance_weighted])
+    assert result.importance_weighted == both.mean().item()
+    assert result.as_dict()["active_units"] == int(active_units(model, images).sum())

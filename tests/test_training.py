@@ -1,0 +1,366 @@
+"""Training: batches as a function of the step, resumed runs equal to uninterrupted ones, files always whole."""
+
+import csv
+import dataclasses
+import io
+import itertools
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from matplotlib.image import imread
+from rich.console import Console
+
+from fastvi.data import Dataset, load_dataset
+from fastvi.models import VAE
+from fastvi.objectives import ELBO
+from fastvi.seeding import mix_seed
+from fastvi.training.batches import ShuffledBatches
+from fastvi.training.callbacks import MetricsFile
+from fastvi.training.config import RunError, RunFolder, TrainingConfig
+from fastvi.training.files import atomic_write
+from fastvi.training.module import VariationalModule
+from fastvi.training.pictures import save_grid, write_pictures
+from fastvi.training.trainer import train
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A hundred of the digits: 8 x 8, seven batches of 16."""
+    whole = load_dataset("digits")
+    return Dataset("digits", whole.train[:100], whole.test[:40], whole.image_shape, whole.likelihood)
+
+
+CONFIG = TrainingConfig(
+    data="digits",
+    image_shape=(8, 8),
+    objective="iwae",
+    num_samples=3,
+    backward_samples=None,
+    beta=1.0,
+    free_bits=0.0,
+    warm_up_steps=0,
+    latent_dim=2,
+    hidden_dims=(8,),
+    activation="tanh",
+    likelihood="bernoulli",
+    binarization="dynamic",
+    epochs=3,
+    batch_size=16,
+    learning_rate=1e-2,
+    seed=5,
+)
+
+
+def run(path, digits, config=CONFIG, **options):
+    folder = RunFolder(path)
+    folder.write_config(config)
+    train(config, digits, folder, console=Console(file=io.StringIO()), progress=False, **options)
+    return folder
+
+
+def assert_same_end(folder, other):
+    """Parameters and optimiser of two runs agree to the bit, and their metrics in all but the seconds."""
+    first, second = folder.read_checkpoint(), other.read_checkpoint()
+    assert (first["epoch"], first["global_step"]) == (second["epoch"], second["global_step"])
+    for key in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(first[key], second[key], rtol=0, atol=0)
+    assert metrics_without_seconds(folder) == metrics_without_seconds(other)
+
+
+def metrics_without_seconds(folder):
+    with folder.metrics_file.open(newline="") as file:
+        return [{name: row[name] for name in ("step", "epoch", "bound")} for row in csv.DictReader(file)]
+
+
+class StopHereError(Exception):
+    """Raised by a test in the middle of a run."""
+
+
+def stop_at_step(monkeypatch, step):
+    whole = VariationalModule.training_step
+
+    def training_step(self, batch, batch_index):
+        if batch.step == step:
+            raise StopHereError
+        whole(self, batch, batch_index)
+
+    monkeypatch.setattr(VariationalModule, "training_step", training_step)
+
+
+# Seeds and batches
+
+
+def test_seeds_differ_in_every_counter_and_order():
+    streams = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (2**63, 7)]
+    seeds = {mix_seed(seed, *stream) for seed in (0, 1, -1, 2**64 - 2) for stream in streams}
+    assert len(seeds) == 4 * len(streams)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert mix_seed(-1, 3) == mix_seed(2**64 - 1, 3)
+
+
+def test_an_epoch_shows_each_example_once_in_its_own_order():
+    batches = ShuffledBatches(10, 4, seed=1)
+    epochs = [list(batches) for _ in range(3)]
+    assert [[batch.indices.shape[0] for batch in epoch] for epoch in epochs] == [[4, 4, 2]] * 3
+    assert [batch.step for epoch in epochs for batch in epoch] == list(range(9))
+    orders = [torch.cat([batch.indices for batch in epoch]).tolist() for epoch in epochs]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    assert len(batches) == 3
+
+
+@pytest.mark.parametrize("step", range(7))
+def test_batches_go_on_from_any_step(step):
+    def flat(batches, epochs):
+        return [(batch.step, batch.indices.tolist()) for _ in range(epochs) for batch in batches]
+
+    whole = flat(ShuffledBatches(10, 4, seed=1), 4)
+    assert flat(ShuffledBatches(10, 4, seed=1, first_step=step), 4)[: 9 - step] == whole[step:9]
+    restored = ShuffledBatches(10, 4, seed=1)
+    restored.load_state_dict({"step": step})
+    assert flat(restored, 1) == flat(ShuffledBatches(10, 4, seed=1, first_step=step), 1)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_processes_share_each_batch_in_consecutive_pieces(world_size):
+    whole = list(ShuffledBatches(10, 4, seed=1))
+    shares = [list(ShuffledBatches(10, 4, seed=1, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    for number, batch in enumerate(whole):
+        pieces = [share[number] for share in shares]
+        assert torch.equal(torch.cat([piece.indices for piece in pieces]), batch.indices)
+        position = 0
+        for piece in pieces:
+            assert (piece.row_offset, piece.global_size) == (position, batch.global_size)
+            position += piece.indices.shape[0]
+
+
+# Runs
+
+
+def test_one_seed_one_result(tmp_path, digits):
+    first = run(tmp_path / "first", digits)
+    torch.manual_seed(123)  # the state of PyTorch's own generator must not matter
+    second = run(tmp_path / "second", digits)
+    assert_same_end(first, second)
+    third = run(tmp_path / "third", digits, dataclasses.replace(CONFIG, seed=6))
+    assert metrics_without_seconds(third) != metrics_without_seconds(first)
+
+
+def test_training_raises_the_bound(tmp_path, digits):
+    folder = run(tmp_path / "run", digits, dataclasses.replace(CONFIG, epochs=20))
+    bounds = [float(row["bound"]) for row in metrics_without_seconds(folder)]
+    assert len(bounds) == 20
+    # The bias alone gives the first epoch's bound; what two latent dimensions add is over a nat.
+    assert bounds[-1] > bounds[0] + 1.0
+
+
+@pytest.mark.parametrize("options", [{"objective": "elbo"}, {"objective": "dreg"}, {"objective": "stl"}])
+def test_every_objective_trains(tmp_path, digits, options):
+    folder = run(tmp_path / "run", digits, dataclasses.replace(CONFIG, **options))
+    bounds = [float(row["bound"]) for row in metrics_without_seconds(folder)]
+    assert bounds[-1] > bounds[0]
+
+
+def test_gaussian_data_train(tmp_path, digits):
+    config = dataclasses.replace(CONFIG, likelihood="gaussian", binarization="none", learning_rate=1e-3)
+    bounds = [float(row["bound"]) for row in metrics_without_seconds(run(tmp_path / "run", digits, config))]
+    assert bounds[-1] > bounds[0]
+
+
+def test_run_resumed_after_an_epoch_equals_an_uninterrupted_one(tmp_path, digits):
+    whole = run(tmp_path / "whole", digits)
+    part = run(tmp_path / "part", digits, dataclasses.replace(CONFIG, epochs=1))
+    assert part.trained_epochs() == 1
+    assert_same_end(run(part.path, digits), whole)
+
+
+@pytest.mark.parametrize("step", [3, 6, 7, 9, 16])
+def test_run_resumed_within_an_epoch_equals_an_uninterrupted_one(tmp_path, digits, monkeypatch, step):
+    whole = run(tmp_path / "whole", digits)
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, step)
+        with pytest.raises(StopHereError):
+            run(tmp_path / "part", digits, checkpoint_every=2)
+    part = RunFolder(tmp_path / "part")
+    assert part.read_checkpoint()["global_step"] == max(step // 2 * 2, step // 7 * 7)
+    assert_same_end(run(part.path, digits, checkpoint_every=2), whole)
+
+
+def test_run_stopped_before_its_first_checkpoint_starts_again(tmp_path, digits, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, 2)
+        with pytest.raises(StopHereError):
+            run(tmp_path / "part", digits)
+    assert RunFolder(tmp_path / "part").trained_epochs() == 0
+    assert_same_end(run(tmp_path / "part", digits), run(tmp_path / "whole", digits))
+
+
+def test_killed_process_leaves_a_run_that_resumes_to_the_same_parameters(tmp_path):
+    options = "--epochs 100000 --hidden-dims 8 --latent-dim 2 --num-samples 2 --batch-size 500 --seed 7 --threads 1"
+    command = [sys.executable, "-c", "from fastvi.cli import main; main()", "train", *options.split()]
+    command += ["--no-progress", "--no-evaluate", "--out", str(tmp_path / "killed")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as process:
+        for line in process.stdout:
+            if line.startswith(b"epoch 3/"):
+                break
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    killed = RunFolder(tmp_path / "killed")
+    trained = killed.trained_epochs()
+    assert trained >= 2
+    config = dataclasses.replace(killed.read_config(), epochs=trained + 2)
+    data = load_dataset("digits")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert_same_end(run(killed.path, data, config), run(tmp_path / "whole", data, config))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_finished_run_is_left_as_it_is(tmp_path, digits):
+    folder = run(tmp_path / "run", digits)
+    before = folder.read_checkpoint()["state_dict"]
+    torch.testing.assert_close(run(folder.path, digits).read_checkpoint()["state_dict"], before, rtol=0, atol=0)
+
+
+def test_bound_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_path, digits, monkeypatch):
+    objective = ELBO.__call__
+    factors = itertools.chain([1.0] * 10, itertools.repeat(float("nan")))
+
+    def poisoned(self, *arguments, **options):
+        return objective(self, *arguments, **options) * next(factors)
+
+    monkeypatch.setattr(ELBO, "__call__", poisoned)
+    config = dataclasses.replace(CONFIG, objective="elbo")
+    with pytest.raises(RunError, match="became nan in epoch 2: try a smaller --learning-rate"):
+        run(tmp_path / "run", digits, config)
+    folder = RunFolder(tmp_path / "run")
+    assert folder.trained_epochs() == 1
+    assert all(value.isfinite().all() for value in folder.load_model().state_dict().values())
+
+
+def test_warm_up_raises_beta_step_by_step(tmp_path, digits, monkeypatch):
+    betas = []
+    objective = ELBO.__call__
+
+    def recording(self, *arguments, **options):
+        betas.append(self.beta)
+        return objective(self, *arguments, **options)
+
+    monkeypatch.setattr(ELBO, "__call__", recording)
+    run(tmp_path / "run", digits, dataclasses.replace(CONFIG, objective="elbo", beta=0.5, warm_up_steps=4, epochs=1))
+    assert betas == [0.0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+
+
+def test_optimiser_is_fused_adam_of_the_paper(digits):
+    optimizer = VariationalModule(CONFIG, CONFIG.build_model(), digits).configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Adam)
+    settings = {name: optimizer.defaults[name] for name in ("lr", "betas", "eps", "fused")}
+    assert settings == {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-4, "fused": True}
+
+
+def test_bar_shows_epoch_bound_and_time_left(tmp_path, digits):
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config(CONFIG)
+    screen = io.StringIO()
+    train(CONFIG, digits, folder, console=Console(file=screen, force_terminal=True, width=80), progress=True)
+    shown = screen.getvalue()
+    for text in ("epoch 3/3", "100%", "bound -", "0:00:00", "left"):
+        assert text in shown
+    assert len(shown.splitlines()) < 100
+
+
+def test_nothing_but_the_run_reaches_the_terminal(tmp_path, digits, capfd):
+    run(tmp_path / "run", digits)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+# Files
+
+
+def test_folder_gives_back_what_it_was_given(tmp_path, digits):
+    folder = run(tmp_path / "run", digits)
+    assert folder.read_config() == CONFIG
+    model = folder.load_model()
+    assert isinstance(model, VAE)
+    assert not model.training
+    kept = folder.read_checkpoint()["state_dict"]
+    assert {f"model.{name}" for name in model.state_dict()} == set(kept)
+
+
+def test_damaged_folders_are_named(tmp_path, digits):
+    folder = RunFolder(tmp_path)
+    with pytest.raises(RunError, match=r"is not a run folder: it has no config\.json"):
+        folder.read_config()
+    folder.write_config(CONFIG)
+    with pytest.raises(RunError, match="no checkpoint yet"):
+        folder.load_model()
+    folder.checkpoint_file.write_bytes(b"not a checkpoint")
+    with pytest.raises(RunError, match=r"last\.ckpt is damaged"):
+        folder.read_checkpoint()
+    folder.config_file.write_text('{"image_shape": [8, 8], "hidden_dims": [8]}')
+    with pytest.raises(RunError, match=r"config\.json is damaged or of another version"):
+        folder.read_config()
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    with atomic_write(path) as file:
+        file.write(b"old")
+
+    def fail_half_way():
+        with atomic_write(path) as file:
+            file.write(b"half of the ne")
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        fail_half_way()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    with atomic_write(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsFile(path)
+    for step in (7, 14, 21):
+        metrics.log_metrics({"bound": -step / 2}, step=step)
+    resumed = MetricsFile(path, first_step=14)
+    resumed.log_metrics({"bound": -1.0}, step=21)
+    assert path.read_text() == "step,bound\n7,-3.5\n14,-7.0\n21,-1.0\n"
+    fresh = MetricsFile(path)
+    fresh.log_metrics({"bound": 0.0}, step=7)
+    assert path.read_text() == "step,bound\n7,0.0\n"
+
+
+@pytest.mark.parametrize("latent_dim", [2, 3])
+def test_pictures(tmp_path, digits, latent_dim):
+    model = VAE(64, latent_dim, (8,))
+    paths = write_pictures(model, digits.test, (8, 8), tmp_path)
+    names = {path.name for path in paths}
+    assert names == {"reconstructions.png", "samples.png"} | ({"manifold.png"} if latent_dim == 2 else set())
+    tile = 8 * 4 + 4  # enlarged four times, with a gap as wide
+    sizes = {path.name: imread(path).shape[:2] for path in paths}
+    assert sizes["reconstructions.png"] == (8 * tile + 4, 12 * tile + 4)
+    assert sizes["samples.png"] == (12 * tile + 4, 12 * tile + 4)
+    assert sizes.get("manifold.png", (724, 724)) == (20 * tile + 4, 20 * tile + 4)
+
+
+def test_grid_holds_the_images_row_by_row(tmp_path):
+    images = torch.linspace(0.0, 1.0, 5).reshape(5, 1, 1).expand(5, 28, 28)
+    save_grid(images, 3, tmp_path / "grid.png")
+    grey = torch.from_numpy(imread(tmp_path / "grid.png"))[..., 0]
+    assert grey.shape == (2 * 29 + 1, 3 * 29 + 1)
+    centres = torch.stack([grey[15 + 29 * (number // 3), 15 + 29 * (number % 3)] for number in range(5)])
+    # Eight bits to a pixel.
+    torch.testing.assert_close(centres, torch.linspace(0.0, 1.0, 5), rtol=0, atol=1 / 255)
