@@ -23,7 +23,8 @@ T* pointer(Address address) {
 // Reads a tuple of `count` integers; false (and so a TypeError from pybind11) for anything else.
 template <std::size_t count>
 bool read_integers(pybind11::handle source, std::array<std::int64_t, count>& values) {
-  if (!PyTuple_CheckExact(source.ptr()) || PyTuple_GET_SIZE(source.ptr()) != static_cast<Py_ssize_t>(count)) return false;
+  if (!PyTuple_CheckExact(source.ptr()) || PyTuple_GET_SIZE(source.ptr()) != static_cast<Py_ssize_t>(count))
+    return false;
   for (std::size_t i = 0; i < count; ++i) {
     values[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(source.ptr(), static_cast<Py_ssize_t>(i)));
     if (values[i] == -1 && PyErr_Occurred() != nullptr) {

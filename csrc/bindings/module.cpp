@@ -96,9 +96,9 @@ void bind_normal(py::module_& m) {
       "rsample_normal_with_log_ratio",
       [](const Extent& extent, const View& mean, const View& logvar, const View& prior_mean, const View& prior_logvar,
          Address seed, std::int64_t row_offset, Address z, Address log_ratio) {
-        Kernels::rsample_normal_with_log_ratio(
-            extent, {mean, logvar, prior_mean, prior_logvar, read_seed(seed), row_offset}, pointer<T>(z),
-            pointer<T>(log_ratio));
+        Kernels::rsample_normal_with_log_ratio(extent,
+                                               {mean, logvar, prior_mean, prior_logvar, read_seed(seed), row_offset},
+                                               pointer<T>(z), pointer<T>(log_ratio));
       },
       ReleaseGil());
   m.def(
@@ -152,8 +152,8 @@ void bind_log_mean_exp(py::module_& m) {
       ReleaseGil());
   m.def(
       "scaled_softmax",
-      [](const AxisExtent& extent, Address x, Address scale, bool zero_if_empty, Address out) {
-        Kernels::scaled_softmax(extent, pointer<const T>(x), pointer<const T>(scale), zero_if_empty, pointer<T>(out));
+      [](const AxisExtent& extent, Address x, Address scale, bool as_gradient, Address out) {
+        Kernels::scaled_softmax(extent, pointer<const T>(x), pointer<const T>(scale), as_gradient, pointer<T>(out));
       },
       ReleaseGil());
   m.def(
@@ -184,11 +184,10 @@ void bind_leapfrog(py::module_& m) {
          const FactorView<T>& step_size, const FactorView<T>& inverse_mass, T kick, Address by_position,
          Address by_momentum, Address momentum_out, Address gradient_out, Address step_size_out,
          Address inverse_mass_out) {
-        Kernels::leapfrog_step_backward(
-            rows, columns, {position, momentum, gradient, step_size, inverse_mass, kick},
-            pointer<const T>(by_position), pointer<const T>(by_momentum),
-            {pointer<T>(momentum_out), pointer<T>(gradient_out), pointer<T>(step_size_out),
-             pointer<T>(inverse_mass_out)});
+        Kernels::leapfrog_step_backward(rows, columns, {position, momentum, gradient, step_size, inverse_mass, kick},
+                                        pointer<const T>(by_position), pointer<const T>(by_momentum),
+                                        {pointer<T>(momentum_out), pointer<T>(gradient_out), pointer<T>(step_size_out),
+                                         pointer<T>(inverse_mass_out)});
       },
       ReleaseGil());
   m.def(

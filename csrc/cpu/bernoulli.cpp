@@ -47,23 +47,25 @@ FASTVI_HD T sum_log_prob(std::int64_t count, const T* x, const Logit& logit, con
 }  // namespace
 
 template <class T>
-void BernoulliKernels<T>::bernoulli_log_prob(const Extent& extent, const std::array<RowView<const T>, 2>& operands, T* out) {
+void BernoulliKernels<T>::bernoulli_log_prob(const Extent& extent, const std::array<RowView<const T>, 2>& operands,
+                                             T* out) {
   reduce_rows<T, 2>(extent, operands, out, log_prob_cost, [](const std::array<const T*, 2>& row, std::int64_t count) {
     const T* const logits = row[1];
-    return sum_log_prob<T>(
-        count, row[0], [logits](std::int64_t d) { return logits[d]; }, [](std::int64_t, T, T) {});
+    return sum_log_prob<T>(count, row[0], [logits](std::int64_t d) { return logits[d]; }, [](std::int64_t, T, T) {});
   });
 }
 
 template <class T>
-void BernoulliKernels<T>::bernoulli_log_prob_backward(const Extent& extent, const std::array<RowView<const T>, 2>& operands,
-                                 const RowView<const T>& upstream, const std::array<GradientView<T>, 2>& gradients) {
+void BernoulliKernels<T>::bernoulli_log_prob_backward(const Extent& extent,
+                                                      const std::array<RowView<const T>, 2>& operands,
+                                                      const RowView<const T>& upstream,
+                                                      const std::array<GradientView<T>, 2>& gradients) {
   row_gradients<T>(extent, operands, upstream, gradients, log_prob_cost, BernoulliLogDensity<T>{});
 }
 
 template <class T>
-void BernoulliKernels<T>::bernoulli_epilogue(const Extent& extent, T* logits, const T* bias, const RowView<const T>& x, bool keep_residual,
-                        T* out) {
+void BernoulliKernels<T>::bernoulli_epilogue(const Extent& extent, T* logits, const T* bias, const RowView<const T>& x,
+                                             bool keep_residual, T* out) {
   const std::int64_t rows = extent.samples * extent.rows;
   const auto work = static_cast<std::int64_t>(static_cast<double>(rows * extent.columns) * log_prob_cost);
   parallel_for(rows, work, [&](std::int64_t item) {

@@ -11,12 +11,13 @@ struct BernoulliKernels {
   static void bernoulli_log_prob(const Extent& extent, const std::array<RowView<const T>, 2>& operands, T* out);
 
   static void bernoulli_log_prob_backward(const Extent& extent, const std::array<RowView<const T>, 2>& operands,
-                                   const RowView<const T>& upstream, const std::array<GradientView<T>, 2>& gradients);
+                                          const RowView<const T>& upstream,
+                                          const std::array<GradientView<T>, 2>& gradients);
 
-  // The log-likelihood for logits + bias (bias may be null). With `keep_residual`, the contiguous logits are overwritten
-  // by the residual x - sigmoid(logits + bias), which is all that the backward pass needs.
-  static void bernoulli_epilogue(const Extent& extent, T* logits, const T* bias, const RowView<const T>& x, bool keep_residual,
-                          T* out);
+  // The log-likelihood for logits + bias (bias may be null). With `keep_residual`, the contiguous logits are
+  // overwritten by the residual x - sigmoid(logits + bias), which is all that the backward pass needs.
+  static void bernoulli_epilogue(const Extent& extent, T* logits, const T* bias, const RowView<const T>& x,
+                                 bool keep_residual, T* out);
 };
 
 }  // namespace fastvi

@@ -120,8 +120,7 @@ void LeapfrogKernels<T>::kinetic_energy(const Extent& extent, const std::array<R
 }
 
 template <class T>
-void LeapfrogKernels<T>::kinetic_energy_backward(const Extent& extent,
-                                                 const std::array<RowView<const T>, 2>& operands,
+void LeapfrogKernels<T>::kinetic_energy_backward(const Extent& extent, const std::array<RowView<const T>, 2>& operands,
                                                  const RowView<const T>& upstream,
                                                  const std::array<GradientView<T>, 2>& gradients) {
   if (operands[1].data == nullptr) {

@@ -12,9 +12,16 @@ namespace fastvi {
 namespace {
 
 constexpr double exponential_cost = 0.8;
-constexpr std::int64_t strip_columns = 32;    // columns that a work item handles at once
-constexpr std::int64_t strip_count = 256;     // and how far it goes along the axis: the strip stays in the first cache
-constexpr std::int64_t contiguous_count = 4096;  // the same where the axis itself is contiguous
+constexpr std::int64_t strip_columns = 256;  // columns that a work item handles at once
+constexpr std::int64_t strip_elements = 4096;
+constexpr std::int64_t strip_count = 128;        // the least that it goes along the axis
+constexpr std::int64_t contiguous_count = 4096;  // what it goes where the axis itself is contiguous
+
+// How far along the axis a piece goes: the piece of a strip stays in the first cache, or nearly.
+std::int64_t piece_count(const AxisExtent& extent) {
+  return extent.inner == 1 ? contiguous_count
+                           : std::max(strip_count, strip_elements / std::max<std::int64_t>(extent.inner, 1));
+}
 
 // The exponentials of one piece of a column, relative to `shift`, which is the piece's maximum where that is finite.
 template <class T>
@@ -38,6 +45,22 @@ T rescale(const Piece<T>& piece, T shift) {
 }
 
 template <class T>
+void raise_maximum(std::int64_t count, const T* values, T* maximum) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) maximum[i] = values[i] > maximum[i] ? values[i] : maximum[i];
+}
+
+template <class T>
+void add_exponentials(std::int64_t count, const T* values, const T* shift, T* exponentials, T* sum, T* squares) {
+  for_columns<T>(count, [=](std::int64_t i) { exponentials[i] = exp(values[i] - shift[i]); });
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) {
+    sum[i] += exponentials[i];
+    squares[i] += exponentials[i] * exponentials[i];
+  }
+}
+
+template <class T>
 void scale_columns(std::int64_t count, T scale, T* values) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) values[i] *= scale;
@@ -48,12 +71,14 @@ class Pieces {
  public:
   Pieces(const AxisExtent& extent, const T* x, T* exponentials)
       : extent_(extent),
-        per_column_(ceil_divide(extent.count, extent.inner == 1 ? contiguous_count : strip_count)),
+        piece_count_(piece_count(extent)),
+        per_column_(ceil_divide(extent.count, piece_count_)),
         pieces_(static_cast<std::size_t>(extent.outer * per_column_ * extent.inner)) {
-    const std::int64_t work = static_cast<std::int64_t>(
-        static_cast<double>(extent.outer * extent.count * extent.inner) * exponential_cost);
+    const std::int64_t work =
+        static_cast<std::int64_t>(static_cast<double>(extent.outer * extent.count * extent.inner) * exponential_cost);
     if (extent.inner == 1) {
-      parallel_for(extent.outer * per_column_, work, [&](std::int64_t item) { reduce_contiguous(item, x, exponentials); });
+      parallel_for(extent.outer * per_column_, work,
+                   [&](std::int64_t item) { reduce_contiguous(item, x, exponentials); });
     } else {
       const std::int64_t strips = ceil_divide(extent.inner, strip_columns);
       parallel_for(extent.outer * per_column_ * strips, work,
@@ -66,6 +91,19 @@ class Pieces {
     return pieces_[static_cast<std::size_t>((outer * per_column_ + piece) * extent_.inner + inner)];
   }
 
+  // Calls visit(outer * inner size + inner, the whole column) for every column.
+  template <class Visit>
+  void for_each_column(const Visit& visit) const {
+    constexpr std::int64_t block = 64;
+    const std::int64_t columns = extent_.outer * extent_.inner;
+    parallel_for(ceil_divide(columns, block), columns * per_column_ * 10, [&](std::int64_t item) {
+      for (std::int64_t i = item * block; i < std::min((item + 1) * block, columns); ++i) {
+        visit(i, column(i / extent_.inner, i % extent_.inner));
+      }
+    });
+  }
+
+ private:
   // All pieces of a column together, always added in the same order.
   Piece<T> column(std::int64_t outer, std::int64_t inner) const {
     Piece<T> whole;
@@ -82,7 +120,6 @@ class Pieces {
     return whole;
   }
 
- private:
   Piece<T>& at(std::int64_t outer, std::int64_t piece, std::int64_t inner) {
     return pieces_[static_cast<std::size_t>((outer * per_column_ + piece) * extent_.inner + inner)];
   }
@@ -108,29 +145,39 @@ class Pieces {
     piece.sum = sum_columns<T>(count, [=](std::int64_t k) { return out[k]; });
   }
 
+  // Narrow rows are folded: several of them, which lie one behind the other, count as one wide row, so that vectors are
+  // full; the columns of the wide row that belong together are added at the end.
   void reduce_strip(std::int64_t row, std::int64_t strip, const T* x, T* exponentials) {
-    const std::int64_t outer = row / per_column_, first = row % per_column_ * strip_count;
-    const std::int64_t count = std::min(strip_count, extent_.count - first);
+    const std::int64_t outer = row / per_column_, first = row % per_column_ * piece_count_;
+    const std::int64_t count = std::min(piece_count_, extent_.count - first);
     const std::int64_t column = strip * strip_columns;
     const std::int64_t width = std::min(strip_columns, extent_.inner - column);
+    const std::int64_t fold = std::min(count, strip_columns / extent_.inner > 1 ? strip_columns / extent_.inner : 1);
+    const std::int64_t wide = fold * width;
     const std::int64_t start = (outer * extent_.count + first) * extent_.inner + column;
-    T maximum[strip_columns], shift[strip_columns], sum[strip_columns] = {}, squares[strip_columns] = {};
-    std::fill_n(maximum, strip_columns, -std::numeric_limits<T>::infinity());
-    for (std::int64_t k = 0; k < count; ++k) {
-      const T* const values = x + start + k * extent_.inner;
-      for_columns<T>(width, [&](std::int64_t i) { maximum[i] = values[i] > maximum[i] ? values[i] : maximum[i]; });
-    }
-    for (std::int64_t i = 0; i < width; ++i) shift[i] = shift_for(maximum[i]);
-    for (std::int64_t k = 0; k < count; ++k) {
-      const T* const values = x + start + k * extent_.inner;
-      T term[strip_columns];
-      T* const target = exponentials == nullptr ? term : exponentials + start + k * extent_.inner;
-      for_columns<T>(width, [&](std::int64_t i) { target[i] = exp(values[i] - shift[i]); });
-#pragma omp simd
-      for (std::int64_t i = 0; i < width; ++i) {
-        sum[i] += target[i];
-        squares[i] += target[i] * target[i];
+
+    T maximum[strip_columns], shift[strip_columns], sum[strip_columns], squares[strip_columns];
+    std::fill_n(maximum, wide, -std::numeric_limits<T>::infinity());
+    const auto for_wide_rows = [&](const auto& visit) {
+      for (std::int64_t k = 0; k < count; k += fold) {
+        visit(start + k * extent_.inner, std::min(fold, count - k) * width);
       }
+    };
+    for_wide_rows([&](std::int64_t offset, std::int64_t length) { raise_maximum(length, x + offset, maximum); });
+    for (std::int64_t i = width; i < wide; ++i) {
+      maximum[i % width] = maximum[i] > maximum[i % width] ? maximum[i] : maximum[i % width];
+    }
+    for (std::int64_t i = 0; i < wide; ++i) shift[i] = shift_for(maximum[i % width]);
+
+    std::fill_n(sum, wide, T(0));
+    std::fill_n(squares, wide, T(0));
+    for_wide_rows([&](std::int64_t offset, std::int64_t length) {
+      T term[strip_columns];
+      add_exponentials(length, x + offset, shift, exponentials == nullptr ? term : exponentials + offset, sum, squares);
+    });
+    for (std::int64_t i = width; i < wide; ++i) {
+      sum[i % width] += sum[i];
+      squares[i % width] += squares[i];
     }
     for (std::int64_t i = 0; i < width; ++i) {
       at(outer, row % per_column_, column + i) = {maximum[i], shift[i], sum[i], squares[i]};
@@ -138,7 +185,7 @@ class Pieces {
   }
 
   AxisExtent extent_;
-  std::int64_t per_column_;
+  std::int64_t piece_count_, per_column_;
   std::vector<Piece<T>> pieces_;
 };
 
@@ -148,44 +195,37 @@ template <class T>
 void LogMeanExpKernels<T>::log_mean_exp(const AxisExtent& extent, const T* x, T* out) {
   const Pieces<T> pieces(extent, x, nullptr);
   const T log_count = std::log(static_cast<T>(extent.count));
-  for (std::int64_t outer = 0; outer < extent.outer; ++outer) {
-    for (std::int64_t inner = 0; inner < extent.inner; ++inner) {
-      const Piece<T> whole = pieces.column(outer, inner);
-      out[outer * extent.inner + inner] = whole.shift + (log(whole.sum) - log_count);
-    }
-  }
+  pieces.for_each_column(
+      [&](std::int64_t index, const Piece<T>& whole) { out[index] = whole.shift + (log(whole.sum) - log_count); });
 }
 
 template <class T>
-void LogMeanExpKernels<T>::scaled_softmax(const AxisExtent& extent, const T* x, const T* scale, bool zero_if_empty,
+void LogMeanExpKernels<T>::scaled_softmax(const AxisExtent& extent, const T* x, const T* scale, bool as_gradient,
                                           T* out) {
   const Pieces<T> pieces(extent, x, out);
   const std::int64_t columns = extent.outer * extent.inner;
   std::vector<T> factor(static_cast<std::size_t>(columns * pieces.per_column()));
-  for (std::int64_t outer = 0; outer < extent.outer; ++outer) {
-    for (std::int64_t inner = 0; inner < extent.inner; ++inner) {
-      const Piece<T> whole = pieces.column(outer, inner);
-      const T scaling = scale == nullptr ? T(1) : scale[outer * extent.inner + inner];
-      const bool empty = whole.maximum == -std::numeric_limits<T>::infinity() && whole.sum == T(0);
-      T by_sum = scaling / whole.sum;
-      if (!std::isfinite(whole.maximum)) by_sum = std::numeric_limits<T>::quiet_NaN();
-      if (zero_if_empty && empty) by_sum = T(0);
-      for (std::int64_t piece = 0; piece < pieces.per_column(); ++piece) {
-        factor[static_cast<std::size_t>((outer * pieces.per_column() + piece) * extent.inner + inner)] =
-            by_sum * rescale(pieces.at(outer, piece, inner), whole.shift);
-      }
+  pieces.for_each_column([&](std::int64_t index, const Piece<T>& whole) {
+    const std::int64_t outer = index / extent.inner, inner = index % extent.inner;
+    const bool finite = std::isfinite(whole.maximum);
+    T by_sum = (scale == nullptr ? T(1) : scale[index]) / whole.sum;
+    if (as_gradient && whole.maximum < T(0) && !finite && whole.sum == T(0)) by_sum = T(0);
+    if (!as_gradient && !finite) by_sum = std::numeric_limits<T>::quiet_NaN();
+    for (std::int64_t piece = 0; piece < pieces.per_column(); ++piece) {
+      factor[static_cast<std::size_t>((outer * pieces.per_column() + piece) * extent.inner + inner)] =
+          finite ? by_sum * rescale(pieces.at(outer, piece, inner), whole.shift) : by_sum;
     }
-  }
-  const std::int64_t piece_count = extent.inner == 1 ? contiguous_count : strip_count;
+  });
+  const std::int64_t length = piece_count(extent);
   parallel_for(extent.outer * pieces.per_column(), extent.outer * extent.count * extent.inner / 4,
                [&](std::int64_t item) {
-                 const std::int64_t outer = item / pieces.per_column(), first = item % pieces.per_column() * piece_count;
+                 const std::int64_t outer = item / pieces.per_column(), first = item % pieces.per_column() * length;
                  const T* const by = factor.data() + item * extent.inner;
                  if (extent.inner == 1) {
-                   scale_columns(std::min(piece_count, extent.count - first), *by, out + outer * extent.count + first);
+                   scale_columns(std::min(length, extent.count - first), *by, out + outer * extent.count + first);
                    return;
                  }
-                 for (std::int64_t k = first; k < std::min(first + piece_count, extent.count); ++k) {
+                 for (std::int64_t k = first; k < std::min(first + length, extent.count); ++k) {
                    T* const row = out + (outer * extent.count + k) * extent.inner;
 #pragma omp simd
                    for (std::int64_t i = 0; i < extent.inner; ++i) row[i] *= by[i];
@@ -196,14 +236,10 @@ void LogMeanExpKernels<T>::scaled_softmax(const AxisExtent& extent, const T* x, 
 template <class T>
 void LogMeanExpKernels<T>::effective_sample_size(const AxisExtent& extent, const T* x, T* out) {
   const Pieces<T> pieces(extent, x, nullptr);
-  for (std::int64_t outer = 0; outer < extent.outer; ++outer) {
-    for (std::int64_t inner = 0; inner < extent.inner; ++inner) {
-      const Piece<T> whole = pieces.column(outer, inner);
-      out[outer * extent.inner + inner] = std::isfinite(whole.maximum)
-                                              ? whole.sum * whole.sum / whole.sum_of_squares
+  pieces.for_each_column([&](std::int64_t index, const Piece<T>& whole) {
+    out[index] = std::isfinite(whole.maximum) ? whole.sum * whole.sum / whole.sum_of_squares
                                               : std::numeric_limits<T>::quiet_NaN();
-    }
-  }
+  });
 }
 
 template struct LogMeanExpKernels<float>;

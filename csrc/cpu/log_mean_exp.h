@@ -14,9 +14,10 @@ template <class T>
 struct LogMeanExpKernels {
   static void log_mean_exp(const AxisExtent& extent, const T* x, T* out);
 
-  // scale[outer, inner] * softmax(x), one where scale is null: the importance weights, and the gradient of
-  // log_mean_exp. With `zero_if_empty`, a column of minus infinities gives zeros in place of NaN.
-  static void scaled_softmax(const AxisExtent& extent, const T* x, const T* scale, bool zero_if_empty, T* out);
+  // scale[outer, inner] * softmax(x), one where scale is null: the importance weights. With `as_gradient` it is the
+  // gradient of log_mean_exp: a column of minus infinities gives zeros, and where there is a plus infinity the finite
+  // elements do; as weights, both are NaN.
+  static void scaled_softmax(const AxisExtent& extent, const T* x, const T* scale, bool as_gradient, T* out);
 
   static void effective_sample_size(const AxisExtent& extent, const T* x, T* out);
 };

@@ -85,7 +85,8 @@ std::int64_t sample_work(const Extent& extent) {
 }  // namespace
 
 template <class T>
-void NormalKernels<T>::kl_normal(const Extent& extent, const std::array<RowView<const T>, 4>& operands, T free_bits, T* out) {
+void NormalKernels<T>::kl_normal(const Extent& extent, const std::array<RowView<const T>, 4>& operands, T free_bits,
+                                 T* out) {
   if (operands[2].data == nullptr) {
     reduce_rows_by_term<T>(extent, posterior_of(operands), out, divergence_cost, StandardDivergence<T>{free_bits});
   } else {
@@ -94,8 +95,9 @@ void NormalKernels<T>::kl_normal(const Extent& extent, const std::array<RowView<
 }
 
 template <class T>
-void NormalKernels<T>::kl_normal_backward(const Extent& extent, const std::array<RowView<const T>, 4>& operands, T free_bits,
-                        const RowView<const T>& upstream, const std::array<GradientView<T>, 4>& gradients) {
+void NormalKernels<T>::kl_normal_backward(const Extent& extent, const std::array<RowView<const T>, 4>& operands,
+                                          T free_bits, const RowView<const T>& upstream,
+                                          const std::array<GradientView<T>, 4>& gradients) {
   const std::array<GradientView<T>, 2> posterior_gradients{gradients[0], gradients[1]};
   if (operands[2].data != nullptr) {
     row_gradients<T>(extent, operands, upstream, gradients, 2 * divergence_cost, Divergence<T>{free_bits});
@@ -115,7 +117,8 @@ void NormalKernels<T>::normal_log_prob(const Extent& extent, const std::array<Ro
 
 template <class T>
 void NormalKernels<T>::normal_log_prob_backward(const Extent& extent, const std::array<RowView<const T>, 3>& operands,
-                              const RowView<const T>& upstream, const std::array<GradientView<T>, 3>& gradients) {
+                                                const RowView<const T>& upstream,
+                                                const std::array<GradientView<T>, 3>& gradients) {
   row_gradients<T>(extent, operands, upstream, gradients, density_cost, NormalLogDensity<T>{});
 }
 
@@ -125,8 +128,8 @@ void NormalKernels<T>::normal_entropy(const Extent& extent, const RowView<const 
 }
 
 template <class T>
-void NormalKernels<T>::normal_entropy_backward(const Extent& extent, const RowView<const T>& logvar, const RowView<const T>& upstream,
-                             const GradientView<T>& gradient) {
+void NormalKernels<T>::normal_entropy_backward(const Extent& extent, const RowView<const T>& logvar,
+                                               const RowView<const T>& upstream, const GradientView<T>& gradient) {
   row_gradients<T>(extent, std::array<RowView<const T>, 1>{logvar}, upstream, std::array<GradientView<T>, 1>{gradient},
                    entropy_cost, NormalEntropy<T>{});
 }
@@ -155,8 +158,8 @@ void NormalKernels<T>::rsample_normal(const Extent& extent, const SampleParamete
 }
 
 template <class T>
-void NormalKernels<T>::rsample_normal_backward(const Extent& extent, const SampleParameters<T>& parameters, const T* upstream,
-                             T* mean_gradient, T* logvar_gradient) {
+void NormalKernels<T>::rsample_normal_backward(const Extent& extent, const SampleParameters<T>& parameters,
+                                               const T* upstream, T* mean_gradient, T* logvar_gradient) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   parallel_for(tiling.count(), sample_work(extent), [&](std::int64_t item) {
     TileOf<T> tile(tiling, item);
@@ -197,7 +200,8 @@ void NormalKernels<T>::rsample_normal_backward(const Extent& extent, const Sampl
 }
 
 template <class T>
-void NormalKernels<T>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<T>& parameters, T* z, T* log_ratio) {
+void NormalKernels<T>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<T>& parameters, T* z,
+                                                     T* log_ratio) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const std::int64_t groups = ceil_divide(extent.samples, samples_per_item);
   const bool standard = parameters.prior_mean.data == nullptr;
@@ -219,17 +223,16 @@ void NormalKernels<T>::rsample_normal_with_log_ratio(const Extent& extent, const
           for_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
             out[d] = local.mean[start + d] + local.scale[start + d] * noise[start + d];
           });
-          const T sum =
-              standard ? sum_columns<T>(tile.columns,
-                                        [&, start, out](std::int64_t d) {
-                                          return LogRatio<T>::standard_value(noise[start + d], local.logvar[start + d],
-                                                                             out[d]);
-                                        })
-                       : sum_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
-                           return LogRatio<T>::value(noise[start + d], local.logvar[start + d], out[d],
-                                                     local.prior_mean[start + d], local.prior_logvar[start + d],
-                                                     local.prior_precision[start + d]);
-                         });
+          const T sum = standard ? sum_columns<T>(tile.columns,
+                                                  [&, start, out](std::int64_t d) {
+                                                    return LogRatio<T>::standard_value(noise[start + d],
+                                                                                       local.logvar[start + d], out[d]);
+                                                  })
+                                 : sum_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
+                                     return LogRatio<T>::value(
+                                         noise[start + d], local.logvar[start + d], out[d], local.prior_mean[start + d],
+                                         local.prior_logvar[start + d], local.prior_precision[start + d]);
+                                   });
           T& total = log_ratio[k * extent.rows + tile.first_row + row];
           total = across == 0 ? sum : total + sum;
         }
@@ -239,10 +242,11 @@ void NormalKernels<T>::rsample_normal_with_log_ratio(const Extent& extent, const
 }
 
 template <class T>
-void NormalKernels<T>::rsample_normal_with_log_ratio_backward(const Extent& extent, const SampleParameters<T>& parameters,
-                                            bool detach_posterior, const T* z_upstream,
-                                            const RowView<const T>& ratio_upstream,
-                                            const LogRatioGradients<T>& gradients) {
+void NormalKernels<T>::rsample_normal_with_log_ratio_backward(const Extent& extent,
+                                                              const SampleParameters<T>& parameters,
+                                                              bool detach_posterior, const T* z_upstream,
+                                                              const RowView<const T>& ratio_upstream,
+                                                              const LogRatioGradients<T>& gradients) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const bool standard = parameters.prior_mean.data == nullptr;
   const bool prior_wanted = gradients.prior_mean != nullptr || gradients.prior_logvar != nullptr;

@@ -2,10 +2,10 @@
 // alone, and every reduction adds its partial results in one fixed order.
 #pragma once
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cstdint>
-
-#include <omp.h>
 
 namespace fastvi {
 
@@ -19,9 +19,8 @@ constexpr std::int64_t ceil_divide(std::int64_t numerator, std::int64_t denomina
 // Calls body(i) for i in [0, count); `nanoseconds` estimates the work of all of them on one thread.
 template <class Body>
 void parallel_for(std::int64_t count, std::int64_t nanoseconds, const Body& body) {
-  const int threads = nanoseconds < serial_nanoseconds
-                          ? 1
-                          : static_cast<int>(std::min<std::int64_t>(omp_get_max_threads(), count));
+  const int threads =
+      nanoseconds < serial_nanoseconds ? 1 : static_cast<int>(std::min<std::int64_t>(omp_get_max_threads(), count));
   if (threads <= 1) {
     for (std::int64_t i = 0; i < count; ++i) body(i);
     return;

@@ -132,19 +132,17 @@ void reduce_rows(const Extent& extent, const std::array<RowView<const T>, inputs
   }
 }
 
-// The same where a term is a function of one column of each operand. (std::apply makes each operand's pointer a variable
-// of its own: pointers inside an array keep gcc from vectorising.)
+// The same where a term is a function of one column of each operand. (std::apply makes each operand's pointer a
+// variable of its own: pointers inside an array keep gcc from vectorising.)
 template <class T, std::size_t inputs, class Term>
 void reduce_rows_by_term(const Extent& extent, const std::array<RowView<const T>, inputs>& operands, T* out,
                          double nanoseconds_per_element, const Term& term) {
-  reduce_rows<T, inputs>(extent, operands, out, nanoseconds_per_element,
-                         [&](const std::array<const T*, inputs>& row, std::int64_t count) {
-                           return std::apply(
-                               [&](auto... in) {
-                                 return sum_columns<T>(count, [=](std::int64_t d) { return term.value(in[d]...); });
-                               },
-                               row);
-                         });
+  reduce_rows<T, inputs>(
+      extent, operands, out, nanoseconds_per_element, [&](const std::array<const T*, inputs>& row, std::int64_t count) {
+        return std::apply(
+            [&](auto... in) { return sum_columns<T>(count, [=](std::int64_t d) { return term.value(in[d]...); }); },
+            row);
+      });
 }
 
 // Writes scale * term's derivative to out[i], one array an operand, for `count` columns.
@@ -176,8 +174,8 @@ void row_gradients(const Extent& extent, const std::array<RowView<const T>, inpu
     complete &= gradient.data != nullptr;
   }
   const std::int64_t pieces = std::max<std::int64_t>(1, ceil_divide(extent.columns, gradient_piece));
-  const auto work = static_cast<std::int64_t>(
-      static_cast<double>(extent.samples * extent.rows * extent.columns) * nanoseconds_per_element);
+  const auto work = static_cast<std::int64_t>(static_cast<double>(extent.samples * extent.rows * extent.columns) *
+                                              nanoseconds_per_element);
   const auto starts = [&](std::int64_t k, std::int64_t b, std::int64_t first) {
     std::array<const T*, inputs> in;
     for (std::size_t i = 0; i < inputs; ++i) in[i] = operands[i].row(k, b) + first;

@@ -25,7 +25,8 @@ typedef std::uint32_t HalfVector __attribute__((vector_size(wide_bytes / 2)));
 // The upper halves of a's and b's lanes are ignored.
 inline WideVector multiply_low_halves(WideVector a, WideVector b) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<WideVector>(_mm512_maskz_mul_epu32(0xFF, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+  return reinterpret_cast<WideVector>(
+      _mm512_maskz_mul_epu32(0xFF, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 #elif defined(__AVX2__)
   return reinterpret_cast<WideVector>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
 #elif defined(__SSE2__)

@@ -64,7 +64,7 @@ def contiguous_strides(shape: Shape) -> Shape:
     return tuple(strides)
 
 
-def _expanded(shape: Shape, strides: Shape, target: Shape) -> list[int]:
+def expanded_strides(shape: Shape, strides: Shape, target: Shape) -> list[int]:
     """Strides of an array broadcast to ``target``."""
     padded = [0] * (len(target) - len(shape)) + list(strides)
     sizes = [1] * (len(target) - len(shape)) + list(shape)
@@ -127,7 +127,7 @@ def plan_rows(
             copy = (*shape[:-1], columns)  # the event must be contiguous: copy it, but broadcast the rest
             shape, stride = copy, contiguous_strides(copy)
         copies.append(copy)
-        leading_strides.append(_expanded(shape[:-1], stride[:-1], leading))
+        leading_strides.append(expanded_strides(shape[:-1], stride[:-1], leading))
 
     if sample_rank is not None:
         groups = [

@@ -9,9 +9,12 @@ import functools
 import importlib
 import importlib.util
 import os
-from types import ModuleType
+from typing import TYPE_CHECKING, cast
 
 from fastvi import _processor
+
+if TYPE_CHECKING:
+    from fastvi._kernels import NativeModule
 
 _MINIMUM_LEVEL = {"v4": 4, "v3": 3, "v2": 2, "generic": 0}
 
@@ -26,7 +29,7 @@ def available_isas() -> list[str]:
     ]
 
 
-def load(isa: str) -> ModuleType:
+def load(isa: str) -> NativeModule:
     """Import the native module of one instruction set.
 
     Raises
@@ -36,7 +39,7 @@ def load(isa: str) -> ModuleType:
     """
     if isa not in available_isas():
         raise ValueError(f"FASTVI_ISA: got {isa!r}, expected one of {available_isas()} on this processor")
-    return importlib.import_module(f"fastvi._cpu_{isa}")
+    return cast("NativeModule", importlib.import_module(f"fastvi._cpu_{isa}"))
 
 
 @functools.cache
@@ -58,7 +61,7 @@ def selected_isa() -> str:
 
 
 @functools.cache
-def module() -> ModuleType:
+def module() -> NativeModule:
     """The native module in use."""
     return load(selected_isa())
 

@@ -68,7 +68,8 @@ def rsample_normal_with_log_ratio(
 
 def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     """sum_d x * logits - softplus(logits) over the last dimension."""
-    return (x * logits - torch.nn.functional.softplus(logits, threshold=1e9)).sum(-1)
+    # softplus(l) = -log sigmoid(-l): PyTorch's softplus overflows, or is linear, where its threshold says
+    return (x * logits + torch.nn.functional.logsigmoid(-logits)).sum(-1)
 
 
 def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:

@@ -30,8 +30,10 @@ _function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
 
-def check_operands(operation: str, names: Sequence[str], operands: Sequence[object]) -> None:
-    """Reject anything but floating-point tensors of one dtype on one device; None is passed over.
+def check_operands(
+    operation: str, names: Sequence[str], operands: Sequence[object], optional: Sequence[str] = ()
+) -> None:
+    """Reject anything but floating-point tensors of one dtype on one device; what is ``optional`` may be None.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def check_operands(operation: str, names: Sequence[str], operands: Sequence[obje
     """
     first: Tensor | None = None
     for name, operand in zip(names, operands, strict=True):
-        if operand is None:
+        if operand is None and name in optional:
             continue
         if not isinstance(operand, Tensor):
             raise TypeError(f"{operation}: {name} must be a torch.Tensor, got {type(operand).__name__}")
@@ -58,6 +60,19 @@ def check_operands(operation: str, names: Sequence[str], operands: Sequence[obje
             raise TypeError(f"{operation}: {name} has dtype {operand.dtype}, but {first_name} has {first.dtype}")
         elif operand.device != first.device:
             raise ValueError(f"{operation}: {name} is on {operand.device}, but {first_name} is on {first.device}")
+
+
+def check_number(operation: str, name: str, value: object) -> float:
+    """A Python number, as float.
+
+    Raises
+    ------
+    TypeError
+        If ``value`` is anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{operation}: {name} must be a number, got {type(value).__name__}")
+    return float(value)
 
 
 def _is_plain(tensors: Sequence[Tensor | None]) -> bool:

@@ -113,7 +113,7 @@ def _linear_forward(
     h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, keep_residual: bool
 ) -> tuple[Tensor, Tensor]:
     """The log-likelihood, and x - sigmoid(logits) in the memory of the logits (meaningless if it is not kept)."""
-    leading = torch.broadcast_shapes(h.shape[:-1], x.shape[:-1])
+    leading = _linear_shape(h, weight, bias, x)
     logits = _product(_hidden_rows(h, leading), weight.t())
     rows = Rows("linear_bernoulli_log_prob", ("x",), (x.expand((*leading, x.shape[-1])),))
     bias = None if bias is None else bias.contiguous()
@@ -213,7 +213,7 @@ def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x:
     >>> fastvi.linear_bernoulli_log_prob(h, layer.weight, layer.bias, x).shape
     torch.Size([5, 3])
     """
-    check_operands("linear_bernoulli_log_prob", _LINEAR_NAMES, (h, weight, bias, x))
+    check_operands("linear_bernoulli_log_prob", _LINEAR_NAMES, (h, weight, bias, x), optional=("bias",))
     _linear_shape(h, weight, bias, x)
     result: Tensor = _LINEAR(h, weight, bias, x)
     return result

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastvi import reference
-from fastvi._layout import Shape, broadcast_shapes
-from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
-from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, View, broadcast_shape, present, row_backward
+from fastvi._layout import Shape, broadcast_shapes, expanded_strides, plan_rows
+from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_number, check_operands
+from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, broadcast_shape, present, row_backward
 
 _STEP_NAMES = ("q", "p", "grad", "step_size", "inverse_mass")
 _ENERGY_NAMES = ("p", "inverse_mass")
@@ -27,54 +29,80 @@ def _as_factor(operation: str, name: str, value: object, like: Tensor) -> Tensor
     return torch.scalar_tensor(value, dtype=like.dtype, device=like.device)
 
 
+class _StepPlan(NamedTuple):
+    full: Shape
+    size: tuple[int, int]
+    states: tuple[tuple[int, Shape | None], ...]  # row stride, after a copy to the shape that is not None
+    factors: tuple[tuple[int, int, Shape | None], ...]  # row stride, column step, the same
+
+
 @functools.lru_cache(maxsize=1024)
-def _plan_step(names: tuple[str, ...], shapes: tuple[Shape, ...]) -> tuple[Shape, tuple[bool, ...]]:
-    """The broadcast shape, and which of the factors (the arguments after the third) have one number a column."""
+def _plan_step(names: tuple[str, ...], layouts: tuple[Shape, ...]) -> _StepPlan:
+    """Rows that are merged, and factors that have one number a row or one a column."""
+    shapes, strides = layouts[::2], layouts[1::2]
     full = broadcast_shapes("leapfrog_step", names, shapes)
     if len(full) == 0:
         raise ValueError(_NO_DIMENSION)
-    return full, tuple(len(shape) > 0 and shape[-1] == full[-1] > 1 for shape in shapes[3:])
+    by_column = [i >= 3 and len(shape) > 0 and shape[-1] == full[-1] != 1 for i, shape in enumerate(shapes)]
+    expanded: list[Shape] = []
+    for i, (shape, stride) in enumerate(zip(shapes, strides, strict=True)):
+        if i < 3 or by_column[i]:
+            expanded += (full, tuple(expanded_strides(shape, stride, full)))
+    rows = plan_rows("leapfrog_step", ("operand",) * (len(expanded) // 2), tuple(expanded), 0)
+    views = [(row_stride, copy) for (_, row_stride), copy in zip(rows.strides, rows.copies, strict=True)]
+    column_views = iter(views[3:])
+    factors: list[tuple[int, int, Shape | None]] = []
+    for i, shape in enumerate(shapes[3:], 3):
+        if by_column[i]:
+            row_stride, copy = next(column_views)
+            factors.append((row_stride, 1, copy))
+        elif math.prod(shape) == 1:
+            factors.append((0, 0, None))
+        else:
+            factors.append((1, 0, (*full[:-1], 1)))
+    return _StepPlan(full, rows.extent[1:], tuple(views[:3]), tuple(factors))
 
 
 class _Step:
-    """Arguments of one step as the native views: rows that are merged, and factors by row or by column."""
+    """Arguments of one step as the native views."""
+
+    __slots__ = ("factors", "full", "held", "size", "states")
 
     def __init__(self, tensors: Sequence[Tensor | None]) -> None:
-        names, given = present(_STEP_NAMES, tensors)
-        self.full, by_column = _plan_step(names, tuple([tensor.shape for tensor in given]))
-        states = [tensor if tensor.shape == self.full else tensor.expand(self.full) for tensor in given[:3]]
-        columns = [factor for factor, column in zip(given[3:], by_column, strict=True) if column]
-        self.rows = Rows("leapfrog_step", (*_STEP_NAMES[:3], *("factor",) * len(columns)), states + columns, 0)
-        self.state_views = self.rows.views[:3]
-        self.held: list[Tensor] = []
-        self.factors: list[View] = []
-        column_views = iter(self.rows.views[3:])
-        for factor, column in zip(given[3:], by_column, strict=True):
-            if column:
-                address, _, row_stride = next(column_views)
-                self.factors.append((address, row_stride, 1))
-            elif factor.numel() == 1:
-                self.factors.append((factor.data_ptr(), 0, 0))
-            else:
-                by_row = factor.expand((*self.full[:-1], 1)).contiguous()
-                self.held.append(by_row)
-                self.factors.append((by_row.data_ptr(), 1, 0))
+        names, given = (_STEP_NAMES, tensors) if tensors[4] is not None else (_STEP_NAMES[:4], tensors[:4])
+        layouts: list[Shape] = []
+        for tensor in given:
+            layouts += (tensor.shape, tensor.stride())
+        self.full, self.size, states, factors = _plan_step(names, tuple(layouts))
+        self.held: list[Tensor] = []  # copies live as long as the views that point into them
+        self.states = [
+            (self._address(tensor, copy), 0, row_stride)
+            for tensor, (row_stride, copy) in zip(given[:3], states, strict=True)
+        ]
+        self.factors = [
+            (self._address(tensor, copy), row_stride, column_step)
+            for tensor, (row_stride, column_step, copy) in zip(given[3:], factors, strict=True)
+        ]
         if tensors[4] is None:
             self.factors.append(NO_VIEW)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        _, count, columns = self.rows.extent
-        return count, columns
+    def _address(self, tensor: Tensor, copy: Shape | None) -> int:
+        if copy is not None:
+            tensor = tensor.expand(copy).contiguous()
+            self.held.append(tensor)
+        return tensor.data_ptr()
 
 
 def _step_forward(
     q: Tensor, p: Tensor, grad: Tensor, step_size: Tensor, inverse_mass: Tensor | None, kick: float
 ) -> tuple[Tensor, Tensor]:
     step = _Step((q, p, grad, step_size, inverse_mass))
-    position, momentum = q.new_empty(step.full), q.new_empty(step.full)
+    if q.shape == step.full and q.is_contiguous():
+        position, momentum = torch.empty_like(q), torch.empty_like(q)
+    else:
+        position, momentum = q.new_empty(step.full), q.new_empty(step.full)
     KERNELS[q.dtype].leapfrog_step(
-        *step.size, *step.state_views, *step.factors, kick, position.data_ptr(), momentum.data_ptr()
+        *step.size, *step.states, *step.factors, kick, position.data_ptr(), momentum.data_ptr()
     )
     return position, momentum
 
@@ -95,7 +123,7 @@ def _step_backward(
             gradients[i] = like.new_empty(step.full if by_column else (*step.full[:-1], 1))
     KERNELS[like.dtype].leapfrog_step_backward(
         *step.size,
-        *step.state_views,
+        *step.states,
         *step.factors,
         *constants,
         by_position.data_ptr(),
@@ -187,8 +215,8 @@ def leapfrog_step(
     if step is None:
         raise TypeError(f"{operation}: step_size must be a torch.Tensor or a number, got None")
     mass = _as_factor(operation, "inverse_mass", inverse_mass, q)
-    check_operands(operation, _STEP_NAMES, (q, p, grad, step, mass))
-    position, momentum = _STEP(q, p, grad, step, mass, float(kick))
+    check_operands(operation, _STEP_NAMES, (q, p, grad, step, mass), optional=("inverse_mass",))
+    position, momentum = _STEP(q, p, grad, step, mass, check_number(operation, "kick", kick))
     return position, momentum
 
 
@@ -255,7 +283,7 @@ def kinetic_energy(p: Tensor, inverse_mass: Tensor | float | None = None) -> Ten
     """
     check_operands("kinetic_energy", ("p",), (p,))
     mass = _as_factor("kinetic_energy", "inverse_mass", inverse_mass, p)
-    check_operands("kinetic_energy", _ENERGY_NAMES, (p, mass))
+    check_operands("kinetic_energy", _ENERGY_NAMES, (p, mass), optional=("inverse_mass",))
     if mass is not None and mass.dim() == 0:
         mass = mass.reshape(1)
     result: Tensor = _ENERGY(p, mass)

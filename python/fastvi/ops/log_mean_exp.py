@@ -48,18 +48,18 @@ def _forward(x: Tensor, dim: int) -> Tensor:
     return out
 
 
-def _softmax(x: Tensor, dim: int, scale: Tensor | None, zero_if_empty: bool) -> Tensor:
+def _softmax(x: Tensor, dim: int, scale: Tensor | None, as_gradient: bool) -> Tensor:
     extent, _ = plan_axis("importance_weights", x.shape, dim)
     x = x.contiguous()
     out = torch.empty_like(x)
     scale = None if scale is None else scale.contiguous()
     address = 0 if scale is None else scale.data_ptr()
-    KERNELS[x.dtype].scaled_softmax(extent, x.data_ptr(), address, zero_if_empty, out.data_ptr())
+    KERNELS[x.dtype].scaled_softmax(extent, x.data_ptr(), address, as_gradient, out.data_ptr())
     return out
 
 
 def _backward(grads: Tensors, tensors: tuple[Tensor], constants: tuple[int], _: object, __: Tensors) -> tuple[Tensor]:
-    return (_softmax(tensors[0], constants[0], grads[0], zero_if_empty=True),)
+    return (_softmax(tensors[0], constants[0], grads[0], as_gradient=True),)
 
 
 def _formula(x: Tensor, dim: int) -> Tensor:
@@ -126,7 +126,7 @@ def _weights_backward(
 ) -> tuple[Tensor]:
     (log_weights,), (dim,), (grad,) = tensors, constants, grads
     assert grad is not None
-    weights = _softmax(log_weights, dim, None, zero_if_empty=False)
+    weights = _softmax(log_weights, dim, None, as_gradient=False)
     weighted = weights * grad
     return (weighted - weights * weighted.sum(dim, keepdim=True),)
 
@@ -135,7 +135,7 @@ _WEIGHTS = Operation(
     name="importance_weights",
     tensors=("Tensor log_w",),
     constants=("int dim",),
-    forward=lambda log_w, dim: _softmax(log_w, dim, None, zero_if_empty=False),
+    forward=lambda log_w, dim: _softmax(log_w, dim, None, as_gradient=False),
     backward=_weights_backward,
     formula=reference.importance_weights,
     fake=lambda log_w, dim: log_w.new_empty(log_w.shape),
@@ -189,7 +189,7 @@ def _ess_backward(
 ) -> tuple[Tensor]:
     (log_weights,), (dim,), (grad,) = tensors, constants, grads
     assert grad is not None
-    weights = _softmax(log_weights, dim, None, zero_if_empty=False)
+    weights = _softmax(log_weights, dim, None, as_gradient=False)
     size = 1.0 / weights.square().sum(dim, keepdim=True)
     return (2.0 * grad.unsqueeze(dim) * size * weights * (1.0 - size * weights),)
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fastvi import reference
-from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
+from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_number, check_operands
 from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, View, broadcast_shape, present, row_backward
 from fastvi.ops.random import Seed, check_counters, check_shape, check_size, normal_noise, seed_tensor
 
-_KL_NAMES = ("mean", "logvar", "prior_mean", "prior_logvar")
+_PRIOR_NAMES = ("prior_mean", "prior_logvar")
+_KL_NAMES = ("mean", "logvar", *_PRIOR_NAMES)
 _LOG_PROB_NAMES = ("x", "mean", "logvar")
 _Needs = Sequence[bool]
 
@@ -111,12 +112,13 @@ def kl_normal(
     >>> fastvi.kl_normal(torch.ones(2, 3), torch.zeros(2, 3))
     tensor([1.5000, 1.5000])
     """
-    check_operands("kl_normal", _KL_NAMES, (mean, logvar, prior_mean, prior_logvar))
+    check_operands("kl_normal", _KL_NAMES, (mean, logvar, prior_mean, prior_logvar), optional=_PRIOR_NAMES)
+    free_bits = check_number("kl_normal", "free_bits", free_bits)
     if not free_bits >= 0.0:
         raise ValueError(f"kl_normal: free_bits is {free_bits}, expected a non-negative number of nats")
     if prior_mean is not None or prior_logvar is not None:
         prior_mean, prior_logvar = _complete_prior(prior_mean, prior_logvar)
-    result: Tensor = _KL(mean, logvar, prior_mean, prior_logvar, float(free_bits))
+    result: Tensor = _KL(mean, logvar, prior_mean, prior_logvar, free_bits)
     return result
 
 
@@ -503,7 +505,7 @@ def rsample_normal_with_log_ratio(
     (torch.Size([5, 4, 2]), True)
     """
     operation = "rsample_normal_with_log_ratio"
-    check_operands(operation, _KL_NAMES, (mean, logvar, prior_mean, prior_logvar))
+    check_operands(operation, _KL_NAMES, (mean, logvar, prior_mean, prior_logvar), optional=_PRIOR_NAMES)
     check_size(operation, "num_samples", num_samples)
     check_size(operation, "row_offset", row_offset)
     if prior_mean is not None or prior_logvar is not None:

@@ -20,6 +20,7 @@ Seed: TypeAlias = int | Tensor | None
 MAX_SAMPLES = 2**32 - 1
 MAX_COLUMNS = 2**34
 _MAX_SEED = 2**63
+_MAX_SIZE = 2**62  # sums of two are still 64-bit integers
 
 
 def seed_tensor(operation: str, seed: Seed, device: torch.device) -> Tensor:
@@ -57,12 +58,14 @@ def check_size(operation: str, name: str, size: object) -> int:
     TypeError
         If ``size`` is no integer.
     ValueError
-        If ``size`` is negative.
+        If ``size`` is negative, or more than 2^62.
     """
     if isinstance(size, bool) or not isinstance(size, int | torch.SymInt):
         raise TypeError(f"{operation}: {name} must be an integer, got {type(size).__name__}")
     if size < 0:
         raise ValueError(f"{operation}: {name} is {size}, expected a non-negative integer")
+    if size > _MAX_SIZE:
+        raise ValueError(f"{operation}: {name} is {size}, expected at most 2^62")
     return size  # type: ignore[return-value]  # a SymInt acts as an int
 
 

@@ -1,0 +1,3 @@
+"""The native module that tells what this processor runs (``csrc/bindings/processor.cpp``)."""
+
+def microarchitecture_level() -> int: ...
