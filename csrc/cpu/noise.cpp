@@ -11,7 +11,8 @@
 namespace fastvi {
 namespace {
 
-constexpr int lanes = 32;
+constexpr int lanes = 64;
+static_assert(tile_blocks % lanes == 0, "vectors read whole lanes of a tile's counters");
 
 // The words of `lanes` blocks at once, one array for each word.
 struct PhiloxLanes {
@@ -71,13 +72,16 @@ void box_muller(const PhiloxLanes& block, T* normals) {
     const std::uint32_t* const angle_word = block.word[2 * pair + 1];
     T* const first = planar[2 * pair];
     T* const second = planar[2 * pair + 1];
+    // Two short loops: one long body would wait for its own latencies.
+    alignas(64) T radius[lanes];
+#pragma omp simd
+    for (int i = 0; i < lanes; ++i) radius[i] = std::sqrt(T(2) * neg_log_uniform<T>(radius_word[i]));
 #pragma omp simd
     for (int i = 0; i < lanes; ++i) {
-      const T radius = std::sqrt(T(2) * neg_log_uniform<T>(radius_word[i]));
       T sine, cosine;
       sincos_turn(angle_word[i], sine, cosine);
-      first[i] = radius * cosine;
-      second[i] = radius * sine;
+      first[i] = radius[i] * cosine;
+      second[i] = radius[i] * sine;
     }
   }
 #pragma omp simd
