@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastvi.ops import (
+    from fastvi.ops import (  # type: ignore[no-redef]  # log_mean_exp is a module of fastvi.ops too
         LogMeanExp,
         bernoulli_log_prob,
         effective_sample_size,

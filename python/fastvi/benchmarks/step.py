@@ -68,7 +68,7 @@ def _training_step(model: nn.Module, loss: Loss, x: Tensor) -> Call:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:
-        loss(x).backward()  # type: ignore[no-untyped-call]
+        loss(x).backward()
         optimizer.step()
         optimizer.zero_grad()  # last, so that the peak memory of a call includes the gradients it made
 

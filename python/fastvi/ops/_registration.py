@@ -172,7 +172,7 @@ class Operation:
                 complete[i] = value
             return _as_tuple(self.formula(*complete, *constants))
 
-        outputs, pull_back = torch.func.vjp(of_wanted, *(tensors[i] for i in wanted))
+        outputs, pull_back = torch.func.vjp(of_wanted, *(tensors[i] for i in wanted))  # type: ignore[misc]
         cotangents = tuple(
             torch.zeros_like(output) if grad is None else grad for grad, output in zip(grads, outputs, strict=True)
         )
@@ -198,14 +198,14 @@ class Operation:
         def run_forward(*arguments: Any) -> Outputs:
             return self.forward(*arguments, *(True,) * bool(self.num_auxiliary))
 
-        def run_backward(*arguments: Any) -> Outputs:
+        def run_backward(*arguments: Any) -> Any:
             grads, tensors, auxiliary, constants, needs = self._split_backward(arguments)
             grads = tuple(None if grad is None else grad.resolve_neg() for grad in grads)
             found = self.backward(grads, tensors, constants, needs, auxiliary)
             reference = next(tensor for tensor in tensors if tensor is not None)
             return _only_or_tuple([reference.new_empty(0) if grad is None else grad for grad in found])
 
-        def fake_backward(*arguments: Any) -> Outputs:
+        def fake_backward(*arguments: Any) -> Any:
             _, tensors, _, _, needs = self._split_backward(arguments)
             reference = next(tensor for tensor in tensors if tensor is not None)
             return _only_or_tuple(
@@ -359,7 +359,7 @@ def _gradient_function(operation: Operation) -> type[torch.autograd.Function]:
 
         @staticmethod
         def backward(ctx: Any, *outer_grads: Tensor | None) -> Any:
-            saved = [_without_dead_levels(tensor) for tensor in ctx.saved_tensors]
+            saved: list[Any] = [_without_dead_levels(tensor) for tensor in ctx.saved_tensors]
             wanted = [i for i, need in enumerate(ctx.needs_input_grad[: len(saved)]) if need]
             outer = [_without_dead_levels(grad) for grad, need in zip(outer_grads, ctx.needs, strict=True) if need]
 
@@ -372,7 +372,7 @@ def _gradient_function(operation: Operation) -> type[torch.autograd.Function]:
 
             # Autocast would round the products in the derivatives of the formula.
             with torch.autocast(saved[wanted[0]].device.type, enabled=False):
-                outputs, pull_back = torch.func.vjp(of_wanted, *(saved[i] for i in wanted))
+                outputs, pull_back = torch.func.vjp(of_wanted, *(saved[i] for i in wanted))  # type: ignore[misc]
                 found = pull_back(
                     tuple(torch.zeros_like(o) if grad is None else grad for grad, o in zip(outer, outputs, strict=True))
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ NO_VIEW: View = (0, 0, 0)
 NO_GRADIENT = (0, False)
 
 _native_module = _native.module()
-KERNELS: dict[torch.dtype, ModuleType] = {
+# Any, not Kernels: views are passed as lists of arguments, which mypy cannot count.
+KERNELS: dict[torch.dtype, Any] = {
     torch.float32: _native_module.float32,
     torch.float64: _native_module.float64,
 }
@@ -112,7 +113,8 @@ def broadcast_shape(operation: str, names: Sequence[str], tensors: Sequence[Tens
             raise ValueError(f"{operation}: {name} has no dimension; expected the event in the last one")
     given_names, given = present(names, tensors)
     try:
-        return torch.broadcast_shapes(*(tensor.shape for tensor in given))
+        shape: torch.Size = torch.broadcast_shapes(*(tensor.shape for tensor in given))
     except RuntimeError:
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in zip(given_names, given, strict=True))
         raise ValueError(f"{operation}: shapes do not broadcast: got {shapes}") from None
+    return shape

@@ -92,11 +92,12 @@ def _linear_shape(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> 
     if bias is not None and tuple(bias.shape) != (features_out,):
         raise ValueError(f"{operation}: bias has shape {tuple(bias.shape)}, expected ({features_out},)")
     try:
-        return torch.broadcast_shapes(h.shape[:-1], x.shape[:-1])
+        leading: torch.Size = torch.broadcast_shapes(h.shape[:-1], x.shape[:-1])
     except RuntimeError:
         raise ValueError(
             f"{operation}: leading shapes do not broadcast: got h {tuple(h.shape)}, x {tuple(x.shape)}"
         ) from None
+    return leading
 
 
 def _hidden_rows(h: Tensor, leading: Sequence[int]) -> Tensor:

@@ -69,7 +69,7 @@ class _Step:
     __slots__ = ("factors", "full", "held", "size", "states")
 
     def __init__(self, tensors: Sequence[Tensor | None]) -> None:
-        names, given = (_STEP_NAMES, tensors) if tensors[4] is not None else (_STEP_NAMES[:4], tensors[:4])
+        names, given = present(_STEP_NAMES, tensors)
         layouts: list[Shape] = []
         for tensor in given:
             layouts += (tensor.shape, tensor.stride())

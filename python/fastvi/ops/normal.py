@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -281,7 +282,7 @@ def _rsample_backward(
     (grad,) = grads
     assert grad is not None
     rows = _sample_rows("rsample_normal", ("mean", "logvar"), (mean, logvar))
-    _, count, columns = rows.extent
+    count, columns = rows.extent[1:]
     grad = grad.contiguous()
     gradients, addresses = _parameter_gradients(rows, (mean, logvar), needs)
     KERNELS[grad.dtype].rsample_normal_backward(
@@ -403,7 +404,7 @@ def _ratio_backward(
 ) -> tuple[Tensor | None, ...]:
     num_samples, detach_posterior, row_offset = constants
     rows, views = _ratio_rows(tensors[:4])
-    _, count, columns = rows.extent
+    count, columns = rows.extent[1:]
     by_z, by_ratio = (None if grad is None else grad.contiguous() for grad in grads)
     like, seed = tensors[0], tensors[4]
     assert like is not None
@@ -441,9 +442,9 @@ def _ratio_formula(
     return reference.rsample_normal_with_log_ratio(mean, logvar, eps, prior_mean, prior_logvar, detach_posterior)
 
 
-def _ratio_fake(*arguments: Tensor) -> tuple[Tensor, Tensor]:
-    shape = broadcast_shape("rsample_normal_with_log_ratio", _KL_NAMES, arguments[:4])
-    mean, num_samples = arguments[0], arguments[5]
+def _ratio_fake(mean: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    shape = broadcast_shape("rsample_normal_with_log_ratio", _KL_NAMES, (mean, *arguments[:3]))
+    num_samples = arguments[4]
     return mean.new_empty((num_samples, *shape)), mean.new_empty((num_samples, *shape[:-1]))
 
 

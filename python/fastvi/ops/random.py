@@ -137,7 +137,7 @@ def normal_noise(
 ) -> Tensor:
     """The noise of a Gaussian sample, of shape ``sample_shape + shape``: what the fused operations never store."""
     extent = (math.prod(sample_shape), math.prod(shape[:-1]), shape[-1])
-    flat = torch.ops.fastvi.normal_noise(seed, extent, row_offset, like.dtype)
+    flat: Tensor = torch.ops.fastvi.normal_noise(seed, extent, row_offset, like.dtype)
     return flat.reshape((*sample_shape, *shape))
 
 

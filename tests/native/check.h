@@ -1,0 +1,251 @@
+// What the native tests share: checks that count failures, inputs in memory of exactly their size (so that
+// AddressSanitizer sees a read or write past it), and naive sums in long double to compare with.
+#pragma once
+
+#include <omp.h>
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <iostream>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../../csrc/cpu/rows.h"
+
+namespace fastvi::test {
+
+using Exact = long double;
+
+inline int failures = 0;
+
+inline void check(bool passed, const std::string& what) {
+  if (passed) return;
+  constexpr int most_shown = 20;
+  if (++failures <= most_shown) std::cerr << "FAILED: " << what << '\n';
+}
+
+// The exit status of a test.
+inline int report(const char* name) {
+  std::cout << name << ": " << (failures == 0 ? "passed" : std::to_string(failures) + " checks failed") << '\n';
+  return failures == 0 ? 0 : 1;
+}
+
+inline std::string describe(const Extent& e) {
+  return " (" + std::to_string(e.samples) + ", " + std::to_string(e.rows) + ", " + std::to_string(e.columns) + ")";
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+// A value, and the sum of the magnitudes of what it was added up from: rounding errors are in proportion to those.
+struct Bounded {
+  Exact value = 0, magnitude = 0;
+
+  void add(Exact term, Exact size) {
+    value += term;
+    magnitude += size;
+  }
+};
+
+// Each term carries a few roundings; a sum of `terms` adds one a step, on at least 16 lanes that work in parallel.
+template <class T>
+void check_close(const std::vector<T>& actual, const std::vector<Bounded>& expected, std::int64_t terms,
+                 const std::string& what) {
+  constexpr Exact roundings_of_a_term = 16;
+  check(actual.size() == expected.size(), what + ": size");
+  const Exact unit = std::numeric_limits<T>::epsilon() * (roundings_of_a_term + static_cast<Exact>(terms) / 16);
+  for (std::size_t i = 0; i < std::min(actual.size(), expected.size()); ++i) {
+    const Exact error = std::fabs(static_cast<Exact>(actual[i]) - expected[i].value);
+    if (!(error <= unit * expected[i].magnitude)) {
+      check(false, what + ": element " + std::to_string(i) + " is " + std::to_string(actual[i]) + ", expected " +
+                       std::to_string(expected[i].value));
+    }
+  }
+}
+
+// Runs `compute`, which returns a vector, with 1, 2 and 3 threads; the bits must be the same.
+template <class Compute>
+auto on_any_threads(const std::string& what, const Compute& compute) {
+  omp_set_num_threads(1);
+  const auto serial = compute();
+  for (const int threads : {2, 3}) {
+    omp_set_num_threads(threads);
+    check(same_bits(serial, compute()), what + ": other bits on " + std::to_string(threads) + " threads");
+  }
+  return serial;
+}
+
+// Vector loops meet every remainder, and pieces of rows their seams (2048 and 16384 columns); the last two are large
+// enough for several threads.
+inline const std::vector<Extent>& extents() {
+  static const std::vector<Extent> all = [] {
+    std::vector<Extent> made;
+    for (const std::int64_t columns : {0, 1, 7, 8, 9, 31, 32, 33, 50, 63, 65, 129, 1023}) {
+      made.push_back({1, 1, columns});
+      made.push_back({2, 3, columns});
+    }
+    for (const Extent& extent : {Extent{0, 3, 5}, Extent{2, 0, 5}, Extent{1, 2, 2049}, Extent{2, 1, 16385},
+                                 Extent{1, 1, 40000}, Extent{3, 257, 50}, Extent{9, 130, 33}}) {
+      made.push_back(extent);
+    }
+    return made;
+  }();
+  return all;
+}
+
+template <class T>
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : engine_(seed) {}
+
+  std::vector<T> normal(std::int64_t count) {
+    std::normal_distribution<double> distribution;
+    std::vector<T> values(static_cast<std::size_t>(count));
+    for (T& value : values) value = static_cast<T>(distribution(engine_));
+    return values;
+  }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+enum class Layout { full, padded_rows, one_per_row, one_per_sample, one };
+inline constexpr int layouts = 5;
+
+// An operand of a row kernel in one of the layouts: what is broadcast has stride zero and is not stored.
+template <class T>
+struct Operand {
+  std::vector<T> memory;
+  std::int64_t sample_stride = 0, row_stride = 0;
+
+  Operand(const Extent& extent, Layout layout, Random<T>& random) {
+    const bool by_sample = layout != Layout::one_per_row && layout != Layout::one;
+    const bool by_row = layout != Layout::one_per_sample && layout != Layout::one;
+    const std::int64_t row_length = extent.columns + (layout == Layout::padded_rows ? 3 : 0);
+    row_stride = by_row ? row_length : 0;
+    sample_stride = by_sample ? (by_row ? extent.rows : 1) * row_length : 0;
+    const std::int64_t count = (by_sample ? extent.samples : 1) * (by_row ? extent.rows : 1);
+    memory = random.normal(count == 0 ? 0 : (count - 1) * row_length + extent.columns);
+  }
+
+  RowView<const T> view() const { return {memory.data(), sample_stride, row_stride}; }
+  Exact at(std::int64_t k, std::int64_t b, std::int64_t d) const {
+    return static_cast<Exact>(memory[static_cast<std::size_t>(k * sample_stride + b * row_stride + d)]);
+  }
+};
+
+inline std::size_t flat(const Extent& extent, std::int64_t k, std::int64_t b, std::int64_t d) {
+  return static_cast<std::size_t>((k * extent.rows + b) * extent.columns + d);
+}
+
+// Which of `inputs` gradients are asked for, as bits: all of them, and each alone.
+inline std::vector<unsigned> choices(std::size_t inputs) {
+  std::vector<unsigned> made{(1u << inputs) - 1};
+  for (std::size_t i = 0; inputs > 1 && i < inputs; ++i) made.push_back(1u << i);
+  return made;
+}
+
+template <class Body>
+void for_each_element(const Extent& extent, const Body& body) {
+  for (std::int64_t k = 0; k < extent.samples; ++k) {
+    for (std::int64_t b = 0; b < extent.rows; ++b) {
+      for (std::int64_t d = 0; d < extent.columns; ++d) body(k, b, d);
+    }
+  }
+}
+
+// A term of a sum over columns and its derivatives, by the naive formula.
+template <std::size_t inputs>
+struct Term {
+  Bounded value;
+  std::array<Bounded, inputs> gradient;
+};
+
+// A kernel that sums term(operands...) over columns, and its backward kernel, on every extent, in every layout, with
+// all gradients wanted or one of them.
+//   forward(extent, views, out); backward(extent, views, upstream, gradients); term(values) -> Term.
+template <class T, std::size_t inputs, class Forward, class Backward, class Formula>
+void check_row_kernels(const std::string& name, const Forward& forward, const Backward& backward, const Formula& term) {
+  Random<T> random(20110711);
+  for (const Extent& extent : extents()) {
+    for (int variant = 0; variant < layouts; ++variant) {
+      const std::string what = name + describe(extent) + ", variant " + std::to_string(variant);
+      std::vector<Operand<T>> operands;
+      std::array<RowView<const T>, inputs> views;
+      for (std::size_t i = 0; i < inputs; ++i) {
+        operands.emplace_back(extent, static_cast<Layout>((variant + static_cast<int>(i)) % layouts), random);
+        views[i] = operands[i].view();
+      }
+      const std::int64_t rows = extent.samples * extent.rows;
+      // The upstream gradient comes row by row, from one number (as that of a sum does), or every second.
+      const std::int64_t step = variant % 3;
+      const std::vector<T> upstream_memory = random.normal(rows == 0 || step == 0 ? 1 : (rows - 1) * step + 1);
+      const RowView<const T> upstream{upstream_memory.data(), extent.rows * step, step};
+
+      std::vector<Bounded> sums(static_cast<std::size_t>(rows));
+      std::array<std::vector<Bounded>, inputs> each, over_samples;
+      for (std::size_t i = 0; i < inputs; ++i) {
+        each[i].resize(static_cast<std::size_t>(rows * extent.columns));
+        over_samples[i].resize(static_cast<std::size_t>(extent.rows * extent.columns));
+      }
+      for_each_element(extent, [&](std::int64_t k, std::int64_t b, std::int64_t d) {
+        std::array<Exact, inputs> values;
+        for (std::size_t i = 0; i < inputs; ++i) values[i] = operands[i].at(k, b, d);
+        const Term<inputs> found = term(values);
+        sums[static_cast<std::size_t>(k * extent.rows + b)].add(found.value.value, found.value.magnitude);
+        const Exact scale = static_cast<Exact>(*upstream.row(k, b));
+        for (std::size_t i = 0; i < inputs; ++i) {
+          const Exact gradient = scale * found.gradient[i].value;
+          const Exact size = std::fabs(scale) * found.gradient[i].magnitude;
+          each[i][flat(extent, k, b, d)].add(gradient, size);
+          over_samples[i][flat(extent, 0, b, d)].add(gradient, size);
+        }
+      });
+
+      check_close(on_any_threads(what,
+                                 [&] {
+                                   std::vector<T> out(static_cast<std::size_t>(rows),
+                                                      std::numeric_limits<T>::quiet_NaN());
+                                   forward(extent, views, out.data());
+                                   return out;
+                                 }),
+                  sums, extent.columns, what);
+
+      for (const unsigned wanted : choices(inputs)) {
+        // Whether a gradient is summed over samples goes through all combinations with the variants.
+        const auto summed = [&](std::size_t i) { return (static_cast<std::size_t>(variant) >> i) % 2 == 1; };
+        const auto size = [&](std::size_t i) { return summed(i) ? over_samples[i].size() : each[i].size(); };
+        const std::vector<T> all = on_any_threads(what + ", gradients", [&] {
+          std::array<std::vector<T>, inputs> found;
+          std::array<GradientView<T>, inputs> targets{};
+          for (std::size_t i = 0; i < inputs; ++i) {
+            if ((wanted >> i) % 2 == 0) continue;
+            // A sum over no samples is the caller's to write.
+            found[i].assign(size(i), extent.samples == 0 ? T(0) : std::numeric_limits<T>::quiet_NaN());
+            targets[i] = {found[i].data(), summed(i)};
+          }
+          backward(extent, views, upstream, targets);
+          std::vector<T> joined;
+          for (const auto& part : found) joined.insert(joined.end(), part.begin(), part.end());
+          return joined;
+        });
+        auto next = all.begin();
+        for (std::size_t i = 0; i < inputs; ++i) {
+          if ((wanted >> i) % 2 == 0) continue;
+          const auto last = next + static_cast<std::ptrdiff_t>(size(i));
+          check_close(std::vector<T>(next, last), summed(i) ? over_samples[i] : each[i], 16 * extent.samples,
+                      what + ", gradient " + std::to_string(i));
+          next = last;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace fastvi::test

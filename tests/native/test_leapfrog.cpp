@@ -1,0 +1,167 @@
+// The leapfrog step with every kind of step size and mass against the formula in long double, and the kinetic energy.
+#include "../../csrc/cpu/leapfrog.h"
+#include "check.h"
+
+namespace fastvi::test {
+namespace {
+
+enum class Kind { absent, number, by_row, by_column, by_both };
+
+// A step size or an inverse mass, stored as its kind needs.
+template <class T>
+struct Factor {
+  Kind kind;
+  std::int64_t row_stride;
+  std::vector<T> memory;
+
+  Factor(Kind given, std::int64_t rows, std::int64_t columns, Random<T>& random)
+      : kind(given),
+        row_stride(kind == Kind::by_row    ? 1
+                   : kind == Kind::by_both ? columns
+                                           : 0) {
+    const std::int64_t sizes[] = {0, 1, rows, columns, rows * columns};
+    memory = random.normal(sizes[static_cast<int>(kind)]);
+  }
+
+  bool by_column() const { return kind == Kind::by_column || kind == Kind::by_both; }
+  FactorView<T> view() const {
+    return {kind == Kind::absent ? nullptr : memory.data(), row_stride, by_column() ? 1 : 0};
+  }
+  Exact at(std::int64_t row, std::int64_t column) const {
+    return kind == Kind::absent
+               ? Exact{1}
+               : static_cast<Exact>(memory[static_cast<std::size_t>(row * row_stride + (by_column() ? column : 0))]);
+  }
+  // Where an element's part of the gradient goes, and how many elements share one place.
+  std::size_t place(std::int64_t row, std::int64_t column, std::int64_t columns) const {
+    return static_cast<std::size_t>(by_column() ? row * columns + column : row);
+  }
+};
+
+template <class T>
+void check_step(const Extent& whole, Kind step_kind, Kind mass_kind, Layout layout, Random<T>& random) {
+  const std::int64_t rows = whole.rows, columns = whole.columns;
+  const Extent extent{1, rows, columns};
+  const std::string what = "leapfrog_step" + describe(extent) + ", factors " +
+                           std::to_string(static_cast<int>(step_kind)) + " and " +
+                           std::to_string(static_cast<int>(mass_kind));
+  const Operand<T> position(extent, layout, random), momentum(extent, layout, random), gradient(extent, layout, random);
+  const Factor<T> step(step_kind, rows, columns, random), mass(mass_kind, rows, columns, random);
+  const auto elements = rows * columns;
+  const auto size = static_cast<std::size_t>(elements);
+  const std::vector<T> by_position = random.normal(elements), by_momentum = random.normal(elements);
+  const T kick = T(0.75);
+  const LeapfrogInputs<T> inputs{position.view(), momentum.view(), gradient.view(), step.view(), mass.view(), kick};
+
+  std::vector<Bounded> new_position(size), new_momentum(size);
+  std::array<std::vector<Bounded>, 4> gradients;
+  gradients[0].resize(size);
+  gradients[1].resize(size);
+  gradients[2].resize(step.by_column() ? size : static_cast<std::size_t>(rows));
+  gradients[3].resize(mass.by_column() ? size : static_cast<std::size_t>(rows));
+  for_each_element(extent, [&](std::int64_t, std::int64_t b, std::int64_t d) {
+    const Exact p = momentum.at(0, b, d), g = gradient.at(0, b, d), q = position.at(0, b, d);
+    const Exact eps = step.at(b, d), m = mass.at(b, d), kappa = kick;
+    const Exact kicked = p - kappa * eps * g, kicked_size = std::fabs(p) + std::fabs(kappa * eps * g);
+    const auto i = flat(extent, 0, b, d);
+    const Exact by_q = by_position[i], by_p = by_momentum[i];
+    new_momentum[i].add(kicked, kicked_size);
+    new_position[i].add(q + eps * m * kicked, std::fabs(q) + std::fabs(eps * m) * kicked_size);
+    const Exact total = by_p + eps * m * by_q, total_size = std::fabs(by_p) + std::fabs(eps * m * by_q);
+    gradients[0][i].add(total, total_size);
+    gradients[1][i].add(-kappa * eps * total, std::fabs(kappa * eps) * total_size);
+    gradients[2][step.place(b, d, columns)].add(m * kicked * by_q - kappa * g * total,
+                                                std::fabs(m * by_q) * kicked_size + std::fabs(kappa * g) * total_size);
+    gradients[3][mass.place(b, d, columns)].add(eps * kicked * by_q, std::fabs(eps * by_q) * kicked_size);
+  });
+
+  std::vector<T> found_momentum;
+  check_close(on_any_threads(what,
+                             [&] {
+                               std::vector<T> next_position(size, std::numeric_limits<T>::quiet_NaN());
+                               std::vector<T> next_momentum(size, std::numeric_limits<T>::quiet_NaN());
+                               LeapfrogKernels<T>::leapfrog_step(rows, columns, inputs, next_position.data(),
+                                                                 next_momentum.data());
+                               check(found_momentum.empty() || same_bits(found_momentum, next_momentum),
+                                     what + ": the momentum has other bits");
+                               found_momentum = next_momentum;
+                               return next_position;
+                             }),
+              new_position, 1, what + ", position");
+  check_close(found_momentum, new_momentum, 1, what + ", momentum");
+
+  for (const unsigned wanted : choices(4)) {
+    const std::vector<T> joined = on_any_threads(what + ", gradients", [&] {
+      std::array<std::vector<T>, 4> found;
+      std::array<T*, 4> targets{};
+      for (std::size_t i = 0; i < 4; ++i) {
+        if ((wanted >> i) % 2 == 0) continue;
+        found[i].assign(gradients[i].size(), std::numeric_limits<T>::quiet_NaN());
+        targets[i] = found[i].data();
+      }
+      LeapfrogKernels<T>::leapfrog_step_backward(rows, columns, inputs, by_position.data(), by_momentum.data(),
+                                                 {targets[0], targets[1], targets[2], targets[3]});
+      std::vector<T> all;
+      for (const auto& part : found) all.insert(all.end(), part.begin(), part.end());
+      return all;
+    });
+    auto next = joined.begin();
+    for (std::size_t i = 0; i < 4; ++i) {
+      if ((wanted >> i) % 2 == 0) continue;
+      const auto last = next + static_cast<std::ptrdiff_t>(gradients[i].size());
+      check_close(std::vector<T>(next, last), gradients[i], columns, what + ", gradient " + std::to_string(i));
+      next = last;
+    }
+  }
+}
+
+template <class T>
+void check_energy() {
+  using Kernels = LeapfrogKernels<T>;
+  check_row_kernels<T, 1>(
+      "kinetic_energy",
+      [](const Extent& extent, const std::array<RowView<const T>, 1>& in, T* out) {
+        Kernels::kinetic_energy(extent, {in[0], {}}, out);
+      },
+      [](const Extent& extent, const std::array<RowView<const T>, 1>& in, const RowView<const T>& upstream,
+         const std::array<GradientView<T>, 1>& out) {
+        Kernels::kinetic_energy_backward(extent, {in[0], {}}, upstream, {out[0], {}});
+      },
+      [](const std::array<Exact, 1>& in) {
+        const Exact energy = in[0] * in[0] / 2;
+        return Term<1>{{energy, energy}, {{{in[0], std::fabs(in[0])}}}};
+      });
+  check_row_kernels<T, 2>("kinetic_energy, mass", Kernels::kinetic_energy, Kernels::kinetic_energy_backward,
+                          [](const std::array<Exact, 2>& in) {
+                            const auto [momentum, mass] = in;
+                            const Exact half_square = momentum * momentum / 2;
+                            return Term<2>{
+                                {half_square * mass, half_square * std::fabs(mass)},
+                                {{{momentum * mass, std::fabs(momentum * mass)}, {half_square, half_square}}}};
+                          });
+}
+
+template <class T>
+void check_all() {
+  constexpr Kind kinds[] = {Kind::absent, Kind::number, Kind::by_row, Kind::by_column, Kind::by_both};
+  Random<T> random(19870903);
+  for (const Extent& extent : extents()) {
+    for (const Kind step : kinds) {
+      for (const Kind mass : kinds) {
+        for (const Layout layout : {Layout::full, Layout::padded_rows, Layout::one}) {
+          check_step(extent, step, mass, layout, random);
+        }
+      }
+    }
+  }
+  check_energy<T>();
+}
+
+}  // namespace
+}  // namespace fastvi::test
+
+int main() {
+  fastvi::test::check_all<float>();
+  fastvi::test::check_all<double>();
+  return fastvi::test::report("leapfrog");
+}

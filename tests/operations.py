@@ -1,0 +1,391 @@
+"""Every operation with sample inputs and its plain-PyTorch twin: the one table that its tests share."""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastvi import ops, reference
+from fastvi.ops.random import normal_noise, seed_tensor
+
+Shape = tuple[int, ...]
+
+SEED = 20160519
+
+
+class Argument(NamedTuple):
+    """A tensor argument: its shape, and what its values are drawn from (``normal``, ``unit`` or ``positive``)."""
+
+    shape: Shape
+    domain: str = "normal"
+
+
+def unit(*shape: int) -> Argument:
+    return Argument(shape, "unit")
+
+
+def positive(*shape: int) -> Argument:
+    return Argument(shape, "positive")
+
+
+def _noise(operation: str, parameters: Sequence[Tensor | None], samples: Shape, seed: Any, row_offset: int) -> Tensor:
+    """What the fused draws never store, from the operator that stores it."""
+    given = [parameter for parameter in parameters if parameter is not None]
+    shape = torch.broadcast_shapes(*(parameter.shape for parameter in given))
+    return normal_noise(seed_tensor(operation, seed, given[0].device), samples, shape, row_offset, given[0])
+
+
+def _rsample_normal(
+    mean: Tensor, logvar: Tensor, sample_shape: Any = (), seed: Any = None, row_offset: int = 0
+) -> Tensor:
+    samples = tuple(reference.sample_shape_of(sample_shape))
+    return reference.rsample_normal(mean, logvar, _noise("twin", (mean, logvar), samples, seed, row_offset))
+
+
+def _rsample_normal_with_log_ratio(
+    mean: Tensor,
+    logvar: Tensor,
+    num_samples: int,
+    prior_mean: Tensor | None = None,
+    prior_logvar: Tensor | None = None,
+    detach_posterior: bool = False,
+    seed: Any = None,
+    row_offset: int = 0,
+) -> tuple[Tensor, Tensor]:
+    parameters = (mean, logvar, prior_mean, prior_logvar)
+    eps = _noise("twin", parameters, (num_samples,), seed, row_offset)
+    return reference.rsample_normal_with_log_ratio(mean, logvar, eps, prior_mean, prior_logvar, detach_posterior)
+
+
+def _leapfrog_step(*arguments: Any, **constants: Any) -> tuple[Tensor, Tensor]:
+    position, momentum = reference.leapfrog_step(*arguments, **constants)
+    return position, momentum.expand(position.shape)
+
+
+TWINS: dict[str, Callable[..., Any]] = {
+    "bernoulli_log_prob": reference.bernoulli_log_prob,
+    "effective_sample_size": reference.effective_sample_size,
+    "importance_weights": reference.importance_weights,
+    "kinetic_energy": reference.kinetic_energy,
+    "kl_normal": reference.kl_normal,
+    "leapfrog_step": _leapfrog_step,
+    "linear_bernoulli_log_prob": reference.linear_bernoulli_log_prob,
+    "log_mean_exp": reference.log_mean_exp,
+    "normal_entropy": reference.normal_entropy,
+    "normal_log_prob": reference.normal_log_prob,
+    "rsample_normal": _rsample_normal,
+    "rsample_normal_with_log_ratio": _rsample_normal_with_log_ratio,
+}
+
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def weighted_sum(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """A number whose gradient by every element of every output is another one."""
+    total = None
+    for output in as_tuple(outputs):
+        weights = torch.cos(torch.arange(output.numel(), dtype=output.dtype, device=output.device))
+        part = (output * weights.reshape(output.shape)).sum()
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One way to call an operation: tensors by name, drawn anew for each dtype and seed, and constants."""
+
+    operation: str
+    label: str
+    arguments: dict[str, Argument]
+    constants: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.operation}-{self.label}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.arguments)
+
+    @property
+    def is_empty(self) -> bool:
+        return any(0 in argument.shape for argument in self.arguments.values()) or 0 in (
+            self.constants.get("num_samples", 1),
+            *reference.sample_shape_of(self.constants.get("sample_shape", 1)),
+        )
+
+    @property
+    def gradient_is_the_derivative(self) -> bool:
+        """Not so where the gradient through the posterior is stopped."""
+        return not self.constants.get("detach_posterior", False)
+
+    def tensors(self, dtype: torch.dtype = torch.float64, seed: int = 0, requires_grad: bool = False) -> list[Tensor]:
+        """Values that depend on the sample and ``seed`` alone; those of float32 are the others', rounded."""
+        generator = torch.Generator().manual_seed(zlib.crc32(str(self).encode()) + seed)
+        tensors = []
+        for shape, domain in self.arguments.values():
+            normal = torch.randn(shape, generator=generator, dtype=torch.float64)
+            values = {"normal": normal, "unit": torch.sigmoid(normal), "positive": 0.1 + normal.abs()}[domain]
+            tensors.append(values.to(dtype).requires_grad_(requires_grad))
+        return tensors
+
+    def call(self, *tensors: Tensor) -> Any:
+        """The operation."""
+        return getattr(ops, self.operation)(**dict(zip(self.arguments, tensors, strict=True)), **self.constants)
+
+    def twin(self, *tensors: Tensor) -> Any:
+        """The plain formula; draws use the same noise."""
+        return TWINS[self.operation](**dict(zip(self.arguments, tensors, strict=True)), **self.constants)
+
+    def operator_arguments(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+        """Arguments of ``torch.ops.fastvi.<operation>``: every tensor, None for those not given, then constants."""
+        given: dict[str, Any] = dict(zip(self.arguments, tensors, strict=True)) | self.constants
+        if "seed" in given:
+            given["seed"] = torch.tensor(given["seed"], dtype=torch.int64)
+        if "sample_shape" in given:
+            given["sample_shape"] = list(reference.sample_shape_of(given["sample_shape"]))
+        for name in ("step_size", "inverse_mass"):
+            if isinstance(given.get(name), float):
+                given[name] = torch.tensor(given[name], dtype=tensors[0].dtype)
+        defaults = inspect.signature(getattr(ops, self.operation)).parameters
+        schema = getattr(torch.ops.fastvi, self.operation).default._schema
+        return tuple(given.get(argument.name, defaults[argument.name].default) for argument in schema.arguments)
+
+
+def _sample(
+    operation: str, label: str, constants: dict[str, Any] | None = None, **arguments: Shape | Argument
+) -> Sample:
+    given = {name: a if isinstance(a, Argument) else Argument(a) for name, a in arguments.items()}
+    return Sample(operation, label, given, constants or {})
+
+
+def _of_axis(operation: str, name: str) -> list[Sample]:
+    return [
+        _sample(operation, "first axis", {"dim": 0}, **{name: (6, 4)}),
+        _sample(operation, "last axis", {"dim": -1}, **{name: (4, 6)}),
+        _sample(operation, "middle axis", {"dim": 1}, **{name: (2, 5, 3)}),
+        _sample(operation, "vector", {"dim": 0}, **{name: (5,)}),
+        _sample(operation, "one element", {"dim": 0}, **{name: (1, 3)}),
+        _sample(operation, "no columns", {"dim": 0}, **{name: (5, 0)}),
+        _sample(operation, "no rows", {"dim": 2}, **{name: (3, 0, 5)}),
+    ]
+
+
+_DRAW = {"seed": SEED, "row_offset": 3}
+_RATIO = {"seed": SEED, "num_samples": 3}
+
+SAMPLES: list[Sample] = [
+    _sample("kl_normal", "standard prior", mean=(3, 5), logvar=(3, 5)),
+    _sample("kl_normal", "prior", mean=(3, 5), logvar=(3, 5), prior_mean=(3, 5), prior_logvar=(3, 5)),
+    _sample("kl_normal", "free bits", {"free_bits": 0.5}, mean=(3, 9), logvar=(3, 9)),
+    _sample(
+        "kl_normal",
+        "broadcast prior, free bits",
+        {"free_bits": 0.5},
+        mean=(2, 1, 5),
+        logvar=(3, 5),
+        prior_mean=(5,),
+        prior_logvar=(1, 5),
+    ),
+    _sample("kl_normal", "prior mean alone", mean=(3, 5), logvar=(3, 5), prior_mean=(5,)),
+    _sample("kl_normal", "prior logvar alone", mean=(3, 5), logvar=(3, 5), prior_logvar=(2, 1, 5)),
+    _sample("kl_normal", "broadcast events", mean=(3, 1), logvar=(1,), prior_mean=(3, 5), prior_logvar=(2, 1, 1)),
+    _sample("kl_normal", "three steps", mean=(2, 1, 3, 1, 4), logvar=(2, 3, 1, 2, 4)),
+    _sample("kl_normal", "vectors", mean=(5,), logvar=(5,)),
+    _sample("kl_normal", "no columns", mean=(3, 0), logvar=(3, 0)),
+    _sample("kl_normal", "no rows", mean=(0, 5), logvar=(5,)),
+    _sample("normal_log_prob", "same shapes", x=(3, 5), mean=(3, 5), logvar=(3, 5)),
+    _sample("normal_log_prob", "broadcast parameters", x=(2, 3, 5), mean=(3, 5), logvar=(5,)),
+    _sample("normal_log_prob", "broadcast x", x=(5,), mean=(3, 1), logvar=(2, 1, 5)),
+    _sample("normal_log_prob", "ones", x=(1, 1), mean=(1,), logvar=(1, 1, 1)),
+    _sample("normal_log_prob", "no columns", x=(3, 0), mean=(1,), logvar=(2, 1, 0)),
+    _sample("normal_log_prob", "no rows", x=(0, 3, 5), mean=(3, 5), logvar=(3, 5)),
+    _sample("normal_entropy", "matrix", logvar=(3, 5)),
+    _sample("normal_entropy", "vector", logvar=(9,)),
+    _sample("normal_entropy", "no columns", logvar=(2, 3, 0)),
+    _sample("normal_entropy", "no rows", logvar=(2, 0, 3)),
+    _sample("rsample_normal", "no sample axis", {"seed": SEED}, mean=(3, 5), logvar=(3, 5)),
+    _sample("rsample_normal", "one sample axis", {"sample_shape": 3, **_DRAW}, mean=(3, 5), logvar=(5,)),
+    _sample("rsample_normal", "two sample axes", {"sample_shape": (2, 2), **_DRAW}, mean=(2, 1, 3), logvar=(2, 1)),
+    _sample("rsample_normal", "many samples", {"sample_shape": (19,), **_DRAW}, mean=(1, 2), logvar=(3, 2)),
+    _sample("rsample_normal", "vectors", {"sample_shape": (2,), **_DRAW}, mean=(5,), logvar=(5,)),
+    _sample("rsample_normal", "no samples", {"sample_shape": (0, 2), **_DRAW}, mean=(3, 5), logvar=(3, 5)),
+    _sample("rsample_normal", "no columns", {"sample_shape": (2,), **_DRAW}, mean=(3, 0), logvar=(3, 0)),
+    _sample("rsample_normal", "no rows", {"sample_shape": (2,), **_DRAW}, mean=(0, 5), logvar=(0, 5)),
+    _sample("rsample_normal_with_log_ratio", "standard prior", _RATIO, mean=(3, 5), logvar=(3, 5)),
+    _sample(
+        "rsample_normal_with_log_ratio",
+        "prior",
+        _RATIO | {"row_offset": 3},
+        mean=(3, 5),
+        logvar=(3, 5),
+        prior_mean=(3, 5),
+        prior_logvar=(3, 5),
+    ),
+    _sample(
+        "rsample_normal_with_log_ratio", "detached", _RATIO | {"detach_posterior": True}, mean=(3, 5), logvar=(3, 5)
+    ),
+    _sample(
+        "rsample_normal_with_log_ratio",
+        "broadcast prior, detached",
+        _RATIO | {"detach_posterior": True},
+        mean=(2, 3, 5),
+        logvar=(5,),
+        prior_mean=(3, 1),
+        prior_logvar=(5,),
+    ),
+    _sample(
+        "rsample_normal_with_log_ratio", "prior mean alone", _RATIO, mean=(5,), logvar=(2, 1), prior_mean=(3, 1, 5)
+    ),
+    _sample(
+        "rsample_normal_with_log_ratio", "prior logvar alone", _RATIO, mean=(3, 5), logvar=(3, 5), prior_logvar=(5,)
+    ),
+    _sample("rsample_normal_with_log_ratio", "many samples", _RATIO | {"num_samples": 19}, mean=(2, 9), logvar=(2, 9)),
+    _sample("rsample_normal_with_log_ratio", "no samples", _RATIO | {"num_samples": 0}, mean=(3, 5), logvar=(3, 5)),
+    _sample("rsample_normal_with_log_ratio", "no columns", _RATIO, mean=(3, 0), logvar=(3, 0)),
+    _sample("rsample_normal_with_log_ratio", "no rows", _RATIO, mean=(0, 5), logvar=(0, 5), prior_mean=(5,)),
+    _sample("bernoulli_log_prob", "same shapes", x=unit(3, 5), logits=(3, 5)),
+    _sample("bernoulli_log_prob", "broadcast x", x=unit(3, 5), logits=(2, 3, 5)),
+    _sample("bernoulli_log_prob", "broadcast logits", x=unit(2, 3, 5), logits=(3, 1)),
+    _sample("bernoulli_log_prob", "no columns", x=unit(0), logits=(2, 0)),
+    _sample("bernoulli_log_prob", "no rows", x=unit(3, 5), logits=(0, 3, 5)),
+    _sample("linear_bernoulli_log_prob", "samples", h=(2, 3, 4), weight=(5, 4), bias=(5,), x=unit(3, 5)),
+    _sample("linear_bernoulli_log_prob", "no bias", {"bias": None}, h=(3, 4), weight=(5, 4), x=unit(3, 5)),
+    _sample("linear_bernoulli_log_prob", "broadcast h", h=(1, 4), weight=(9, 4), bias=(9,), x=unit(2, 3, 9)),
+    _sample("linear_bernoulli_log_prob", "vectors", h=(4,), weight=(5, 4), bias=(5,), x=unit(5)),
+    _sample("linear_bernoulli_log_prob", "no rows", h=(0, 4), weight=(5, 4), bias=(5,), x=unit(5)),
+    _sample("linear_bernoulli_log_prob", "no hidden units", h=(3, 0), weight=(5, 0), bias=(5,), x=unit(3, 5)),
+    _sample("linear_bernoulli_log_prob", "no columns", h=(3, 4), weight=(0, 4), bias=(0,), x=unit(3, 0)),
+    *_of_axis("log_mean_exp", "x"),
+    *_of_axis("importance_weights", "log_w"),
+    *_of_axis("effective_sample_size", "log_w"),
+    _sample("leapfrog_step", "number", {"step_size": 0.3}, q=(3, 5), p=(3, 5), grad=(3, 5)),
+    _sample(
+        "leapfrog_step",
+        "numbers, full kick",
+        {"step_size": 0.3, "inverse_mass": 2.0, "kick": 1.0},
+        q=(3, 5),
+        p=(3, 5),
+        grad=(3, 5),
+    ),
+    _sample("leapfrog_step", "scalar tensors", q=(3, 5), p=(3, 5), grad=(3, 5), step_size=(), inverse_mass=positive()),
+    _sample(
+        "leapfrog_step",
+        "step a chain, mass a dimension",
+        q=(3, 5),
+        p=(3, 5),
+        grad=(3, 5),
+        step_size=(3, 1),
+        inverse_mass=positive(5),
+    ),
+    _sample(
+        "leapfrog_step",
+        "step a dimension, mass a chain",
+        q=(2, 3, 5),
+        p=(2, 3, 5),
+        grad=(2, 3, 5),
+        step_size=(5,),
+        inverse_mass=positive(3, 1),
+    ),
+    _sample(
+        "leapfrog_step",
+        "everything broadcast",
+        q=(5,),
+        p=(2, 1, 5),
+        grad=(3, 1),
+        step_size=(2, 3, 5),
+        inverse_mass=positive(1, 3, 5),
+    ),
+    _sample("leapfrog_step", "one dimension", q=(3, 1), p=(3, 1), grad=(3, 1), step_size=(3, 1)),
+    _sample("leapfrog_step", "no columns", {"step_size": 0.3}, q=(3, 0), p=(3, 0), grad=(3, 0), inverse_mass=(3, 1)),
+    _sample("leapfrog_step", "no chains", q=(0, 5), p=(0, 5), grad=(0, 5), step_size=(0, 1), inverse_mass=(5,)),
+    _sample("kinetic_energy", "identity", p=(3, 5)),
+    _sample("kinetic_energy", "number", {"inverse_mass": 2.0}, p=(3, 5)),
+    _sample("kinetic_energy", "scalar tensor", p=(3, 5), inverse_mass=positive()),
+    _sample("kinetic_energy", "mass a dimension", p=(2, 3, 5), inverse_mass=positive(5)),
+    _sample("kinetic_energy", "mass a chain", p=(3, 5), inverse_mass=positive(2, 3, 1)),
+    _sample("kinetic_energy", "no columns", p=(3, 0), inverse_mass=positive(1)),
+    _sample("kinetic_energy", "no rows", p=(0, 5), inverse_mass=positive(5)),
+]
+
+OPERATIONS: list[str] = sorted(TWINS)
+
+# The first sample of each operation, and those that take another way through it.
+_OTHER_WAYS = {"prior", "broadcast prior, free bits", "broadcast prior, detached", "no bias", "scalar tensors"}
+TYPICAL: list[Sample] = [
+    sample
+    for i, sample in enumerate(SAMPLES)
+    if sample.label in _OTHER_WAYS or sample.operation not in {earlier.operation for earlier in SAMPLES[:i]}
+]
+
+# Long and many rows: work for several threads, and more than one piece of whatever the kernels cut rows into.
+LARGE: list[Sample] = [
+    _sample("kl_normal", "long rows", {"free_bits": 0.1}, mean=(3, 40_001), logvar=(3, 40_001)),
+    _sample("kl_normal", "many rows", mean=(2, 700, 65), logvar=(700, 65), prior_mean=(65,), prior_logvar=(65,)),
+    _sample("normal_log_prob", "many samples", x=(50, 70, 33), mean=(70, 33), logvar=(33,)),
+    _sample("normal_log_prob", "long rows", x=(3, 40_001), mean=(3, 40_001), logvar=(40_001,)),
+    _sample("normal_entropy", "many rows", logvar=(3000, 65)),
+    _sample("rsample_normal", "many samples", {"sample_shape": (50,), **_DRAW}, mean=(70, 33), logvar=(70, 33)),
+    _sample("rsample_normal", "long rows", {"sample_shape": (3,), **_DRAW}, mean=(5, 5003), logvar=(5003,)),
+    _sample(
+        "rsample_normal_with_log_ratio", "many samples", _RATIO | {"num_samples": 50}, mean=(70, 33), logvar=(70, 33)
+    ),
+    _sample(
+        "rsample_normal_with_log_ratio",
+        "long rows",
+        _RATIO | {"detach_posterior": True},
+        mean=(5, 5003),
+        logvar=(5, 5003),
+        prior_mean=(5003,),
+        prior_logvar=(5, 1),
+    ),
+    _sample("bernoulli_log_prob", "many samples", x=unit(70, 65), logits=(30, 70, 65)),
+    _sample("bernoulli_log_prob", "long rows", x=unit(40_001), logits=(3, 40_001)),
+    _sample(
+        "linear_bernoulli_log_prob", "many samples", h=(30, 20, 16), weight=(200, 16), bias=(200,), x=unit(20, 200)
+    ),
+    _sample("log_mean_exp", "many samples", {"dim": 0}, x=(5001, 21)),
+    _sample("log_mean_exp", "long rows", {"dim": -1}, x=(3, 70_001)),
+    _sample("importance_weights", "many samples", {"dim": 1}, log_w=(3, 2001, 21)),
+    _sample("importance_weights", "long rows", {"dim": -1}, log_w=(3, 70_001)),
+    _sample("effective_sample_size", "many samples", {"dim": 0}, log_w=(5001, 21)),
+    _sample("effective_sample_size", "long rows", {"dim": -1}, log_w=(3, 70_001)),
+    _sample(
+        "leapfrog_step",
+        "many chains",
+        q=(3000, 65),
+        p=(3000, 65),
+        grad=(3000, 65),
+        step_size=(3000, 1),
+        inverse_mass=positive(65),
+    ),
+    _sample("leapfrog_step", "long rows", {"step_size": 0.3}, q=(3, 40_001), p=(3, 40_001), grad=(3, 40_001)),
+    _sample("kinetic_energy", "many chains", p=(3000, 65), inverse_mass=positive(65)),
+]
+
+
+def gradients(
+    function: Callable[..., Any], tensors: Sequence[Tensor], create_graph: bool = False
+) -> tuple[Tensor, ...]:
+    """Gradients of :func:`weighted_sum` of what ``function`` returns, by those tensors that require one.
+
+    They are zeros where the sum does not depend on a tensor.
+    """
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
+    number = weighted_sum(function(*tensors))
+    if not number.requires_grad:
+        return tuple(torch.zeros_like(tensor) for tensor in wanted)
+    return torch.autograd.grad(number, wanted, create_graph=create_graph, materialize_grads=True)
+
+
+def derivative(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]:
+    """The function that returns :func:`gradients`, to be differentiated again."""
+    return lambda *tensors: gradients(function, tensors, create_graph=True)

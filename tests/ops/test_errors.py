@@ -1,0 +1,266 @@
+"""Bad input: a TypeError or ValueError that names the operation and the argument, on every route, and never a crash."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from operations import TYPICAL, Sample
+
+import fastvi
+
+# With every tensor argument that the operation has.
+FULLEST = {sample.operation: sample for sample in sorted(TYPICAL, key=lambda sample: len(sample.names))}.values()
+ARGUMENTS = [(sample, name) for sample in FULLEST for name in sample.names]
+AMONG_OTHERS = [(sample, name) for sample, name in ARGUMENTS if len(sample.names) > 1]
+
+
+def call_with(sample: Sample, **changed: object):
+    arguments = dict(zip(sample.names, sample.tensors(torch.float32), strict=True)) | sample.constants | changed
+    return getattr(fastvi, sample.operation)(**arguments)
+
+
+def each(pairs: list[tuple[Sample, str]]):
+    return pytest.mark.parametrize(
+        ("sample", "name"), pairs, ids=[f"{sample.operation}-{name}" for sample, name in pairs]
+    )
+
+
+@each(ARGUMENTS)
+@pytest.mark.parametrize(
+    "wrong", ["text", [1.0], np.ones((3, 5), np.float32), True, object()], ids=lambda wrong: type(wrong).__name__
+)
+def test_not_a_tensor(sample, name, wrong):
+    message = rf"{sample.operation}: {name} must be a torch.Tensor.*got {type(wrong).__name__}"
+    with pytest.raises(TypeError, match=message):
+        call_with(sample, **{name: wrong})
+
+
+@each([pair for pair in ARGUMENTS if pair[1] not in {"step_size", "inverse_mass"}])
+def test_numbers_are_no_tensors(sample, name):
+    with pytest.raises(TypeError, match=rf"{sample.operation}: {name} must be a torch.Tensor, got float"):
+        call_with(sample, **{name: 1.0})
+
+
+REQUIRED = [p for p in ARGUMENTS if not p[1].startswith("prior_") and p[1] not in {"bias", "inverse_mass"}]
+
+
+@each(REQUIRED)
+def test_none_for_a_required_tensor(sample, name):
+    with pytest.raises(TypeError, match=rf"{sample.operation}: {name} must be a torch.Tensor.*, got None"):
+        call_with(sample, **{name: None})
+
+
+WRONG_DTYPES = [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", WRONG_DTYPES, ids=str)
+@each(ARGUMENTS)
+def test_wrong_dtype(sample, name, dtype):
+    wrong = torch.ones(sample.arguments[name].shape, dtype=dtype)
+    with pytest.raises(TypeError, match=rf"{sample.operation}: {name} has dtype {dtype}, expected"):
+        call_with(sample, **{name: wrong})
+
+
+@each(AMONG_OTHERS)
+def test_mismatched_dtypes(sample, name):
+    wrong = torch.ones(sample.arguments[name].shape, dtype=torch.float64)
+    named = name if name != sample.names[0] else sample.names[1]  # the first that differs from the first argument
+    with pytest.raises(TypeError, match=rf"{sample.operation}: {named} has dtype .*, but {sample.names[0]} has"):
+        call_with(sample, **{name: wrong})
+
+
+@each([(sample, name) for sample, name in ARGUMENTS if sample.arguments[name].shape])
+def test_sparse(sample, name):
+    wrong = torch.ones(sample.arguments[name].shape).to_sparse()
+    message = rf"{sample.operation}: {name} has layout torch.sparse_coo, expected torch.strided"
+    with pytest.raises(ValueError, match=message):
+        call_with(sample, **{name: wrong})
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@each(AMONG_OTHERS)
+def test_shapes_that_do_not_broadcast(sample, name, device):
+    """The message names the argument and tells its shape; also where only shapes are known."""
+    tensors = {each: torch.ones(argument.shape, device=device) for each, argument in sample.arguments.items()}
+    shape = (*sample.arguments[name].shape[:-1], 7)
+    tensors[name] = torch.ones(shape, device=device)
+    with pytest.raises(ValueError, match=rf"{sample.operation}: .*{name}.*7") as raised:
+        getattr(fastvi, sample.operation)(**tensors, **sample.constants)
+    assert "expected" in str(raised.value) or "do not broadcast" in str(raised.value)
+
+
+@each(AMONG_OTHERS)
+def test_another_device(sample, name):
+    wrong = torch.ones(sample.arguments[name].shape, device="meta")
+    with pytest.raises(ValueError, match=rf"{sample.operation}: .* is on (cpu|meta), but .* is on (cpu|meta)"):
+        call_with(sample, **{name: wrong})
+
+
+EVENTS = [p for p in ARGUMENTS if p[1] not in {"step_size", "inverse_mass", "q", "p", "grad", "weight", "bias"}]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@each(EVENTS)
+def test_no_dimension(sample, name, device):
+    tensors = {each: torch.ones(argument.shape, device=device) for each, argument in sample.arguments.items()}
+    tensors[name] = torch.ones((), device=device)
+    with pytest.raises(ValueError, match=rf"{sample.operation}: .*{name if name not in {'x', 'log_w'} else ''}"):
+        getattr(fastvi, sample.operation)(**tensors, **sample.constants)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_no_dimension_anywhere(device):
+    number = torch.ones((), device=device)
+    with pytest.raises(ValueError, match="leapfrog_step: q has no dimension"):
+        fastvi.leapfrog_step(number, number, number, number)
+    with pytest.raises(ValueError, match="kinetic_energy: p has no dimension"):
+        fastvi.kinetic_energy(number)
+
+
+def test_shapes_of_the_linear_layer():
+    h, weight, bias, x = torch.ones(3, 4), torch.ones(5, 4), torch.ones(5), torch.ones(3, 5)
+    for wrong, message in (
+        ((h, weight[0], bias, x), r"weight has shape \(4,\)"),
+        ((h, weight.t(), bias, x), r"h has shape \(3, 4\), expected \(\.\.\., 5\)"),
+        ((h, weight, bias[:4], x), r"bias has shape \(4,\), expected \(5,\)"),
+        ((h, weight, bias.unsqueeze(0), x), r"bias has shape \(1, 5\), expected \(5,\)"),
+        ((h, weight, bias, x[:, :4]), r"x has shape \(3, 4\), expected \(\.\.\., 5\)"),
+        ((h[:2], weight, bias, x), r"leading shapes do not broadcast: got h \(2, 4\), x \(3, 5\)"),
+    ):
+        with pytest.raises(ValueError, match=f"linear_bernoulli_log_prob: {message}"):
+            fastvi.linear_bernoulli_log_prob(*wrong)
+
+
+@pytest.mark.parametrize("free_bits", [-0.1, float("nan"), float("-inf")])
+def test_free_bits_out_of_range(free_bits):
+    with pytest.raises(ValueError, match=r"kl_normal: free_bits is .*, expected a non-negative number"):
+        fastvi.kl_normal(torch.ones(3), torch.ones(3), free_bits=free_bits)
+
+
+@pytest.mark.parametrize("free_bits", ["much", None, [0.5], torch.ones(3)], ids=str)
+def test_free_bits_of_the_wrong_type(free_bits):
+    with pytest.raises(TypeError, match="kl_normal: free_bits must be a number, got"):
+        fastvi.kl_normal(torch.ones(3), torch.ones(3), free_bits=free_bits)
+
+
+@pytest.mark.parametrize("kick", ["half", None, [0.5]], ids=str)
+def test_kick_of_the_wrong_type(kick):
+    q = torch.ones(3)
+    with pytest.raises(TypeError, match="leapfrog_step: kick must be a number, got"):
+        fastvi.leapfrog_step(q, q, q, 0.1, kick=kick)
+
+
+AXIS_OPERATIONS = ["log_mean_exp", "importance_weights", "effective_sample_size"]
+
+
+@pytest.mark.parametrize("operation", AXIS_OPERATIONS)
+def test_dim(operation):
+    function, x = getattr(fastvi, operation), torch.ones(2, 3)
+    for dim in (2, -3, 100):
+        message = rf"{operation}: dim is {dim}, expected one of the 2 dimensions of \(2, 3\)"
+        with pytest.raises(ValueError, match=message):
+            function(x, dim)
+    for wrong in (0.0, "0", None, True, (0,), torch.tensor(0)):
+        with pytest.raises(TypeError, match=rf"{operation}: dim must be an int, got {type(wrong).__name__}"):
+            function(x, wrong)
+    with pytest.raises(ValueError, match=rf"{operation}: .*\(2, 0\), expected"):
+        function(torch.ones(2, 0), 1)
+
+
+MEAN = torch.ones(3, 5)
+DRAWS = {
+    "rsample_normal": lambda **changed: fastvi.rsample_normal(MEAN, MEAN, **changed),
+    "rsample_normal_with_log_ratio": lambda **changed: fastvi.rsample_normal_with_log_ratio(
+        MEAN, MEAN, **({"num_samples": 2} | changed)
+    ),
+    "standard_normal": lambda **changed: fastvi.standard_normal((3, 5), **changed),
+}
+
+
+@pytest.mark.parametrize("operation", DRAWS)
+def test_seed(operation):
+    draw = DRAWS[operation]
+    for seed in (-1, 2**63, 2**64):
+        with pytest.raises(ValueError, match=rf"{operation}: seed is {seed}, expected a number in \[0, 2\^63\)"):
+            draw(seed=seed)
+    for seed in (1.0, "1", True, [1]):
+        with pytest.raises(TypeError, match=rf"{operation}: seed must be an int.*, got {type(seed).__name__}"):
+            draw(seed=seed)
+    for dtype in (torch.int32, torch.float32, torch.bool):
+        with pytest.raises(TypeError, match=rf"{operation}: seed has dtype {dtype}, expected torch.int64"):
+            draw(seed=torch.ones((), dtype=dtype))
+    with pytest.raises(ValueError, match=rf"{operation}: seed has shape \(1,\), expected a tensor without dimensions"):
+        draw(seed=torch.ones(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match=rf"{operation}: seed is on meta, expected cpu"):
+        draw(seed=torch.ones((), dtype=torch.int64, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [
+        ("rsample_normal", "sample_shape"),
+        ("rsample_normal", "row_offset"),
+        ("rsample_normal_with_log_ratio", "num_samples"),
+        ("rsample_normal_with_log_ratio", "row_offset"),
+    ],
+)
+def test_sizes(operation, name):
+    draw = DRAWS[operation]
+    with pytest.raises(ValueError, match=rf"{operation}: {name} is -1, expected a non-negative integer"):
+        draw(**{name: -1})
+    for wrong in (1.0, "2", True, None):
+        with pytest.raises(TypeError, match=rf"{operation}: {name} must be an integer.*, got {type(wrong).__name__}"):
+            draw(**{name: wrong})
+
+
+def test_shapes_of_draws():
+    for operation, draw in (
+        ("rsample_normal", lambda shape: fastvi.rsample_normal(MEAN, MEAN, shape)),
+        ("standard_normal", fastvi.standard_normal),
+    ):
+        name = "sample_shape" if operation == "rsample_normal" else "shape"
+        with pytest.raises(ValueError, match=rf"{operation}: {name}\[1\] is -2, expected a non-negative integer"):
+            draw((3, -2))
+        with pytest.raises(TypeError, match=rf"{operation}: {name}\[0\] must be an integer, got float"):
+            draw((3.0,))
+
+
+def test_counts_past_the_counter():
+    """What the generator's counter cannot tell apart would repeat silently; nothing is allocated before the check."""
+    with pytest.raises(ValueError, match=r"rsample_normal: 4294967296 samples, expected at most 4294967295"):
+        fastvi.rsample_normal(torch.ones(0, 1), torch.ones(0, 1), 2**32)
+    with pytest.raises(ValueError, match=r"rsample_normal_with_log_ratio: 4294967296 samples"):
+        fastvi.rsample_normal_with_log_ratio(torch.ones(0, 1), torch.ones(0, 1), 2**32)
+    wide = torch.ones(()).expand(2**34 + 1)
+    with pytest.raises(ValueError, match=r"rsample_normal: the event has \d+ dimensions, expected at most"):
+        fastvi.rsample_normal(wide, wide, 0)
+    for name, draw in DRAWS.items():
+        if name != "standard_normal":
+            with pytest.raises(ValueError, match=rf"{name}: row_offset"):
+                draw(row_offset=2**63)
+
+
+def test_standard_normal():
+    with pytest.raises(TypeError, match=r"standard_normal: dtype is torch.float16, expected torch.float32 or"):
+        fastvi.standard_normal(3, dtype=torch.float16)
+    with pytest.raises(TypeError, match=r"standard_normal: dtype is torch.int64, expected torch.float32 or"):
+        fastvi.standard_normal(3, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"standard_normal: shape must be an integer or a sequence of them, got str"):
+        fastvi.standard_normal("3")
+
+
+def test_unknown_arguments_and_names():
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        fastvi.kl_normal(MEAN, MEAN, prior=MEAN)
+    with pytest.raises(AttributeError, match="module 'fastvi' has no attribute 'kl_gaussian'"):
+        _ = fastvi.kl_gaussian
+
+
+@pytest.mark.parametrize("sample", [sample for sample in FULLEST if len(sample.names) > 1], ids=str)
+def test_raw_operator_with_bad_shapes(sample):
+    """Called past the checks, the registered operators refuse what the kernels could not read."""
+    tensors = sample.tensors()
+    wrong = [*tensors[:-1], torch.ones((*tensors[-1].shape[:-1], 7), dtype=torch.float64)]
+    with pytest.raises((ValueError, RuntimeError)):
+        getattr(torch.ops.fastvi, sample.operation)(*sample.operator_arguments(wrong))

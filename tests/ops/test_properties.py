@@ -1,0 +1,218 @@
+"""Whatever hypothesis makes of shapes, strides, dtypes and values: the formula's result or the documented error."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operations import OPERATIONS, TWINS, as_tuple
+from torch import Tensor
+
+import fastvi
+
+# Sums of at most a hundred float64 terms of size e^3 or of the huge ones below, where only the relative error counts.
+TOLERANCE = {torch.float64: {"rtol": 1e-10, "atol": 1e-10}, torch.float32: {"rtol": 1e-4, "atol": 1e-3}}
+
+FLOATS = [torch.float32, torch.float64]
+OTHERS = [torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.complex64]
+# Not so small that a product of two is zero in float32: whether it then meets an infinity depends on the order.
+SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-15, -1e-15, 40.0, -40.0]
+
+ARGUMENTS = {
+    "bernoulli_log_prob": ("x", "logits"),
+    "effective_sample_size": ("log_w",),
+    "importance_weights": ("log_w",),
+    "kinetic_energy": ("p", "inverse_mass"),
+    "kl_normal": ("mean", "logvar", "prior_mean", "prior_logvar"),
+    "leapfrog_step": ("q", "p", "grad", "step_size", "inverse_mass"),
+    "linear_bernoulli_log_prob": ("h", "weight", "bias", "x"),
+    "log_mean_exp": ("x",),
+    "normal_entropy": ("logvar",),
+    "normal_log_prob": ("x", "mean", "logvar"),
+    "rsample_normal": ("mean", "logvar"),
+    "rsample_normal_with_log_ratio": ("mean", "logvar", "prior_mean", "prior_logvar"),
+}
+OPTIONAL = {"bias", "inverse_mass", "prior_mean", "prior_logvar"}
+SCALARS_TOO = {"step_size", "inverse_mass"}
+
+sizes = st.sampled_from([0, 1, 1, 2, 3, 5, 9, 33])
+
+
+@st.composite
+def values(draw: st.DrawFn, shape: tuple[int, ...], dtype: torch.dtype, special: bool) -> Tensor:
+    """Normal numbers, a few of them replaced by special ones."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    tensor = torch.randn(shape, generator=generator, dtype=torch.float64)
+    if special and tensor.numel():
+        places = st.tuples(st.integers(0, tensor.numel() - 1), st.sampled_from(SPECIAL))
+        for place, value in draw(st.lists(places, max_size=3)):
+            tensor.view(-1)[place] = value
+    return tensor.to(dtype)
+
+
+@st.composite
+def layouts(draw: st.DrawFn, tensor: Tensor) -> Tensor:
+    """The same values laid out otherwise: permuted, with gaps, shifted, stride zero, or lazily negated."""
+    kind = draw(st.sampled_from(["plain", "permuted", "gaps", "shifted", "expanded", "negated"]))
+    if kind == "permuted":
+        order = draw(st.permutations(range(tensor.dim())))
+        return tensor.permute(order).contiguous().permute([order.index(axis) for axis in range(tensor.dim())])
+    if kind == "gaps" and tensor.dim():
+        axis, step = draw(st.integers(0, tensor.dim() - 1)), draw(st.integers(2, 3))
+        apart = torch.full((*tensor.shape[:axis], tensor.shape[axis] * step, *tensor.shape[axis + 1 :]), math.nan)
+        view = apart.to(tensor.dtype).movedim(axis, 0)[::step].movedim(0, axis)
+        return view.copy_(tensor)
+    if kind == "shifted":
+        return torch.cat((tensor.new_zeros(1), tensor.flatten()))[1:].view(tensor.shape)
+    if kind == "expanded" and tensor.dim() and tensor.numel():
+        axis = draw(st.integers(0, tensor.dim() - 1))
+        return tensor.narrow(axis, 0, 1).expand(tensor.shape)
+    if kind == "negated" and tensor.dtype in FLOATS:
+        return torch.complex(torch.zeros_like(tensor), -tensor).conj().imag
+    return tensor
+
+
+@st.composite
+def broadcastable(draw: st.DrawFn, full: tuple[int, ...], least_rank: int) -> tuple[int, ...]:
+    """A shape that broadcasts to ``full``: leading axes left out, others of size one."""
+    rank = draw(st.integers(least_rank, len(full)))
+    return tuple(1 if draw(st.booleans()) and draw(st.booleans()) else size for size in full[len(full) - rank :])
+
+
+@st.composite
+def calls(draw: st.DrawFn, special: bool = True) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
+    """An operation, its tensors and its other arguments, all of them good."""
+    operation = draw(st.sampled_from(OPERATIONS))
+    dtype = draw(st.sampled_from(FLOATS))
+    full = tuple(draw(st.lists(sizes, min_size=1, max_size=4)))
+    names = [name for name in ARGUMENTS[operation] if name not in OPTIONAL or draw(st.booleans())]
+    shapes = {name: draw(broadcastable(full, 0 if name in SCALARS_TOO else 1)) for name in names}
+    constants: dict[str, Any] = {}
+    if operation == "linear_bernoulli_log_prob":
+        columns, hidden = draw(sizes), draw(sizes)
+        shapes = {
+            "h": (*draw(broadcastable(full, 0)), hidden),
+            "weight": (columns, hidden),
+            "bias": (columns,),
+            "x": (*draw(broadcastable(full, 0)), columns),
+        }
+        shapes = {name: shape for name, shape in shapes.items() if name in names}
+        constants = {"bias": None} if "bias" not in names else {}
+    elif operation in ("log_mean_exp", "importance_weights", "effective_sample_size"):
+        shape = tuple(draw(st.lists(sizes, min_size=1, max_size=4)))
+        dim = draw(st.integers(-len(shape), len(shape) - 1))
+        shapes, constants = {names[0]: shape}, {"dim": dim}
+    elif operation == "kl_normal":
+        constants = {"free_bits": draw(st.sampled_from([0.0, 0.5]))}
+    elif operation == "leapfrog_step":
+        constants = {"kick": draw(st.sampled_from([0.5, 1.0]))}
+    elif operation == "rsample_normal":
+        constants = {"sample_shape": tuple(draw(st.lists(sizes, max_size=2)))}
+    elif operation == "rsample_normal_with_log_ratio":
+        constants = {"num_samples": draw(sizes), "detach_posterior": draw(st.booleans())}
+    if operation.startswith("rsample"):
+        constants |= {"seed": draw(st.integers(0, 2**63 - 1)), "row_offset": draw(st.sampled_from([0, 7, 2**32 - 1]))}
+    tensors = {name: draw(layouts(draw(values(shape, dtype, special)))) for name, shape in shapes.items()}
+    return operation, tensors, constants
+
+
+def is_limit(result: Tensor, formula: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+    """The formula; where it lost an infinity (inf - inf) that came in, without a NaN, whatever we return."""
+    if any(bool(tensor.isnan().any()) for tensor in tensors.values()):
+        return formula
+    return torch.where(formula.isnan(), result, formula)
+
+
+def expected_error(operation: str, tensors: dict[str, Tensor], constants: dict[str, Any]) -> type[Exception] | None:
+    """ValueError for a reduction over nothing, and for a state that has no dimension at all."""
+    if "dim" in constants:
+        (tensor,) = tensors.values()
+        return ValueError if tensor.shape[constants["dim"]] == 0 else None
+    if operation == "leapfrog_step" and all(tensor.dim() == 0 for tensor in tensors.values()):
+        return ValueError
+    return None
+
+
+@settings(max_examples=300)
+@given(calls())
+def test_result_is_the_formulas_or_the_documented_error(call):
+    operation, tensors, constants = call
+    function = getattr(fastvi, operation)
+    error = expected_error(operation, tensors, constants)
+    if error is not None:
+        with pytest.raises(error, match=f"^{operation}: "):
+            function(**tensors, **constants)
+        return
+    # Detaching changes gradients alone, and costs the formula digits that we keep.
+    formula = TWINS[operation](
+        **tensors, **(constants | ({"detach_posterior": False} if "num_samples" in constants else {}))
+    )
+    for result, expected in zip(as_tuple(function(**tensors, **constants)), as_tuple(formula), strict=True):
+        torch.testing.assert_close(
+            result, is_limit(result, expected, tensors), **TOLERANCE[result.dtype], equal_nan=True
+        )
+
+
+@settings(max_examples=200)
+@given(calls(special=False), st.data())
+def test_gradients_are_the_formulas(call, data):
+    """For any subset of the arguments and an upstream gradient of any layout."""
+    operation, tensors, constants = call
+    if expected_error(operation, tensors, constants) is not None:
+        return
+    double = {name: tensor.double() for name, tensor in tensors.items()}
+    wanted = data.draw(st.sets(st.sampled_from(sorted(tensors)), min_size=1))
+    upstreams: list[Tensor] = []
+    found = []
+    for function, arguments in ((getattr(fastvi, operation), tensors), (TWINS[operation], double)):
+        leaves = {name: tensor.detach().requires_grad_(name in wanted) for name, tensor in arguments.items()}
+        outputs = as_tuple(function(**leaves, **constants))
+        if not upstreams:
+            upstreams = [data.draw(layouts(data.draw(values(o.shape, o.dtype, special=False)))) for o in outputs]
+        # A sum that is there even where no output depends on what is wanted.
+        number = sum(leaf.sum() * 0.0 for leaf in leaves.values())
+        for output, upstream in zip(outputs, upstreams, strict=True):
+            number = number + (output * upstream.to(output.dtype)).sum()
+        found.append(torch.autograd.grad(number, [leaves[name] for name in sorted(wanted)]))
+    dtype = next(iter(tensors.values())).dtype
+    for result, expected in zip(*found, strict=True):
+        scale = max(1.0, expected.abs().max().item() if expected.numel() else 1.0)
+        tolerance = TOLERANCE[dtype]
+        torch.testing.assert_close(result.double(), expected, rtol=tolerance["rtol"], atol=tolerance["atol"] * scale)
+
+
+@settings(max_examples=150)
+@given(calls(), st.data())
+def test_bad_input_is_refused(call, data):
+    """One argument in another dtype, or of a shape that does not fit."""
+    operation, tensors, constants = call
+    name = data.draw(st.sampled_from(sorted(tensors)))
+    tensor = tensors[name]
+    if data.draw(st.booleans()) and len(tensors) > 1:
+        dtype = torch.float32 if tensor.dtype == torch.float64 else torch.float64
+    else:
+        dtype = data.draw(st.sampled_from(OTHERS))
+    wrong = torch.zeros(tensor.shape, dtype=dtype)
+    with pytest.raises(TypeError, match=f"^{operation}: "):
+        getattr(fastvi, operation)(**(tensors | {name: wrong}), **constants)
+
+
+@settings(max_examples=150)
+@given(calls(), st.data())
+def test_any_shapes_never_crash(call, data):
+    """Shapes drawn without regard to each other: a result of the formula's shape, or the operation's ValueError."""
+    operation, tensors, constants = call
+    shapes = {name: tuple(data.draw(st.lists(sizes, max_size=3))) for name in tensors}
+    strangers = {name: torch.ones(shapes[name], dtype=tensor.dtype) for name, tensor in tensors.items()}
+    try:
+        results = as_tuple(getattr(fastvi, operation)(**strangers, **constants))
+    except ValueError as error:
+        if str(error).startswith(f"{operation}: "):
+            return
+        raise
+    for result, expected in zip(results, as_tuple(TWINS[operation](**strangers, **constants)), strict=True):
+        assert result.shape == expected.shape

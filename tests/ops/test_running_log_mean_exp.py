@@ -1,0 +1,97 @@
+"""LogMeanExp: any way of cutting the samples gives what they give at once."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastvi
+from fastvi import LogMeanExp
+
+ROUNDING = {"rtol": 1e-12, "atol": 1e-12}
+"""Another order of the same float64 operations."""
+
+SPECIAL = [-math.inf, math.inf, math.nan, 700.0, -700.0, 0.0]
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=6),
+    st.integers(0, 1),
+    st.lists(st.tuples(st.integers(0, 300), st.sampled_from(SPECIAL)), max_size=4),
+    st.integers(0, 2**31),
+)
+def test_chunks_are_the_whole(lengths, dim, special, seed):
+    whole = 20 * torch.randn(sum(lengths), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    for place, value in special:
+        whole.view(-1)[place % whole.numel()] = value
+    running, merged = LogMeanExp(dim), LogMeanExp(dim)
+    for chunk in whole.split(lengths):
+        chunk = chunk if dim == 0 else chunk.t()
+        assert running.update(chunk) is running
+        assert merged.merge(LogMeanExp(dim).update(chunk)) is merged
+    for streamed in (running, merged):
+        assert streamed.count == len(whole)
+        torch.testing.assert_close(streamed.value, fastvi.log_mean_exp(whole), **ROUNDING, equal_nan=True)
+        torch.testing.assert_close(streamed.ess, fastvi.effective_sample_size(whole), **ROUNDING, equal_nan=True)
+
+
+def test_float32_in_float32_out_but_float64_between():
+    """10^4 chunks of equal weights: a float32 running sum would have lost them."""
+    running = LogMeanExp()
+    for _ in range(10_000):
+        running.update(torch.full((1, 2), 100.0))
+    assert running.value.dtype == running.ess.dtype == torch.float32
+    torch.testing.assert_close(running.value, torch.full((2,), 100.0))
+    torch.testing.assert_close(running.ess, torch.full((2,), 1e4))
+
+
+def test_nothing_is_differentiated():
+    running = LogMeanExp().update(torch.zeros(3, 2, requires_grad=True))
+    assert not running.value.requires_grad
+    assert not running.ess.requires_grad
+
+
+def test_merging_leaves_the_other_alone():
+    first, second = LogMeanExp().update(torch.zeros(3, 2)), LogMeanExp().update(torch.ones(3, 2))
+    before = second.value.clone(), second.ess.clone()
+    first.merge(second).update(torch.ones(1, 2))
+    empty = LogMeanExp().merge(second)
+    empty.update(torch.zeros(1, 2))
+    assert second.count == 3
+    assert torch.equal(second.value, before[0])
+    assert torch.equal(second.ess, before[1])
+    assert first.merge(LogMeanExp()).count == 7
+
+
+def test_pickle_and_copy():
+    running = LogMeanExp(1).update(torch.randn(2, 3, generator=torch.Generator().manual_seed(0)))
+    for twin in (pickle.loads(pickle.dumps(running)), copy.deepcopy(running)):
+        assert twin.count == running.count
+        assert torch.equal(twin.update(torch.zeros(2, 1)).value, copy.copy(running).update(torch.zeros(2, 1)).value)
+
+
+def test_errors():
+    running = LogMeanExp()
+    for name in ("value", "ess"):
+        with pytest.raises(ValueError, match="LogMeanExp: no chunk was seen yet; call update first"):
+            getattr(running, name)
+    with pytest.raises(TypeError, match=r"LogMeanExp.update: chunk must be a torch.Tensor, got list"):
+        running.update([1.0])
+    with pytest.raises(TypeError, match=r"LogMeanExp.update: chunk has dtype torch.int64"):
+        running.update(torch.ones(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"LogMeanExp.update: chunk has shape \(0, 2\)"):
+        running.update(torch.ones(0, 2))
+    with pytest.raises(ValueError, match=r"LogMeanExp.update: dim is 3"):
+        LogMeanExp(3).update(torch.ones(3, 2))
+    with pytest.raises(TypeError, match=r"LogMeanExp.merge: other must be a LogMeanExp, got Tensor"):
+        running.merge(torch.ones(3))
+    running.update(torch.ones(3, 2))
+    with pytest.raises(ValueError, match=r"LogMeanExp: got columns of shape \(4,\), expected \(2,\)"):
+        running.update(torch.ones(3, 4))
+    assert running.count == 3

@@ -1,0 +1,181 @@
+"""Threads, processes and instruction sets: equal bits for any number of threads, one OpenMP runtime, lazy imports."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from operations import LARGE, Sample, as_tuple, gradients
+
+import fastvi
+from fastvi import _native
+
+
+def bits(sample: Sample, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Results and gradients."""
+    tensors = sample.tensors(dtype, requires_grad=True)
+    return [*as_tuple(sample.call(*tensors)), *gradients(sample.call, tensors)]
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("sample", LARGE, ids=str)
+def test_same_bits_for_any_number_of_threads(sample, dtype):
+    torch.set_num_threads(1)
+    expected = bits(sample, dtype)
+    for threads in (2, 3, 7, 2):
+        torch.set_num_threads(threads)
+        for result, serial in zip(bits(sample, dtype), expected, strict=True):
+            assert torch.equal(result, serial)
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_same_draws_for_any_number_of_threads(dtype):
+    torch.set_num_threads(1)
+    expected = fastvi.standard_normal(300_001, 5, dtype=dtype)
+    for threads in (2, 3, 7):
+        torch.set_num_threads(threads)
+        assert torch.equal(fastvi.standard_normal(300_001, 5, dtype=dtype), expected)
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_number_of_threads_is_pytorchs():
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        assert _native.module().max_threads() == threads
+
+
+def test_calls_from_several_python_threads():
+    """Kernels run without the interpreter's lock; each call sees only its own arguments."""
+    samples = [sample for sample in LARGE if sample.label in ("many samples", "many rows")]
+    expected = [bits(sample, torch.float32) for sample in samples]
+    results: dict[int, list[list[torch.Tensor]]] = {}
+
+    def work(number: int) -> None:
+        order = range(number, number + len(samples))
+        found = {i % len(samples): bits(samples[i % len(samples)], torch.float32) for i in order}
+        results[number] = [found[i] for i in range(len(samples))]
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(results) == [0, 1, 2, 3]
+    for found in results.values():
+        for outputs, serial in zip(found, expected, strict=True):
+            assert all(torch.equal(output, single) for output, single in zip(outputs, serial, strict=True))
+
+
+LIBGOMP = """
+import pathlib
+maps = pathlib.Path("/proc/self/maps").read_text()
+print(len({line.split()[-1] for line in maps.splitlines() if "libgomp" in line}))
+"""
+USE = """
+import torch, fastvi
+torch.set_num_threads(2)
+fastvi.kl_normal(torch.zeros(1000, 1000), torch.zeros(1000, 1000))
+torch.zeros(1000, 1000).exp()
+"""
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["import torch", "import fastvi", "import fastvi; fastvi.ops", "from fastvi import _native; _native.module()"],
+)
+def test_one_openmp_runtime(run_python, first):
+    """Whatever is imported first: two runtimes in a process would each start their own threads."""
+    assert run_python(f"{first}\n{USE}{LIBGOMP}").strip() == "1"
+
+
+def test_import_is_lazy(run_python):
+    """torch is imported when an operation is first named, and not before."""
+    code = """
+import sys, fastvi
+assert "kl_normal" in dir(fastvi)
+fastvi.__version__
+assert "torch" not in sys.modules, "torch was imported"
+fastvi.kl_normal
+assert "torch" in sys.modules
+"""
+    run_python(code)
+
+
+def test_forked_workers(run_python):
+    """A data loader's worker, forked after threads were in use, sets one thread and computes."""
+    code = """
+import os, torch, fastvi
+torch.set_num_threads(2)
+mean = torch.zeros(1000, 1000)
+fastvi.kl_normal(mean, mean)
+worker = os.fork()
+if worker == 0:
+    torch.set_num_threads(1)
+    correct = bool((fastvi.kl_normal(mean, mean) == 0).all())
+    os._exit(0 if correct else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
+"""
+    assert run_python(code).strip() == "0"
+
+
+CHECKSUMS = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+from operations import LARGE, TYPICAL, as_tuple, gradients
+from fastvi import _native
+assert _native.selected_isa() == {isa!r}
+results = {{}}
+for sample in TYPICAL + LARGE:
+    for dtype in (torch.float32, torch.float64):
+        tensors = sample.tensors(dtype, requires_grad=True)
+        results[str(sample), dtype] = [*as_tuple(sample.call(*tensors)), *gradients(sample.call, tensors)]
+torch.save({{key: [each.detach() for each in values] for key, values in results.items()}}, {file!r})
+"""
+
+AGREEMENT = {torch.float32: {"rtol": 1e-4, "atol": 2e-4}, torch.float64: {"rtol": 1e-11, "atol": 1e-11}}
+"""Vectors of another width add in another order: sums of up to 70,000 terms."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(_native.available_isas()) < 2, reason="this processor has one instruction set")
+def test_instruction_sets_agree(run_python, tmp_path, pytestconfig):
+    isas = _native.available_isas()
+    results = []
+    for isa in isas:
+        file = tmp_path / f"{isa}.pt"
+        tests = str(pytestconfig.rootpath / "tests")
+        run_python(CHECKSUMS.format(tests=tests, isa=isa, file=str(file)), FASTVI_ISA=isa)
+        results.append(torch.load(file))
+    for other in results[1:]:
+        for key, values in results[0].items():
+            for value, twin in zip(values, other[key], strict=True):
+                torch.testing.assert_close(value, twin, **AGREEMENT[value.dtype], msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_integers_of_the_generator_are_equal_on_every_instruction_set():
+    seed, out = torch.tensor(7), {}
+    for isa in _native.available_isas():
+        draws = torch.empty(1001, dtype=torch.float64)
+        _native.load(isa).float64.standard_normal(draws.data_ptr(), draws.numel(), seed.data_ptr())
+        out[isa] = draws
+    first = next(iter(out.values()))
+    for draws in out.values():
+        # The same integers give normals equal to a few ulp of the radius; another integer would be elsewhere.
+        torch.testing.assert_close(draws, first, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("isa", ["v9", "avx2", "generic-v3"])
+def test_unknown_instruction_set(run_python, isa):
+    code = f"""
+import fastvi
+try:
+    fastvi.kl_normal
+except ValueError as error:
+    message = str(error)
+assert "FASTVI_ISA: got '{isa}', expected one of [" in message, message
+"""
+    run_python(code, FASTVI_ISA=isa)
