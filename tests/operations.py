@@ -160,6 +160,24 @@ class Sample:
         return tuple(given.get(argument.name, defaults[argument.name].default) for argument in schema.arguments)
 
 
+def backward_call(sample: Sample, wanted: Sequence[str] | None = None) -> tuple[Any, tuple[Any, ...]]:
+    """``torch.ops.fastvi.<operation>_backward`` and arguments for it: for all gradients, or the ``wanted`` ones."""
+    arguments = sample.operator_arguments(sample.tensors())
+    outputs = as_tuple(getattr(torch.ops.fastvi, sample.operation)(*arguments))
+    backward = getattr(torch.ops.fastvi, f"{sample.operation}_backward").default
+    names = [argument.name for argument in backward._schema.arguments]
+    num_grads = sum(name.startswith("grad_") for name in names)
+    num_auxiliary = sum(name.startswith("auxiliary_") for name in names)
+    num_tensors = sum(isinstance(argument, Tensor) or argument is None for argument in arguments)
+    tensors, constants = arguments[:num_tensors], arguments[num_tensors:]
+    needs = [
+        isinstance(tensor, Tensor) and tensor.is_floating_point() and (wanted is None or name in wanted)
+        for name, tensor in zip(names[num_grads:], tensors, strict=False)
+    ]
+    grads = [torch.cos(output) for output in outputs[:num_grads]]
+    return backward, (*grads, *tensors, *outputs[len(outputs) - num_auxiliary :], *constants, needs)
+
+
 def _sample(
     operation: str, label: str, constants: dict[str, Any] | None = None, **arguments: Shape | Argument
 ) -> Sample:

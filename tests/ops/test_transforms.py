@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from operations import SAMPLES, TYPICAL, Sample, as_tuple, derivative, gradients, weighted_sum
+from operations import SAMPLES, TYPICAL, Sample, as_tuple, backward_call, derivative, gradients, weighted_sum
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
@@ -48,9 +48,6 @@ def assert_all_close(results, expected):
 
 def every_argument(sample: Sample) -> tuple[int, ...]:
     return tuple(range(len(sample.names)))
-
-
-# --- torch.func ---
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)
@@ -199,21 +196,17 @@ def test_randomness_of_vmap(sample):
 
 def test_vmap_over_seeds():
     seeds = torch.arange(3)
-    mean, logvar = torch.zeros(2, 4), torch.ones(2, 4)
-    draws = torch.func.vmap(lambda seed: fastvi.rsample_normal(mean, logvar, 5, seed=seed))(seeds)
-    ratios = torch.func.vmap(lambda seed: fastvi.rsample_normal_with_log_ratio(mean, logvar, 5, seed=seed))(seeds)
-    normals = torch.func.vmap(lambda seed: fastvi.standard_normal((2, 4), seed))(seeds)
-    for i, seed in enumerate(seeds.tolist()):
-        torch.testing.assert_close(draws[i], fastvi.rsample_normal(mean, logvar, 5, seed=seed))
-        assert_all_close_single(
-            (ratios[0][i], ratios[1][i]), fastvi.rsample_normal_with_log_ratio(mean, logvar, 5, seed=seed)
+    mean, logvar = torch.ones(2, 2, 4, dtype=torch.float64).unbind()
+
+    def draws(seed):
+        return (
+            fastvi.rsample_normal(mean, logvar, 5, seed=seed),
+            *fastvi.rsample_normal_with_log_ratio(mean, logvar, 5, seed=seed),
+            fastvi.standard_normal((2, 4), seed, dtype=torch.float64),
         )
-        assert torch.equal(normals[i], fastvi.standard_normal((2, 4), seed))
 
-
-def assert_all_close_single(results, expected):
-    for result, formula in zip(results, expected, strict=True):
-        torch.testing.assert_close(result, formula, rtol=1e-5, atol=1e-5)  # float32: 4 terms of size 10 that cancel
+    for i, results in enumerate(zip(*torch.func.vmap(draws)(seeds), strict=True)):
+        assert_all_close(results, draws(seeds[i]))
 
 
 @pytest.mark.parametrize("sample", ONE_EACH, ids=str)
@@ -228,9 +221,6 @@ def test_forward_mode_is_refused(sample):
             sample.call(*dual)
     with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward|dual"):
         torch.func.jacfwd(sample.call)(*tensors)
-
-
-# --- torch.compile and torch.export ---
 
 
 class VariationalAutoencoder(torch.nn.Module):
@@ -371,31 +361,14 @@ def test_export_with_a_dynamic_batch_to_a_file():
         assert torch.equal(loaded(x), model(x))
 
 
-# --- the registered operators ---
-
-
+# opcheck of torch 2.14 itself looks at gradients of what are no leaves.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("sample", TYPICAL, ids=str)
 def test_opcheck(sample):
     """Schema, fake implementation, autograd registration and compiled dispatch, with gradients and without."""
     operator = getattr(torch.ops.fastvi, sample.operation).default
     for requires_grad in (False, True):
         torch.library.opcheck(operator, sample.operator_arguments(sample.tensors(requires_grad=requires_grad)))
-
-
-def backward_call(sample: Sample):
-    """The backward operator and arguments for it, with random upstream gradients."""
-    arguments = sample.operator_arguments(sample.tensors())
-    operator = getattr(torch.ops.fastvi, sample.operation)
-    outputs = as_tuple(operator(*arguments))
-    backward = getattr(torch.ops.fastvi, f"{sample.operation}_backward").default
-    names = [argument.name for argument in backward._schema.arguments]
-    num_grads = sum(name.startswith("grad_") for name in names)
-    num_auxiliary = sum(name.startswith("auxiliary_") for name in names)
-    num_tensors = sum(isinstance(each, Tensor) or each is None for each in arguments)
-    tensors, constants = arguments[:num_tensors], arguments[num_tensors:]
-    grads = [torch.cos(output) for output in outputs[:num_grads]]
-    needs = [isinstance(tensor, Tensor) and tensor.is_floating_point() for tensor in tensors]
-    return backward, (*grads, *tensors, *outputs[len(outputs) - num_auxiliary :], *constants, needs)
 
 
 @pytest.mark.parametrize("sample", TYPICAL, ids=str)
@@ -430,9 +403,6 @@ def test_meta_tensors(sample):
     for result, real in zip((*as_tuple(sample.call(*metas)), *gradients(sample.call, metas)), expected, strict=True):
         assert result.device.type == "meta"
         assert (result.shape, result.dtype) == (real.shape, real.dtype)
-
-
-# --- tensor subclasses, modes, and the rest of PyTorch ---
 
 
 class Tagged(Tensor):
@@ -598,8 +568,7 @@ def test_pickle_and_copy():
         assert pickle.loads(pickle.dumps(function)) is function
 
 
-def test_data_parallel_threads_share_no_state():
-    """Modes and transforms of one call leave nothing behind for the next."""
+def test_transforms_and_modes_leave_nothing_behind():
     sample = ONE_EACH[0]
     tensors = sample.tensors()
     before = sample.call(*tensors)

@@ -1,9 +1,10 @@
 """One way to make a kernel a PyTorch operation: eager autograd, transforms, compilation, export.
 
 Two routes lead to the same kernels. Plain CPU tensors in eager mode take a ctx-style ``autograd.Function``, the
-cheapest there is. Everything else (``torch.compile``, ``torch.func``, ``torch.export``, tensor subclasses, modes, meta
-tensors) takes a second pair of Functions over operators registered with ``torch.library``. Second derivatives are those
-of the plain formula, taken by ``torch.func.vjp``.
+cheapest there is. Everything else takes operators registered with ``torch.library``: ``torch.compile`` and
+``torch.export`` as they are; ``torch.func``, tensor subclasses, modes and meta tensors through a second pair of
+Functions; and a transform inside of ``torch.compile`` the plain formula. Second derivatives are those of the plain
+formula, taken by ``torch.func.vjp``.
 """
 
 from __future__ import annotations
