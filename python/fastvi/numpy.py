@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastvi import _native
 from fastvi._layout import broadcast_shapes, plan_axis, plan_rows
+from fastvi._sizes import MAX_SEED, check_counters, check_shape, check_size
 
 if TYPE_CHECKING:
     from fastvi._kernels import Factor, Kernels, View
@@ -40,9 +41,7 @@ __all__ = [
 Array: TypeAlias = NDArray[np.floating[Any]]
 
 _NO_VIEW = (0, 0, 0)
-_MAX_SEED = 2**63
-_MAX_SAMPLES = 2**32 - 1
-_MAX_COLUMNS = 2**34
+_INTEGERS = (int, np.integer)
 _PARAMETER_NAMES = ("mean", "logvar", "prior_mean", "prior_logvar")
 
 _native_module = _native.module()
@@ -69,36 +68,16 @@ def _check_arrays(operation: str, names: Sequence[str], arrays: Sequence[object]
 
 
 def _check_size(operation: str, name: str, size: object) -> int:
-    if isinstance(size, bool) or not isinstance(size, int | np.integer):
-        raise TypeError(f"{operation}: {name} must be an integer, got {type(size).__name__}")
-    if size < 0:
-        raise ValueError(f"{operation}: {name} is {size}, expected a non-negative integer")
-    return int(size)
-
-
-def _check_shape(operation: str, name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
-    if isinstance(shape, int | np.integer):
-        return (_check_size(operation, name, shape),)
-    if not isinstance(shape, tuple | list):
-        raise TypeError(f"{operation}: {name} must be an integer or a sequence of them, got {type(shape).__name__}")
-    return tuple(_check_size(operation, f"{name}[{axis}]", size) for axis, size in enumerate(shape))
-
-
-def _check_counters(operation: str, samples: int, columns: int) -> None:
-    """Reject what the generator's counter cannot tell apart."""
-    if samples > _MAX_SAMPLES:
-        raise ValueError(f"{operation}: {samples} samples, expected at most {_MAX_SAMPLES}")
-    if columns > _MAX_COLUMNS:
-        raise ValueError(f"{operation}: the event has {columns} dimensions, expected at most {_MAX_COLUMNS}")
+    return int(check_size(operation, name, size, _INTEGERS))
 
 
 def _seed_array(operation: str, seed: int | None) -> NDArray[np.int64]:
     """The seed where the kernels read it: in an array of one number."""
     if seed is None:
-        return np.array(secrets.randbelow(_MAX_SEED), dtype=np.int64)
+        return np.array(secrets.randbelow(MAX_SEED), dtype=np.int64)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(f"{operation}: seed must be an int or None, got {type(seed).__name__}")
-    if not 0 <= seed < _MAX_SEED:
+    if not 0 <= seed < MAX_SEED:
         raise ValueError(f"{operation}: seed is {seed}, expected a number in [0, 2^63)")
     return np.array(seed, dtype=np.int64)
 
@@ -166,7 +145,7 @@ def standard_normal(shape: int | Sequence[int], seed: int | None = None, *, dtyp
     >>> bool(np.all(draws.ravel()[:4] == fastvi.numpy.standard_normal(4, seed=1)))
     True
     """
-    sizes = _check_shape("standard_normal", "shape", shape)
+    sizes = check_shape("standard_normal", "shape", shape, _INTEGERS)
     try:
         kernels = _KERNELS[np.dtype(dtype)]
     except (KeyError, TypeError):
@@ -206,12 +185,12 @@ def rsample_normal(
     """
     operation, names = "rsample_normal", ("mean", "logvar")
     _check_arrays(operation, names, (mean, logvar))
-    samples = _check_shape(operation, "sample_shape", sample_shape)
+    samples = check_shape(operation, "sample_shape", sample_shape, _INTEGERS)
     row_offset = _check_size(operation, "row_offset", row_offset)
     seeds = _seed_array(operation, seed)
     rows = _Rows(operation, names, (mean, logvar), sample_rank=0)
     _, count, columns = rows.extent
-    _check_counters(operation, math.prod(samples), columns)
+    check_counters(operation, math.prod(samples), columns)
     z: Array = np.empty((*samples, *rows.leading, columns), mean.dtype)
     extent = (math.prod(samples), count, columns)
     mean_view, logvar_view = rows.views
@@ -336,7 +315,7 @@ def rsample_normal_with_log_ratio(
     names, parameters = _present(_PARAMETER_NAMES, (mean, logvar, prior_mean, prior_logvar))
     rows = _Rows(operation, names, parameters, sample_rank=0)
     _, count, columns = rows.extent
-    _check_counters(operation, num_samples, columns)
+    check_counters(operation, num_samples, columns)
     z: Array = np.empty((num_samples, *rows.leading, columns), mean.dtype)
     log_ratio: Array = np.empty((num_samples, *rows.leading), mean.dtype)
     m, v, prior_m, prior_v = [*rows.views, _NO_VIEW, _NO_VIEW][:4]

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from fastvi import reference
+from fastvi._sizes import check_counters
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_number, check_operands
 from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, View, broadcast_shape, present, row_backward
-from fastvi.ops.random import Seed, check_counters, check_shape, check_size, normal_noise, seed_tensor
+from fastvi.ops.random import Seed, check_shape, check_size, normal_noise, seed_tensor
 
 _PRIOR_NAMES = ("prior_mean", "prior_logvar")
 _KL_NAMES = ("mean", "logvar", *_PRIOR_NAMES)

@@ -12,15 +12,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from fastvi import _sizes
 from fastvi.ops._registration import LIBRARY, SUPPORTED_DTYPES
 from fastvi.ops._rows import KERNELS
 
 Seed: TypeAlias = int | Tensor | None
 
-MAX_SAMPLES = 2**32 - 1
-MAX_COLUMNS = 2**34
-_MAX_SEED = 2**63
-_MAX_SIZE = 2**62  # sums of two are still 64-bit integers
+_INTEGERS = (int, torch.SymInt)
 
 
 def seed_tensor(operation: str, seed: Seed, device: torch.device) -> Tensor:
@@ -34,7 +32,7 @@ def seed_tensor(operation: str, seed: Seed, device: torch.device) -> Tensor:
         If ``seed`` is out of [0, 2^63), or a tensor with dimensions or on another device.
     """
     if seed is None:
-        return torch.randint(_MAX_SEED - 1, (), dtype=torch.int64, device=device)
+        return torch.randint(_sizes.MAX_SEED - 1, (), dtype=torch.int64, device=device)
     if isinstance(seed, Tensor):
         if seed.dtype != torch.int64:
             raise TypeError(f"{operation}: seed has dtype {seed.dtype}, expected torch.int64")
@@ -45,59 +43,20 @@ def seed_tensor(operation: str, seed: Seed, device: torch.device) -> Tensor:
         return seed
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"{operation}: seed must be an int, an int64 tensor or None, got {type(seed).__name__}")
-    if not 0 <= seed < _MAX_SEED:
+    if not 0 <= seed < _sizes.MAX_SEED:
         raise ValueError(f"{operation}: seed is {seed}, expected a number in [0, 2^63)")
     return torch.tensor(seed, dtype=torch.int64, device=device)
 
 
 def check_size(operation: str, name: str, size: object) -> int:
-    """A non-negative integer.
-
-    Raises
-    ------
-    TypeError
-        If ``size`` is no integer.
-    ValueError
-        If ``size`` is negative, or more than 2^62.
-    """
-    if isinstance(size, bool) or not isinstance(size, int | torch.SymInt):
-        raise TypeError(f"{operation}: {name} must be an integer, got {type(size).__name__}")
-    if size < 0:
-        raise ValueError(f"{operation}: {name} is {size}, expected a non-negative integer")
-    if size > _MAX_SIZE:
-        raise ValueError(f"{operation}: {name} is {size}, expected at most 2^62")
-    return size  # type: ignore[return-value]  # a SymInt acts as an int
+    """A non-negative integer, known or symbolic; errors as in :func:`fastvi._sizes.check_size`."""
+    checked: int = _sizes.check_size(operation, name, size, _INTEGERS)
+    return checked
 
 
 def check_shape(operation: str, name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
-    """A shape; an integer means one axis.
-
-    Raises
-    ------
-    TypeError
-        If ``shape`` is neither an integer nor a sequence of them.
-    ValueError
-        If a size is negative.
-    """
-    if isinstance(shape, int | torch.SymInt):
-        return (check_size(operation, name, shape),)
-    if not isinstance(shape, tuple | list):
-        raise TypeError(f"{operation}: {name} must be an integer or a sequence of them, got {type(shape).__name__}")
-    return tuple(check_size(operation, f"{name}[{axis}]", size) for axis, size in enumerate(shape))
-
-
-def check_counters(operation: str, samples: int, columns: int) -> None:
-    """Reject what the generator's counter cannot tell apart.
-
-    Raises
-    ------
-    ValueError
-        If there are more samples or columns than the counter has numbers for.
-    """
-    if samples > MAX_SAMPLES:
-        raise ValueError(f"{operation}: {samples} samples, expected at most {MAX_SAMPLES}")
-    if columns > MAX_COLUMNS:
-        raise ValueError(f"{operation}: the event has {columns} dimensions, expected at most {MAX_COLUMNS}")
+    """A shape of such integers; one integer means one axis."""
+    return _sizes.check_shape(operation, name, shape, _INTEGERS)
 
 
 def _standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
