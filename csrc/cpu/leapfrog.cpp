@@ -76,36 +76,54 @@ void LeapfrogKernels<T>::leapfrog_step_backward(std::int64_t rows, std::int64_t 
                                                 const LeapfrogInputs<T>& inputs, const T* by_position,
                                                 const T* by_momentum, const LeapfrogGradients<T>& gradients) {
   const auto work = static_cast<std::int64_t>(static_cast<double>(rows * columns) * 2 * step_cost);
+  if (gradients.step_size == nullptr && gradients.inverse_mass == nullptr) join_rows(rows, columns, inputs);
+  const std::int64_t pieces = ceil_divide(columns, gradient_piece);
   with_column_steps(inputs, [&](auto step_step, auto mass_step) {
     constexpr int step_of_step = decltype(step_step)::value, step_of_mass = decltype(mass_step)::value;
+    const T kick = inputs.kick;
+    parallel_for(rows * pieces, work, [&](std::int64_t item) {
+      const std::int64_t row = item / pieces, first = item % pieces * gradient_piece, start = row * columns + first;
+      const T* const step_size = factor_row(inputs.step_size, row, first);
+      const T* const inverse_mass = factor_row(inputs.inverse_mass, row, first);
+      const T* const position_upstream = by_position + start;
+      const T* const momentum_upstream = by_momentum + start;
+      const auto store = [&](T* target, const auto& derivative) {
+        if (target == nullptr) return;
+        T* const out = target + start;
+        for_columns<T>(std::min(gradient_piece, columns - first), [=](std::int64_t d) {
+          out[d] = derivative(momentum_upstream[d] +
+                                  step_size[d * step_of_step] * inverse_mass[d * step_of_mass] * position_upstream[d],
+                              step_size[d * step_of_step]);
+        });
+      };
+      store(gradients.momentum, [](T total, T) { return total; });
+      store(gradients.gradient, [kick](T total, T step) { return -kick * step * total; });
+    });
+    if (gradients.step_size == nullptr && gradients.inverse_mass == nullptr) return;
+
+    // A factor's gradient: one number a column, or the row's sum.
     parallel_for(rows, work, [&](std::int64_t row) {
       const T* const momentum = inputs.momentum.row(0, row);
       const T* const gradient = inputs.gradient.row(0, row);
       const T* const step_size = factor_row(inputs.step_size, row, 0);
       const T* const inverse_mass = factor_row(inputs.inverse_mass, row, 0);
-      const T kick = inputs.kick;
       const T* const position_upstream = by_position + row * columns;
       const T* const momentum_upstream = by_momentum + row * columns;
       const auto derivative = [=](std::int64_t d) {
         return leapfrog_derivative(position_upstream[d], momentum_upstream[d], momentum[d], gradient[d],
                                    step_size[d * step_of_step], inverse_mass[d * step_of_mass], kick);
       };
-      const auto store = [&](T* target, auto member) {
+      const auto store_or_sum = [&](T* target, int column_step, const auto& of_factor) {
         if (target == nullptr) return;
-        T* const out = target + row * columns;
-        for_columns<T>(columns, [=](std::int64_t d) { out[d] = derivative(d).*member; });
-      };
-      const auto store_or_sum = [&](T* target, int column_step, auto member) {
-        if (column_step != 0) return store(target, member);
-        if (target != nullptr) {
-          target[row] = sum_columns<T>(columns, [=](std::int64_t d) { return derivative(d).*member; });
+        if (column_step == 0) {
+          target[row] = sum_columns<T>(columns, of_factor);
+        } else {
+          T* const out = target + row * columns;
+          for_columns<T>(columns, [=](std::int64_t d) { out[d] = of_factor(d); });
         }
       };
-      using Derivative = LeapfrogDerivative<T>;
-      store(gradients.momentum, &Derivative::momentum);
-      store(gradients.gradient, &Derivative::gradient);
-      store_or_sum(gradients.step_size, step_of_step, &Derivative::step_size);
-      store_or_sum(gradients.inverse_mass, step_of_mass, &Derivative::inverse_mass);
+      store_or_sum(gradients.step_size, step_of_step, [=](std::int64_t d) { return derivative(d).step_size; });
+      store_or_sum(gradients.inverse_mass, step_of_mass, [=](std::int64_t d) { return derivative(d).inverse_mass; });
     });
   });
 }

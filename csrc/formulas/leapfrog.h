@@ -18,9 +18,10 @@ FASTVI_HD T leapfrog_position(T position, T new_momentum, T step_size, T inverse
   return position + step_size * inverse_mass * new_momentum;
 }
 
+// By the factors; by the momentum it is `total` below, and by the gradient -kick * step_size * total.
 template <class T>
 struct LeapfrogDerivative {
-  T momentum, gradient, step_size, inverse_mass;
+  T step_size, inverse_mass;
 };
 
 template <class T>
@@ -28,8 +29,7 @@ FASTVI_HD LeapfrogDerivative<T> leapfrog_derivative(T by_position, T by_momentum
                                                     T inverse_mass, T kick) {
   const T new_momentum = leapfrog_momentum(momentum, gradient, step_size, kick);
   const T total = by_momentum + step_size * inverse_mass * by_position;
-  return {total, -kick * step_size * total, inverse_mass * new_momentum * by_position - kick * gradient * total,
-          step_size * new_momentum * by_position};
+  return {inverse_mass * new_momentum * by_position - kick * gradient * total, step_size * new_momentum * by_position};
 }
 
 template <class T>

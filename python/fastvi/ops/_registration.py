@@ -204,7 +204,10 @@ class Operation:
             grads = tuple(None if grad is None else grad.resolve_neg() for grad in grads)
             found = self.backward(grads, tensors, constants, needs, auxiliary)
             reference = next(tensor for tensor in tensors if tensor is not None)
-            return _only_or_tuple([reference.new_empty(0) if grad is None else grad for grad in found])
+            given = [grad for grad in grads if grad is not None]
+            own = [reference.new_empty(0) if grad is None else grad for grad in found]
+            # An output of an operator may not be one of its inputs.
+            return _only_or_tuple([out.clone() if any(out is grad for grad in given) else out for out in own])
 
         def fake_backward(*arguments: Any) -> Any:
             _, tensors, _, _, needs = self._split_backward(arguments)

@@ -115,8 +115,8 @@ def _step_backward(
     assert like is not None
     by_position, by_momentum = (like.new_zeros(step.full) if grad is None else grad.contiguous() for grad in grads)
     gradients: list[Tensor | None] = [None] * 5
-    if needs[0]:  # a copy: an output of an operator may not be one of its inputs
-        gradients[0] = by_position.clone()
+    if needs[0]:
+        gradients[0] = by_position
     for i in range(1, 5):
         if needs[i]:
             by_column = i < 3 or step.factors[i - 3][2] == 1
