@@ -41,10 +41,15 @@ def _noise(operation: str, parameters: Sequence[Tensor | None], samples: Shape, 
     return normal_noise(seed_tensor(operation, seed, given[0].device), samples, shape, row_offset, given[0])
 
 
+def sample_shape_of(sample_shape: Any) -> tuple[int, ...]:
+    """The sample shape as a tuple; an integer means one axis."""
+    return (sample_shape,) if isinstance(sample_shape, int) else tuple(sample_shape)
+
+
 def _rsample_normal(
     mean: Tensor, logvar: Tensor, sample_shape: Any = (), seed: Any = None, row_offset: int = 0
 ) -> Tensor:
-    samples = tuple(reference.sample_shape_of(sample_shape))
+    samples = sample_shape_of(sample_shape)
     return reference.rsample_normal(mean, logvar, _noise("twin", (mean, logvar), samples, seed, row_offset))
 
 
@@ -119,7 +124,7 @@ class Sample:
     def is_empty(self) -> bool:
         return any(0 in argument.shape for argument in self.arguments.values()) or 0 in (
             self.constants.get("num_samples", 1),
-            *reference.sample_shape_of(self.constants.get("sample_shape", 1)),
+            *sample_shape_of(self.constants.get("sample_shape", 1)),
         )
 
     @property
@@ -151,7 +156,7 @@ class Sample:
         if "seed" in given:
             given["seed"] = torch.tensor(given["seed"], dtype=torch.int64)
         if "sample_shape" in given:
-            given["sample_shape"] = list(reference.sample_shape_of(given["sample_shape"]))
+            given["sample_shape"] = list(sample_shape_of(given["sample_shape"]))
         for name in ("step_size", "inverse_mass"):
             if isinstance(given.get(name), float):
                 given[name] = torch.tensor(given[name], dtype=tensors[0].dtype)

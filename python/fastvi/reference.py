@@ -1,13 +1,11 @@
 """Plain-PyTorch twins of every operation: the definition that tests and benchmarks compare with.
 
-The formulas are those of SPEC sections "Operations"; they run in whatever precision the inputs have, so that
-float64 inputs give the reference values. Draws take their standard normal noise ``eps`` as an argument.
+They run in whatever precision the inputs have, so that float64 inputs give the reference values. Draws take their standard normal noise ``eps`` as an argument.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -110,8 +108,3 @@ def kinetic_energy(p: Tensor, inverse_mass: Tensor | None = None) -> Tensor:
     """1/2 sum_d p^2 * inverse_mass over the last dimension."""
     square = p.square() if inverse_mass is None else p.square() * inverse_mass
     return 0.5 * square.sum(-1)
-
-
-def sample_shape_of(sample_shape: int | Sequence[int]) -> torch.Size:
-    """``sample_shape`` as a ``torch.Size``; an integer means one axis."""
-    return torch.Size([sample_shape] if isinstance(sample_shape, int) else sample_shape)
