@@ -1,6 +1,7 @@
 """Plain-PyTorch twins of every operation: the definition that tests and benchmarks compare with.
 
-They run in whatever precision the inputs have, so that float64 inputs give the reference values. Draws take their standard normal noise ``eps`` as an argument.
+They run in whatever precision the inputs have, so that float64 inputs give the reference values. Draws take their
+standard normal noise ``eps`` as an argument.
 """
 
 from __future__ import annotations
