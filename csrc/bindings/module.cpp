@@ -1,5 +1,5 @@
-// The native module, built once for each instruction set: every kernel, for float32 and float64. Kernels run without
-// the GIL.
+// The native module, built once for each instruction set: every kernel, for float32, float64, bfloat16 and float16.
+// Kernels run without the GIL.
 #include <string>
 
 #include "../cpu/bernoulli.h"
@@ -18,36 +18,36 @@ using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 // Seeds stay in tensors, so that a captured graph may draw anew.
 std::uint64_t read_seed(Address seed) { return static_cast<std::uint64_t>(*pointer<const std::int64_t>(seed)); }
 
-template <class T>
+template <class S>
 void bind_noise(py::module_& m) {
   m.def(
       "standard_normal",
-      [](Address out, std::int64_t count, Address seed) { standard_normal(pointer<T>(out), count, read_seed(seed)); },
+      [](Address out, std::int64_t count, Address seed) { standard_normal(pointer<S>(out), count, read_seed(seed)); },
       ReleaseGil());
   m.def(
       "normal_noise",
       [](const Extent& extent, Address seed, std::int64_t row_offset, Address out) {
-        normal_noise(pointer<T>(out), extent, read_seed(seed), row_offset);
+        normal_noise(pointer<S>(out), extent, read_seed(seed), row_offset);
       },
       ReleaseGil());
 }
 
-template <class T>
+template <class S>
 void bind_normal(py::module_& m) {
-  using Kernels = NormalKernels<T>;
-  using View = RowView<const T>;
-  using Gradient = GradientView<T>;
+  using Kernels = NormalKernels<S>;
+  using View = RowView<const S>;
+  using Gradient = GradientView<S>;
   m.def(
       "kl_normal",
       [](const Extent& extent, const View& mean, const View& logvar, const View& prior_mean, const View& prior_logvar,
-         T free_bits, Address out) {
-        Kernels::kl_normal(extent, {mean, logvar, prior_mean, prior_logvar}, free_bits, pointer<T>(out));
+         ComputeType<S> free_bits, Address out) {
+        Kernels::kl_normal(extent, {mean, logvar, prior_mean, prior_logvar}, free_bits, pointer<S>(out));
       },
       ReleaseGil());
   m.def(
       "kl_normal_backward",
       [](const Extent& extent, const View& mean, const View& logvar, const View& prior_mean, const View& prior_logvar,
-         T free_bits, const View& upstream, const Gradient& by_mean, const Gradient& by_logvar,
+         ComputeType<S> free_bits, const View& upstream, const Gradient& by_mean, const Gradient& by_logvar,
          const Gradient& by_prior_mean, const Gradient& by_prior_logvar) {
         Kernels::kl_normal_backward(extent, {mean, logvar, prior_mean, prior_logvar}, free_bits, upstream,
                                     {by_mean, by_logvar, by_prior_mean, by_prior_logvar});
@@ -56,7 +56,7 @@ void bind_normal(py::module_& m) {
   m.def(
       "normal_log_prob",
       [](const Extent& extent, const View& x, const View& mean, const View& logvar, Address out) {
-        Kernels::normal_log_prob(extent, {x, mean, logvar}, pointer<T>(out));
+        Kernels::normal_log_prob(extent, {x, mean, logvar}, pointer<S>(out));
       },
       ReleaseGil());
   m.def(
@@ -69,7 +69,7 @@ void bind_normal(py::module_& m) {
   m.def(
       "normal_entropy",
       [](const Extent& extent, const View& logvar, Address out) {
-        Kernels::normal_entropy(extent, logvar, pointer<T>(out));
+        Kernels::normal_entropy(extent, logvar, pointer<S>(out));
       },
       ReleaseGil());
   m.def(
@@ -81,7 +81,7 @@ void bind_normal(py::module_& m) {
   m.def(
       "rsample_normal",
       [](const Extent& extent, const View& mean, const View& logvar, Address seed, std::int64_t row_offset, Address z) {
-        Kernels::rsample_normal(extent, {mean, logvar, {}, {}, read_seed(seed), row_offset}, pointer<T>(z));
+        Kernels::rsample_normal(extent, {mean, logvar, {}, {}, read_seed(seed), row_offset}, pointer<S>(z));
       },
       ReleaseGil());
   m.def(
@@ -89,7 +89,7 @@ void bind_normal(py::module_& m) {
       [](const Extent& extent, const View& mean, const View& logvar, Address seed, std::int64_t row_offset,
          Address upstream, Address by_mean, Address by_logvar) {
         Kernels::rsample_normal_backward(extent, {mean, logvar, {}, {}, read_seed(seed), row_offset},
-                                         pointer<const T>(upstream), pointer<T>(by_mean), pointer<T>(by_logvar));
+                                         pointer<const S>(upstream), pointer<S>(by_mean), pointer<S>(by_logvar));
       },
       ReleaseGil());
   m.def(
@@ -98,7 +98,7 @@ void bind_normal(py::module_& m) {
          Address seed, std::int64_t row_offset, Address z, Address log_ratio) {
         Kernels::rsample_normal_with_log_ratio(extent,
                                                {mean, logvar, prior_mean, prior_logvar, read_seed(seed), row_offset},
-                                               pointer<T>(z), pointer<T>(log_ratio));
+                                               pointer<S>(z), pointer<S>(log_ratio));
       },
       ReleaseGil());
   m.def(
@@ -108,21 +108,21 @@ void bind_normal(py::module_& m) {
          Address by_mean, Address by_logvar, Address by_prior_mean, Address by_prior_logvar) {
         Kernels::rsample_normal_with_log_ratio_backward(
             extent, {mean, logvar, prior_mean, prior_logvar, read_seed(seed), row_offset}, detach_posterior,
-            pointer<const T>(z_upstream), ratio_upstream,
-            {pointer<T>(by_mean), pointer<T>(by_logvar), pointer<T>(by_prior_mean), pointer<T>(by_prior_logvar)});
+            pointer<const S>(z_upstream), ratio_upstream,
+            {pointer<S>(by_mean), pointer<S>(by_logvar), pointer<S>(by_prior_mean), pointer<S>(by_prior_logvar)});
       },
       ReleaseGil());
 }
 
-template <class T>
+template <class S>
 void bind_bernoulli(py::module_& m) {
-  using Kernels = BernoulliKernels<T>;
-  using View = RowView<const T>;
-  using Gradient = GradientView<T>;
+  using Kernels = BernoulliKernels<S>;
+  using View = RowView<const S>;
+  using Gradient = GradientView<S>;
   m.def(
       "bernoulli_log_prob",
       [](const Extent& extent, const View& x, const View& logits, Address out) {
-        Kernels::bernoulli_log_prob(extent, {x, logits}, pointer<T>(out));
+        Kernels::bernoulli_log_prob(extent, {x, logits}, pointer<S>(out));
       },
       ReleaseGil());
   m.def(
@@ -135,65 +135,65 @@ void bind_bernoulli(py::module_& m) {
   m.def(
       "bernoulli_epilogue",
       [](const Extent& extent, Address logits, Address bias, const View& x, bool keep_residual, Address out) {
-        Kernels::bernoulli_epilogue(extent, pointer<T>(logits), pointer<const T>(bias), x, keep_residual,
-                                    pointer<T>(out));
+        Kernels::bernoulli_epilogue(extent, pointer<S>(logits), pointer<const S>(bias), x, keep_residual,
+                                    pointer<S>(out));
       },
       ReleaseGil());
 }
 
-template <class T>
+template <class S>
 void bind_log_mean_exp(py::module_& m) {
-  using Kernels = LogMeanExpKernels<T>;
+  using Kernels = LogMeanExpKernels<S>;
   m.def(
       "log_mean_exp",
       [](const AxisExtent& extent, Address x, Address out) {
-        Kernels::log_mean_exp(extent, pointer<const T>(x), pointer<T>(out));
+        Kernels::log_mean_exp(extent, pointer<const S>(x), pointer<S>(out));
       },
       ReleaseGil());
   m.def(
       "scaled_softmax",
       [](const AxisExtent& extent, Address x, Address scale, bool as_gradient, Address out) {
-        Kernels::scaled_softmax(extent, pointer<const T>(x), pointer<const T>(scale), as_gradient, pointer<T>(out));
+        Kernels::scaled_softmax(extent, pointer<const S>(x), pointer<const S>(scale), as_gradient, pointer<S>(out));
       },
       ReleaseGil());
   m.def(
       "effective_sample_size",
       [](const AxisExtent& extent, Address x, Address out) {
-        Kernels::effective_sample_size(extent, pointer<const T>(x), pointer<T>(out));
+        Kernels::effective_sample_size(extent, pointer<const S>(x), pointer<S>(out));
       },
       ReleaseGil());
 }
 
-template <class T>
+template <class S>
 void bind_leapfrog(py::module_& m) {
-  using Kernels = LeapfrogKernels<T>;
-  using View = RowView<const T>;
-  using Gradient = GradientView<T>;
+  using Kernels = LeapfrogKernels<S>;
+  using View = RowView<const S>;
+  using Gradient = GradientView<S>;
   m.def(
       "leapfrog_step",
       [](std::int64_t rows, std::int64_t columns, const View& position, const View& momentum, const View& gradient,
-         const FactorView<T>& step_size, const FactorView<T>& inverse_mass, T kick, Address new_position,
+         const FactorView<S>& step_size, const FactorView<S>& inverse_mass, ComputeType<S> kick, Address new_position,
          Address new_momentum) {
         Kernels::leapfrog_step(rows, columns, {position, momentum, gradient, step_size, inverse_mass, kick},
-                               pointer<T>(new_position), pointer<T>(new_momentum));
+                               pointer<S>(new_position), pointer<S>(new_momentum));
       },
       ReleaseGil());
   m.def(
       "leapfrog_step_backward",
       [](std::int64_t rows, std::int64_t columns, const View& position, const View& momentum, const View& gradient,
-         const FactorView<T>& step_size, const FactorView<T>& inverse_mass, T kick, Address by_position,
+         const FactorView<S>& step_size, const FactorView<S>& inverse_mass, ComputeType<S> kick, Address by_position,
          Address by_momentum, Address momentum_out, Address gradient_out, Address step_size_out,
          Address inverse_mass_out) {
         Kernels::leapfrog_step_backward(rows, columns, {position, momentum, gradient, step_size, inverse_mass, kick},
-                                        pointer<const T>(by_position), pointer<const T>(by_momentum),
-                                        {pointer<T>(momentum_out), pointer<T>(gradient_out), pointer<T>(step_size_out),
-                                         pointer<T>(inverse_mass_out)});
+                                        pointer<const S>(by_position), pointer<const S>(by_momentum),
+                                        {pointer<S>(momentum_out), pointer<S>(gradient_out), pointer<S>(step_size_out),
+                                         pointer<S>(inverse_mass_out)});
       },
       ReleaseGil());
   m.def(
       "kinetic_energy",
       [](const Extent& extent, const View& momentum, const View& inverse_mass, Address out) {
-        Kernels::kinetic_energy(extent, {momentum, inverse_mass}, pointer<T>(out));
+        Kernels::kinetic_energy(extent, {momentum, inverse_mass}, pointer<S>(out));
       },
       ReleaseGil());
   m.def(
@@ -205,13 +205,13 @@ void bind_leapfrog(py::module_& m) {
       ReleaseGil());
 }
 
-template <class T>
+template <class S>
 void bind_all(py::module_ m) {
-  bind_noise<T>(m);
-  bind_normal<T>(m);
-  bind_bernoulli<T>(m);
-  bind_log_mean_exp<T>(m);
-  bind_leapfrog<T>(m);
+  bind_noise<S>(m);
+  bind_normal<S>(m);
+  bind_bernoulli<S>(m);
+  bind_log_mean_exp<S>(m);
+  bind_leapfrog<S>(m);
 }
 
 // Evaluates one formula over an array, as the kernels' vector loops do: what the accuracy tests measure.
@@ -238,6 +238,8 @@ PYBIND11_MODULE(FASTVI_MODULE, m) {
   m.doc() = "Native kernels of fastvi for one instruction set.";
   fastvi::bind_all<float>(m.def_submodule("float32"));
   fastvi::bind_all<double>(m.def_submodule("float64"));
+  fastvi::bind_all<fastvi::BFloat16>(m.def_submodule("bfloat16"));
+  fastvi::bind_all<fastvi::Float16>(m.def_submodule("float16"));
   m.def("evaluate_formula", &fastvi::evaluate_formula);
   m.def("philox", &fastvi::philox_words);
   m.def("max_threads", [] { return omp_get_max_threads(); });

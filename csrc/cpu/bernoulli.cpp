@@ -46,48 +46,56 @@ FASTVI_HD T sum_log_prob(std::int64_t count, const T* x, const Logit& logit, con
 
 }  // namespace
 
-template <class T>
-void BernoulliKernels<T>::bernoulli_log_prob(const Extent& extent, const std::array<RowView<const T>, 2>& operands,
-                                             T* out) {
-  reduce_rows<T, 2>(extent, operands, out, log_prob_cost, [](const std::array<const T*, 2>& row, std::int64_t count) {
+template <class S>
+void BernoulliKernels<S>::bernoulli_log_prob(const Extent& extent, const std::array<RowView<const S>, 2>& operands,
+                                             S* out) {
+  using T = ComputeType<S>;
+  reduce_rows<S, 2>(extent, operands, out, log_prob_cost, [](const std::array<const T*, 2>& row, std::int64_t count) {
     const T* const logits = row[1];
     return sum_log_prob<T>(count, row[0], [logits](std::int64_t d) { return logits[d]; }, [](std::int64_t, T, T) {});
   });
 }
 
-template <class T>
-void BernoulliKernels<T>::bernoulli_log_prob_backward(const Extent& extent,
-                                                      const std::array<RowView<const T>, 2>& operands,
-                                                      const RowView<const T>& upstream,
-                                                      const std::array<GradientView<T>, 2>& gradients) {
-  row_gradients<T>(extent, operands, upstream, gradients, log_prob_cost, BernoulliLogDensity<T>{});
+template <class S>
+void BernoulliKernels<S>::bernoulli_log_prob_backward(const Extent& extent,
+                                                      const std::array<RowView<const S>, 2>& operands,
+                                                      const RowView<const S>& upstream,
+                                                      const std::array<GradientView<S>, 2>& gradients) {
+  row_gradients<S>(extent, operands, upstream, gradients, log_prob_cost, BernoulliLogDensity<ComputeType<S>>{});
 }
 
-template <class T>
-void BernoulliKernels<T>::bernoulli_epilogue(const Extent& extent, T* logits, const T* bias, const RowView<const T>& x,
-                                             bool keep_residual, T* out) {
-  const std::int64_t rows = extent.samples * extent.rows;
-  const auto work = static_cast<std::int64_t>(static_cast<double>(rows * extent.columns) * log_prob_cost);
-  parallel_for(rows, work, [&](std::int64_t item) {
-    T* const row = logits + item * extent.columns;
-    const T* const target = x.row(item / extent.rows, item % extent.rows);
+template <class S>
+void BernoulliKernels<S>::bernoulli_epilogue(const Extent& extent, S* logits, const S* bias, const RowView<const S>& x,
+                                             bool keep_residual, S* out) {
+  using T = ComputeType<S>;
+  const auto block_log_prob = [&](std::int64_t item, std::int64_t first, std::int64_t count) {
+    S* const stored = logits + item * extent.columns + first;
+    RowBuffer<S, row_block> logit_buffer, bias_buffer, target_buffer, residual_buffer;
+    const T* const row = logit_buffer.load(stored, count);
+    const T* const shift = bias == nullptr ? nullptr : bias_buffer.load(bias + first, count);
+    const T* const target = target_buffer.load(x.row(item / extent.rows, item % extent.rows) + first, count);
+    T* const residual = residual_buffer.target(stored);
     const auto plain = [row](std::int64_t d) { return row[d]; };
-    const auto biased = [row, bias](std::int64_t d) { return row[d] + bias[d]; };
-    const auto store = [row, target](std::int64_t d, T logit, T exponential) {
-      row[d] = bernoulli_residual(target[d], logit, exponential);
+    const auto biased = [row, shift](std::int64_t d) { return row[d] + shift[d]; };
+    const auto store = [residual, target](std::int64_t d, T logit, T exponential) {
+      residual[d] = bernoulli_residual(target[d], logit, exponential);
     };
     const auto forget = [](std::int64_t, T, T) {};
-    if (keep_residual) {
-      out[item] = bias == nullptr ? sum_log_prob<T>(extent.columns, target, plain, store)
-                                  : sum_log_prob<T>(extent.columns, target, biased, store);
-    } else {
-      out[item] = bias == nullptr ? sum_log_prob<T>(extent.columns, target, plain, forget)
-                                  : sum_log_prob<T>(extent.columns, target, biased, forget);
+    if (!keep_residual) {
+      return shift == nullptr ? sum_log_prob<T>(count, target, plain, forget)
+                              : sum_log_prob<T>(count, target, biased, forget);
     }
-  });
+    const T sum =
+        shift == nullptr ? sum_log_prob<T>(count, target, plain, store) : sum_log_prob<T>(count, target, biased, store);
+    residual_buffer.store(stored, count);
+    return sum;
+  };
+  sum_rows(extent.samples * extent.rows, extent.columns, out, log_prob_cost, block_log_prob);
 }
 
 template struct BernoulliKernels<float>;
 template struct BernoulliKernels<double>;
+template struct BernoulliKernels<BFloat16>;
+template struct BernoulliKernels<Float16>;
 
 }  // namespace fastvi

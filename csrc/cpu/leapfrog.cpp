@@ -13,8 +13,8 @@ template <class T>
 constexpr T one = T(1);
 
 // Calls body with the column steps of both factors as constants, so that each case is a plain vector loop.
-template <class T, class Body>
-void with_column_steps(const LeapfrogInputs<T>& inputs, const Body& body) {
+template <class S, class Body>
+void with_column_steps(const LeapfrogInputs<S>& inputs, const Body& body) {
   using Constant0 = std::integral_constant<int, 0>;
   using Constant1 = std::integral_constant<int, 1>;
   const bool step = inputs.step_size.column_step != 0, mass = inputs.inverse_mass.column_step != 0;
@@ -24,17 +24,20 @@ void with_column_steps(const LeapfrogInputs<T>& inputs, const Body& body) {
   return body(Constant0{}, Constant0{});
 }
 
-template <class T>
-const T* factor_row(const FactorView<T>& factor, std::int64_t row, std::int64_t first) {
-  return factor.data == nullptr ? &one<T> : factor.data + row * factor.row_stride + first * factor.column_step;
+template <class S, std::int64_t length>
+const ComputeType<S>* load_factor(RowBuffer<S, length>& buffer, const FactorView<S>& factor, std::int64_t row,
+                                  std::int64_t first, std::int64_t count) {
+  if (factor.data == nullptr) return &one<ComputeType<S>>;
+  return buffer.load(factor.data + row * factor.row_stride + first * factor.column_step,
+                     factor.column_step == 0 ? 1 : count);
 }
 
 bool constant(const auto& factor) { return factor.row_stride == 0 && factor.column_step == 0; }
 
 // Contiguous rows that share both factors are one long row: no short loops.
-template <class T>
-void join_rows(std::int64_t& rows, std::int64_t& columns, const LeapfrogInputs<T>& inputs) {
-  const auto contiguous = [&](const RowView<const T>& view) { return view.row_stride == columns; };
+template <class S>
+void join_rows(std::int64_t& rows, std::int64_t& columns, const LeapfrogInputs<S>& inputs) {
+  const auto contiguous = [&](const RowView<const S>& view) { return view.row_stride == columns; };
   if (contiguous(inputs.position) && contiguous(inputs.momentum) && contiguous(inputs.gradient) &&
       constant(inputs.step_size) && constant(inputs.inverse_mass)) {
     columns *= rows;
@@ -42,114 +45,154 @@ void join_rows(std::int64_t& rows, std::int64_t& columns, const LeapfrogInputs<T
   }
 }
 
+// The derivatives by the factors of one step, on a part of one row of at most `length` columns.
+template <class S, std::int64_t length, int step_of_step, int step_of_mass>
+class FactorDerivatives {
+ public:
+  using T = ComputeType<S>;
+
+  // The derivatives of column first + d, d in [0, count).
+  auto load(const LeapfrogInputs<S>& inputs, const S* by_position, const S* by_momentum, std::int64_t columns,
+            std::int64_t row, std::int64_t first, std::int64_t count) {
+    const std::int64_t start = row * columns + first;
+    const T* const momentum = momentum_.load(inputs.momentum.row(0, row) + first, count);
+    const T* const gradient = gradient_.load(inputs.gradient.row(0, row) + first, count);
+    const T* const step_size = load_factor(step_size_, inputs.step_size, row, first, count);
+    const T* const inverse_mass = load_factor(inverse_mass_, inputs.inverse_mass, row, first, count);
+    const T* const position_upstream = by_position_.load(by_position + start, count);
+    const T* const momentum_upstream = by_momentum_.load(by_momentum + start, count);
+    const T kick = inputs.kick;
+    return [=](std::int64_t d) {
+      return leapfrog_derivative(position_upstream[d], momentum_upstream[d], momentum[d], gradient[d],
+                                 step_size[d * step_of_step], inverse_mass[d * step_of_mass], kick);
+    };
+  }
+
+ private:
+  RowBuffer<S, length> momentum_, gradient_, step_size_, inverse_mass_, by_position_, by_momentum_;
+};
+
 }  // namespace
 
-template <class T>
-void LeapfrogKernels<T>::leapfrog_step(std::int64_t rows, std::int64_t columns, const LeapfrogInputs<T>& inputs,
-                                       T* new_position, T* new_momentum) {
+template <class S>
+void LeapfrogKernels<S>::leapfrog_step(std::int64_t rows, std::int64_t columns, const LeapfrogInputs<S>& inputs,
+                                       S* new_position, S* new_momentum) {
+  using T = ComputeType<S>;
+  constexpr std::int64_t piece = gradient_piece<S>;
   const auto work = static_cast<std::int64_t>(static_cast<double>(rows * columns) * step_cost);
   join_rows(rows, columns, inputs);
-  const std::int64_t pieces = ceil_divide(columns, gradient_piece);
+  const std::int64_t pieces = ceil_divide(columns, piece);
   with_column_steps(inputs, [&](auto step_step, auto mass_step) {
     parallel_for(rows * pieces, work, [&](std::int64_t item) {
-      const std::int64_t row = item / pieces, first = item % pieces * gradient_piece;
-      const T* const position = inputs.position.row(0, row) + first;
-      const T* const momentum = inputs.momentum.row(0, row) + first;
-      const T* const gradient = inputs.gradient.row(0, row) + first;
-      const T* const step_size = factor_row(inputs.step_size, row, first);
-      const T* const inverse_mass = factor_row(inputs.inverse_mass, row, first);
-      T* const position_out = new_position + row * columns + first;
-      T* const momentum_out = new_momentum + row * columns + first;
+      const std::int64_t row = item / pieces, first = item % pieces * piece;
+      const std::int64_t count = std::min(piece, columns - first), start = row * columns + first;
+      RowBuffer<S, piece> buffers[7];
+      const T* const position = buffers[0].load(inputs.position.row(0, row) + first, count);
+      const T* const momentum = buffers[1].load(inputs.momentum.row(0, row) + first, count);
+      const T* const gradient = buffers[2].load(inputs.gradient.row(0, row) + first, count);
+      const T* const step_size = load_factor(buffers[3], inputs.step_size, row, first, count);
+      const T* const inverse_mass = load_factor(buffers[4], inputs.inverse_mass, row, first, count);
+      T* const position_out = buffers[5].target(new_position + start);
+      T* const momentum_out = buffers[6].target(new_momentum + start);
       const T kick = inputs.kick;
-      for_columns<T>(std::min(gradient_piece, columns - first), [=](std::int64_t d) {
+      for_columns<T>(count, [=](std::int64_t d) {
         const T step = step_size[d * decltype(step_step)::value];
         const T kicked = leapfrog_momentum(momentum[d], gradient[d], step, kick);
         momentum_out[d] = kicked;
         position_out[d] = leapfrog_position(position[d], kicked, step, inverse_mass[d * decltype(mass_step)::value]);
       });
+      buffers[5].store(new_position + start, count);
+      buffers[6].store(new_momentum + start, count);
     });
   });
 }
 
-template <class T>
-void LeapfrogKernels<T>::leapfrog_step_backward(std::int64_t rows, std::int64_t columns,
-                                                const LeapfrogInputs<T>& inputs, const T* by_position,
-                                                const T* by_momentum, const LeapfrogGradients<T>& gradients) {
+template <class S>
+void LeapfrogKernels<S>::leapfrog_step_backward(std::int64_t rows, std::int64_t columns,
+                                                const LeapfrogInputs<S>& inputs, const S* by_position,
+                                                const S* by_momentum, const LeapfrogGradients<S>& gradients) {
+  using T = ComputeType<S>;
+  constexpr std::int64_t piece = gradient_piece<S>;
   const auto work = static_cast<std::int64_t>(static_cast<double>(rows * columns) * 2 * step_cost);
   if (gradients.step_size == nullptr && gradients.inverse_mass == nullptr) join_rows(rows, columns, inputs);
-  const std::int64_t pieces = ceil_divide(columns, gradient_piece);
+  const std::int64_t pieces = ceil_divide(columns, piece);
   with_column_steps(inputs, [&](auto step_step, auto mass_step) {
     constexpr int step_of_step = decltype(step_step)::value, step_of_mass = decltype(mass_step)::value;
     const T kick = inputs.kick;
+    const auto of_step = [](const LeapfrogDerivative<T>& derivative) { return derivative.step_size; };
+    const auto of_mass = [](const LeapfrogDerivative<T>& derivative) { return derivative.inverse_mass; };
+    // All that is one number a column.
     parallel_for(rows * pieces, work, [&](std::int64_t item) {
-      const std::int64_t row = item / pieces, first = item % pieces * gradient_piece, start = row * columns + first;
-      const T* const step_size = factor_row(inputs.step_size, row, first);
-      const T* const inverse_mass = factor_row(inputs.inverse_mass, row, first);
-      const T* const position_upstream = by_position + start;
-      const T* const momentum_upstream = by_momentum + start;
-      const auto store = [&](T* target, const auto& derivative) {
+      const std::int64_t row = item / pieces, first = item % pieces * piece, start = row * columns + first;
+      const std::int64_t count = std::min(piece, columns - first);
+      RowBuffer<S, piece> out;
+      const auto store = [&](S* target, const auto& derivative) {
         if (target == nullptr) return;
-        T* const out = target + start;
-        for_columns<T>(std::min(gradient_piece, columns - first), [=](std::int64_t d) {
-          out[d] = derivative(momentum_upstream[d] +
-                                  step_size[d * step_of_step] * inverse_mass[d * step_of_mass] * position_upstream[d],
-                              step_size[d * step_of_step]);
-        });
+        T* const row_out = out.target(target + start);
+        for_columns<T>(count, [=](std::int64_t d) { row_out[d] = derivative(d); });
+        out.store(target + start, count);
       };
-      store(gradients.momentum, [](T total, T) { return total; });
-      store(gradients.gradient, [kick](T total, T step) { return -kick * step * total; });
-    });
-    if (gradients.step_size == nullptr && gradients.inverse_mass == nullptr) return;
-
-    // A factor's gradient: one number a column, or the row's sum.
-    parallel_for(rows, work, [&](std::int64_t row) {
-      const T* const momentum = inputs.momentum.row(0, row);
-      const T* const gradient = inputs.gradient.row(0, row);
-      const T* const step_size = factor_row(inputs.step_size, row, 0);
-      const T* const inverse_mass = factor_row(inputs.inverse_mass, row, 0);
-      const T* const position_upstream = by_position + row * columns;
-      const T* const momentum_upstream = by_momentum + row * columns;
-      const auto derivative = [=](std::int64_t d) {
-        return leapfrog_derivative(position_upstream[d], momentum_upstream[d], momentum[d], gradient[d],
-                                   step_size[d * step_of_step], inverse_mass[d * step_of_mass], kick);
-      };
-      const auto store_or_sum = [&](T* target, int column_step, const auto& of_factor) {
+      if (gradients.momentum != nullptr || gradients.gradient != nullptr) {
+        RowBuffer<S, piece> buffers[4];
+        const T* const step_size = load_factor(buffers[0], inputs.step_size, row, first, count);
+        const T* const inverse_mass = load_factor(buffers[1], inputs.inverse_mass, row, first, count);
+        const T* const position_upstream = buffers[2].load(by_position + start, count);
+        const T* const momentum_upstream = buffers[3].load(by_momentum + start, count);
+        const auto total = [=](std::int64_t d) {
+          return momentum_upstream[d] +
+                 step_size[d * step_of_step] * inverse_mass[d * step_of_mass] * position_upstream[d];
+        };
+        store(gradients.momentum, total);
+        store(gradients.gradient, [=](std::int64_t d) { return -kick * step_size[d * step_of_step] * total(d); });
+      }
+      const auto store_factor = [&](S* target, const auto& part) {
         if (target == nullptr) return;
-        if (column_step == 0) {
-          target[row] = sum_columns<T>(columns, of_factor);
-        } else {
-          T* const out = target + row * columns;
-          for_columns<T>(columns, [=](std::int64_t d) { out[d] = of_factor(d); });
-        }
+        FactorDerivatives<S, piece, step_of_step, step_of_mass> buffers;
+        const auto derivative = buffers.load(inputs, by_position, by_momentum, columns, row, first, count);
+        store(target, [=](std::int64_t d) { return part(derivative(d)); });
       };
-      store_or_sum(gradients.step_size, step_of_step, [=](std::int64_t d) { return derivative(d).step_size; });
-      store_or_sum(gradients.inverse_mass, step_of_mass, [=](std::int64_t d) { return derivative(d).inverse_mass; });
+      if constexpr (step_of_step == 1) store_factor(gradients.step_size, of_step);
+      if constexpr (step_of_mass == 1) store_factor(gradients.inverse_mass, of_mass);
     });
+    const auto sum_factor = [&](S* target, const auto& part) {
+      if (target == nullptr) return;
+      sum_rows(rows, columns, target, 2 * step_cost, [&](std::int64_t row, std::int64_t first, std::int64_t count) {
+        FactorDerivatives<S, row_block, step_of_step, step_of_mass> buffers;
+        const auto derivative = buffers.load(inputs, by_position, by_momentum, columns, row, first, count);
+        return sum_columns<T>(count, [=](std::int64_t d) { return part(derivative(d)); });
+      });
+    };
+    if constexpr (step_of_step == 0) sum_factor(gradients.step_size, of_step);
+    if constexpr (step_of_mass == 0) sum_factor(gradients.inverse_mass, of_mass);
   });
 }
 
-template <class T>
-void LeapfrogKernels<T>::kinetic_energy(const Extent& extent, const std::array<RowView<const T>, 2>& operands, T* out) {
+template <class S>
+void LeapfrogKernels<S>::kinetic_energy(const Extent& extent, const std::array<RowView<const S>, 2>& operands, S* out) {
+  using T = ComputeType<S>;
   if (operands[1].data == nullptr) {
-    reduce_rows_by_term<T>(extent, std::array<RowView<const T>, 1>{operands[0]}, out, energy_cost, KineticEnergy<T>{});
+    reduce_rows_by_term<S>(extent, std::array<RowView<const S>, 1>{operands[0]}, out, energy_cost, KineticEnergy<T>{});
   } else {
-    reduce_rows_by_term<T>(extent, operands, out, energy_cost, WeightedKineticEnergy<T>{});
+    reduce_rows_by_term<S>(extent, operands, out, energy_cost, WeightedKineticEnergy<T>{});
   }
 }
 
-template <class T>
-void LeapfrogKernels<T>::kinetic_energy_backward(const Extent& extent, const std::array<RowView<const T>, 2>& operands,
-                                                 const RowView<const T>& upstream,
-                                                 const std::array<GradientView<T>, 2>& gradients) {
+template <class S>
+void LeapfrogKernels<S>::kinetic_energy_backward(const Extent& extent, const std::array<RowView<const S>, 2>& operands,
+                                                 const RowView<const S>& upstream,
+                                                 const std::array<GradientView<S>, 2>& gradients) {
+  using T = ComputeType<S>;
   if (operands[1].data == nullptr) {
-    row_gradients<T>(extent, std::array<RowView<const T>, 1>{operands[0]}, upstream,
-                     std::array<GradientView<T>, 1>{gradients[0]}, energy_cost, KineticEnergy<T>{});
+    row_gradients<S>(extent, std::array<RowView<const S>, 1>{operands[0]}, upstream,
+                     std::array<GradientView<S>, 1>{gradients[0]}, energy_cost, KineticEnergy<T>{});
   } else {
-    row_gradients<T>(extent, operands, upstream, gradients, energy_cost, WeightedKineticEnergy<T>{});
+    row_gradients<S>(extent, operands, upstream, gradients, energy_cost, WeightedKineticEnergy<T>{});
   }
 }
 
 template struct LeapfrogKernels<float>;
 template struct LeapfrogKernels<double>;
+template struct LeapfrogKernels<BFloat16>;
+template struct LeapfrogKernels<Float16>;
 
 }  // namespace fastvi

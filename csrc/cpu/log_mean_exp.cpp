@@ -16,6 +16,7 @@ constexpr std::int64_t strip_columns = 256;  // columns that a work item handles
 constexpr std::int64_t strip_elements = 4096;
 constexpr std::int64_t strip_count = 128;        // the least that it goes along the axis
 constexpr std::int64_t contiguous_count = 4096;  // what it goes where the axis itself is contiguous
+constexpr std::int64_t most_folded = 64;         // rows of a strip that are handled as one
 
 // How far along the axis a piece goes: the piece of a strip stays in the first cache, or nearly.
 std::int64_t piece_count(const AxisExtent& extent) {
@@ -60,16 +61,34 @@ void add_exponentials(std::int64_t count, const T* values, const T* shift, T* ex
   }
 }
 
-template <class T>
-void scale_columns(std::int64_t count, T scale, T* values) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < count; ++i) values[i] *= scale;
-}
+// Some columns of a piece. Narrow rows are folded: several of them, which lie one behind the other, count as one wide
+// row, so that vectors are full.
+struct Strip {
+  std::int64_t start, count, width, fold, row_length;
 
-template <class T>
+  Strip(const AxisExtent& extent, std::int64_t outer, std::int64_t first, std::int64_t most, std::int64_t column)
+      : start((outer * extent.count + first) * extent.inner + column),
+        count(std::min(most, extent.count - first)),
+        width(std::min(strip_columns, extent.inner - column)),
+        fold(std::clamp<std::int64_t>(strip_columns / extent.inner, 1, std::min(count, most_folded))),
+        row_length(extent.inner) {}
+
+  std::int64_t wide() const { return fold * width; }
+
+  // Calls visit(offset, length) for every wide row.
+  template <class Visit>
+  void for_each_row(const Visit& visit) const {
+    for (std::int64_t k = 0; k < count; k += fold) visit(start + k * row_length, std::min(fold, count - k) * width);
+  }
+};
+
+template <class S>
 class Pieces {
  public:
-  Pieces(const AxisExtent& extent, const T* x, T* exponentials)
+  using T = ComputeType<S>;
+
+  // Leaves the exponentials of all elements in `exponentials`, where it is given.
+  Pieces(const AxisExtent& extent, const S* x, T* exponentials)
       : extent_(extent),
         piece_count_(piece_count(extent)),
         per_column_(ceil_divide(extent.count, piece_count_)),
@@ -111,12 +130,15 @@ class Pieces {
       whole.maximum = std::max(whole.maximum, at(outer, piece, inner).maximum);
     }
     whole.shift = shift_for(whole.maximum);
+    double sum = 0, sum_of_squares = 0;
     for (std::int64_t piece = 0; piece < per_column_; ++piece) {
       const Piece<T>& part = at(outer, piece, inner);
-      const T factor = rescale(part, whole.shift);
-      whole.sum += factor * part.sum;
-      whole.sum_of_squares += factor * factor * part.sum_of_squares;
+      const double factor = static_cast<double>(rescale(part, whole.shift));
+      sum += factor * static_cast<double>(part.sum);
+      sum_of_squares += factor * factor * static_cast<double>(part.sum_of_squares);
     }
+    whole.sum = static_cast<T>(sum);
+    whole.sum_of_squares = static_cast<T>(sum_of_squares);
     return whole;
   }
 
@@ -124,10 +146,11 @@ class Pieces {
     return pieces_[static_cast<std::size_t>((outer * per_column_ + piece) * extent_.inner + inner)];
   }
 
-  void reduce_contiguous(std::int64_t item, const T* x, T* exponentials) {
+  void reduce_contiguous(std::int64_t item, const S* x, T* exponentials) {
     const std::int64_t outer = item / per_column_, first = item % per_column_ * contiguous_count;
     const std::int64_t count = std::min(contiguous_count, extent_.count - first);
-    const T* const values = x + outer * extent_.count + first;
+    RowBuffer<S, contiguous_count> buffer;
+    const T* const values = buffer.load(x + outer * extent_.count + first, count);
     Piece<T>& piece = at(outer, item % per_column_, 0);
     T maximum = piece.maximum;
 #pragma omp simd reduction(max : maximum)
@@ -135,46 +158,49 @@ class Pieces {
     const T shift = shift_for(maximum);
     piece.maximum = maximum;
     piece.shift = shift;
+    const auto sum = [count](const auto& term) {
+      return static_cast<T>(sum_blocks(0, count, [&](std::int64_t start, std::int64_t length) {
+        return sum_columns<T>(length, [=](std::int64_t k) { return term(start + k); });
+      }));
+    };
     if (exponentials == nullptr) {
-      piece.sum = sum_columns<T>(count, [=](std::int64_t k) { return exp(values[k] - shift); });
-      piece.sum_of_squares = sum_columns<T>(count, [=](std::int64_t k) { return exp(T(2) * (values[k] - shift)); });
+      piece.sum = sum([=](std::int64_t k) { return exp(values[k] - shift); });
+      piece.sum_of_squares = sum([=](std::int64_t k) { return exp(T(2) * (values[k] - shift)); });
       return;
     }
     T* const out = exponentials + outer * extent_.count + first;
     for_columns<T>(count, [=](std::int64_t k) { out[k] = exp(values[k] - shift); });
-    piece.sum = sum_columns<T>(count, [=](std::int64_t k) { return out[k]; });
+    piece.sum = sum([=](std::int64_t k) { return out[k]; });
   }
 
-  // Narrow rows are folded: several of them, which lie one behind the other, count as one wide row, so that vectors are
-  // full; the columns of the wide row that belong together are added at the end.
-  void reduce_strip(std::int64_t row, std::int64_t strip, const T* x, T* exponentials) {
+  void reduce_strip(std::int64_t row, std::int64_t number, const S* x, T* exponentials) {
     const std::int64_t outer = row / per_column_, first = row % per_column_ * piece_count_;
-    const std::int64_t count = std::min(piece_count_, extent_.count - first);
-    const std::int64_t column = strip * strip_columns;
-    const std::int64_t width = std::min(strip_columns, extent_.inner - column);
-    const std::int64_t fold = std::min(count, strip_columns / extent_.inner > 1 ? strip_columns / extent_.inner : 1);
-    const std::int64_t wide = fold * width;
-    const std::int64_t start = (outer * extent_.count + first) * extent_.inner + column;
+    const std::int64_t column = number * strip_columns;
+    const Strip strip(extent_, outer, first, piece_count_, column);
+    const std::int64_t width = strip.width, wide = strip.wide();
+    RowBuffer<S, strip_columns> buffer;
 
-    T maximum[strip_columns], shift[strip_columns], sum[strip_columns], squares[strip_columns];
+    T maximum[strip_columns], shift[strip_columns];
     std::fill_n(maximum, wide, -std::numeric_limits<T>::infinity());
-    const auto for_wide_rows = [&](const auto& visit) {
-      for (std::int64_t k = 0; k < count; k += fold) {
-        visit(start + k * extent_.inner, std::min(fold, count - k) * width);
-      }
-    };
-    for_wide_rows([&](std::int64_t offset, std::int64_t length) { raise_maximum(length, x + offset, maximum); });
+    strip.for_each_row([&](std::int64_t offset, std::int64_t length) {
+      raise_maximum(length, buffer.load(x + offset, length), maximum);
+    });
     for (std::int64_t i = width; i < wide; ++i) {
       maximum[i % width] = maximum[i] > maximum[i % width] ? maximum[i] : maximum[i % width];
     }
     for (std::int64_t i = 0; i < wide; ++i) shift[i] = shift_for(maximum[i % width]);
 
-    std::fill_n(sum, wide, T(0));
-    std::fill_n(squares, wide, T(0));
-    for_wide_rows([&](std::int64_t offset, std::int64_t length) {
+    SampleSums<T, strip_columns> sums(wide), sums_of_squares(wide);
+    strip.for_each_row([&](std::int64_t offset, std::int64_t length) {
       T term[strip_columns];
-      add_exponentials(length, x + offset, shift, exponentials == nullptr ? term : exponentials + offset, sum, squares);
+      add_exponentials(length, buffer.load(x + offset, length), shift,
+                       exponentials == nullptr ? term : exponentials + offset, sums.sums(), sums_of_squares.sums());
+      sums.end_sample();
+      sums_of_squares.end_sample();
     });
+    // The columns of the wide row that belong together.
+    T* const sum = sums.result();
+    T* const squares = sums_of_squares.result();
     for (std::int64_t i = width; i < wide; ++i) {
       sum[i % width] += sum[i];
       squares[i % width] += squares[i];
@@ -189,26 +215,72 @@ class Pieces {
   std::vector<Piece<T>> pieces_;
 };
 
-}  // namespace
-
 template <class T>
-void LogMeanExpKernels<T>::log_mean_exp(const AxisExtent& extent, const T* x, T* out) {
-  const Pieces<T> pieces(extent, x, nullptr);
-  const T log_count = std::log(static_cast<T>(extent.count));
-  pieces.for_each_column(
-      [&](std::int64_t index, const Piece<T>& whole) { out[index] = whole.shift + (log(whole.sum) - log_count); });
+void scale_columns(std::int64_t count, T scale, T* values) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) values[i] *= scale;
 }
 
+// Multiplies the exponentials of one piece, which stand in `out`, by one number a column.
 template <class T>
-void LogMeanExpKernels<T>::scaled_softmax(const AxisExtent& extent, const T* x, const T* scale, bool as_gradient,
-                                          T* out) {
-  const Pieces<T> pieces(extent, x, out);
+void scale_piece(const AxisExtent& extent, std::int64_t outer, std::int64_t first, std::int64_t count, const T* by,
+                 T* out) {
+  if (extent.inner == 1) {
+    scale_columns(std::min(count, extent.count - first), *by, out + outer * extent.count + first);
+    return;
+  }
+  for (std::int64_t k = first; k < std::min(first + count, extent.count); ++k) {
+    T* const row = out + (outer * extent.count + k) * extent.inner;
+#pragma omp simd
+    for (std::int64_t i = 0; i < extent.inner; ++i) row[i] *= by[i];
+  }
+}
+
+// The same where `out` is too narrow for exponentials to wait in: they are computed again from x.
+template <class S, class T>
+void scale_piece_again(const AxisExtent& extent, std::int64_t outer, std::int64_t first, std::int64_t count,
+                       const T* by, const Piece<T>* piece, const S* x, S* out) {
+  RowBuffer<S, strip_columns> values, results;
+  T scale[strip_columns], shift[strip_columns];
+  for (std::int64_t column = 0; column < extent.inner; column += strip_columns) {
+    const Strip strip(extent, outer, first, count, column);
+    for (std::int64_t i = 0; i < strip.wide(); ++i) {
+      scale[i] = by[column + i % strip.width];
+      shift[i] = piece[column + i % strip.width].shift;
+    }
+    strip.for_each_row([&](std::int64_t offset, std::int64_t length) {
+      const T* const value = values.load(x + offset, length);
+      T* const result = results.target(out + offset);
+      for_columns<T>(length, [&, value, result](std::int64_t i) { result[i] = exp(value[i] - shift[i]) * scale[i]; });
+      results.store(out + offset, length);
+    });
+  }
+}
+
+}  // namespace
+
+template <class S>
+void LogMeanExpKernels<S>::log_mean_exp(const AxisExtent& extent, const S* x, S* out) {
+  using T = ComputeType<S>;
+  const Pieces<S> pieces(extent, x, nullptr);
+  const T log_count = std::log(static_cast<T>(extent.count));
+  pieces.for_each_column(
+      [&](std::int64_t index, const Piece<T>& whole) { out[index] = S(whole.shift + (log(whole.sum) - log_count)); });
+}
+
+template <class S>
+void LogMeanExpKernels<S>::scaled_softmax(const AxisExtent& extent, const S* x, const S* scale, bool as_gradient,
+                                          S* out) {
+  using T = ComputeType<S>;
+  T* exponentials = nullptr;
+  if constexpr (!is_narrow<S>) exponentials = out;
+  const Pieces<S> pieces(extent, x, exponentials);
   const std::int64_t columns = extent.outer * extent.inner;
   std::vector<T> factor(static_cast<std::size_t>(columns * pieces.per_column()));
   pieces.for_each_column([&](std::int64_t index, const Piece<T>& whole) {
     const std::int64_t outer = index / extent.inner, inner = index % extent.inner;
     const bool finite = std::isfinite(whole.maximum);
-    T by_sum = (scale == nullptr ? T(1) : scale[index]) / whole.sum;
+    T by_sum = (scale == nullptr ? T(1) : static_cast<T>(scale[index])) / whole.sum;
     if (as_gradient && whole.maximum < T(0) && !finite && whole.sum == T(0)) by_sum = T(0);
     if (!as_gradient && !finite) by_sum = std::numeric_limits<T>::quiet_NaN();
     for (std::int64_t piece = 0; piece < pieces.per_column(); ++piece) {
@@ -219,30 +291,29 @@ void LogMeanExpKernels<T>::scaled_softmax(const AxisExtent& extent, const T* x, 
   const std::int64_t length = piece_count(extent);
   parallel_for(extent.outer * pieces.per_column(), extent.outer * extent.count * extent.inner / 4,
                [&](std::int64_t item) {
-                 const std::int64_t outer = item / pieces.per_column(), first = item % pieces.per_column() * length;
+                 const std::int64_t outer = item / pieces.per_column(), piece = item % pieces.per_column();
                  const T* const by = factor.data() + item * extent.inner;
-                 if (extent.inner == 1) {
-                   scale_columns(std::min(length, extent.count - first), *by, out + outer * extent.count + first);
-                   return;
-                 }
-                 for (std::int64_t k = first; k < std::min(first + length, extent.count); ++k) {
-                   T* const row = out + (outer * extent.count + k) * extent.inner;
-#pragma omp simd
-                   for (std::int64_t i = 0; i < extent.inner; ++i) row[i] *= by[i];
+                 if constexpr (is_narrow<S>) {
+                   scale_piece_again(extent, outer, piece * length, length, by, &pieces.at(outer, piece, 0), x, out);
+                 } else {
+                   scale_piece(extent, outer, piece * length, length, by, out);
                  }
                });
 }
 
-template <class T>
-void LogMeanExpKernels<T>::effective_sample_size(const AxisExtent& extent, const T* x, T* out) {
-  const Pieces<T> pieces(extent, x, nullptr);
+template <class S>
+void LogMeanExpKernels<S>::effective_sample_size(const AxisExtent& extent, const S* x, S* out) {
+  using T = ComputeType<S>;
+  const Pieces<S> pieces(extent, x, nullptr);
   pieces.for_each_column([&](std::int64_t index, const Piece<T>& whole) {
-    out[index] = std::isfinite(whole.maximum) ? whole.sum * whole.sum / whole.sum_of_squares
-                                              : std::numeric_limits<T>::quiet_NaN();
+    out[index] = S(std::isfinite(whole.maximum) ? whole.sum * whole.sum / whole.sum_of_squares
+                                                : std::numeric_limits<T>::quiet_NaN());
   });
 }
 
 template struct LogMeanExpKernels<float>;
 template struct LogMeanExpKernels<double>;
+template struct LogMeanExpKernels<BFloat16>;
+template struct LogMeanExpKernels<Float16>;
 
 }  // namespace fastvi

@@ -10,16 +10,16 @@ struct AxisExtent {
   std::int64_t outer, count, inner;
 };
 
-template <class T>
+template <class S>
 struct LogMeanExpKernels {
-  static void log_mean_exp(const AxisExtent& extent, const T* x, T* out);
+  static void log_mean_exp(const AxisExtent& extent, const S* x, S* out);
 
   // scale[outer, inner] * softmax(x), one where scale is null: the importance weights. With `as_gradient` it is the
   // gradient of log_mean_exp: a column of minus infinities gives zeros, and where there is a plus infinity the finite
   // elements do; as weights, both are NaN.
-  static void scaled_softmax(const AxisExtent& extent, const T* x, const T* scale, bool as_gradient, T* out);
+  static void scaled_softmax(const AxisExtent& extent, const S* x, const S* scale, bool as_gradient, S* out);
 
-  static void effective_sample_size(const AxisExtent& extent, const T* x, T* out);
+  static void effective_sample_size(const AxisExtent& extent, const S* x, S* out);
 };
 
 }  // namespace fastvi

@@ -129,8 +129,9 @@ void NoiseTile::fill(T* noise, std::uint64_t seed, std::int64_t sample) {
   fill_blocks(noise, count_, counters_, seed);
 }
 
-template <class T>
-void standard_normal(T* out, std::int64_t count, std::uint64_t seed) {
+template <class S>
+void standard_normal(S* out, std::int64_t count, std::uint64_t seed) {
+  using T = ComputeType<S>;
   parallel_for(ceil_divide(count, tile_elements), count * 3, [&](std::int64_t item) {
     const std::int64_t start = item * tile_elements, length = std::min(tile_elements, count - start);
     const std::uint64_t first = static_cast<std::uint64_t>(start) / 4;
@@ -140,29 +141,28 @@ void standard_normal(T* out, std::int64_t count, std::uint64_t seed) {
       for (int w = 0; w < 3; ++w) counters.word[w][i] = counter.word[w];
       counters.last_word = counter.word[3];
     }
-    if (length % 4 == 0) {
-      fill_blocks(out + start, length / 4, counters, seed);
-    } else {
-      alignas(64) T last[tile_elements];
-      fill_blocks(last, ceil_divide(length, 4), counters, seed);
-      std::copy_n(last, length, out + start);
+    if constexpr (!is_narrow<S>) {
+      if (length % 4 == 0) return fill_blocks(out + start, length / 4, counters, seed);
     }
+    alignas(64) T draws[tile_elements];
+    fill_blocks(draws, ceil_divide(length, 4), counters, seed);
+    convert(draws, length, out + start);
   });
 }
 
-template <class T>
-void normal_noise(T* out, const Extent& extent, std::uint64_t seed, std::int64_t row_offset) {
+template <class S>
+void normal_noise(S* out, const Extent& extent, std::uint64_t seed, std::int64_t row_offset) {
   const NoiseTiling tiling(extent.rows, extent.columns, row_offset);
   parallel_for(extent.samples * tiling.count(), extent.samples * extent.rows * extent.columns * 3,
                [&](std::int64_t item) {
                  const std::int64_t k = item / tiling.count(), index = item % tiling.count();
-                 alignas(64) T noise[tile_elements];
+                 alignas(64) ComputeType<S> noise[tile_elements];
                  NoiseTile tile = tiling.tile(index);
                  tile.fill(noise, seed, k);
                  for (std::int64_t row = 0; row < tiling.rows(index); ++row) {
                    const std::int64_t b = tiling.first_row(index) + row;
-                   std::copy_n(noise + row * tiling.row_length(index), tiling.columns(index),
-                               out + (k * extent.rows + b) * extent.columns + tiling.first_column(index));
+                   convert(noise + row * tiling.row_length(index), tiling.columns(index),
+                           out + (k * extent.rows + b) * extent.columns + tiling.first_column(index));
                  }
                });
 }
@@ -171,7 +171,11 @@ template void NoiseTile::fill(float*, std::uint64_t, std::int64_t);
 template void NoiseTile::fill(double*, std::uint64_t, std::int64_t);
 template void standard_normal(float*, std::int64_t, std::uint64_t);
 template void standard_normal(double*, std::int64_t, std::uint64_t);
+template void standard_normal(BFloat16*, std::int64_t, std::uint64_t);
+template void standard_normal(Float16*, std::int64_t, std::uint64_t);
 template void normal_noise(float*, const Extent&, std::uint64_t, std::int64_t);
 template void normal_noise(double*, const Extent&, std::uint64_t, std::int64_t);
+template void normal_noise(BFloat16*, const Extent&, std::uint64_t, std::int64_t);
+template void normal_noise(Float16*, const Extent&, std::uint64_t, std::int64_t);
 
 }  // namespace fastvi

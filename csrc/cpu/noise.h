@@ -32,13 +32,13 @@ class NoiseTile {
   std::int64_t count_;
 };
 
-// Draw i depends on (seed, i) alone.
-template <class T>
-void standard_normal(T* out, std::int64_t count, std::uint64_t seed);
+// Draw i depends on (seed, i) alone; 16-bit draws are those of float32, rounded.
+template <class S>
+void standard_normal(S* out, std::int64_t count, std::uint64_t seed);
 
 // eps[k, b, d] depends on (seed, k, b + row_offset, d) alone.
-template <class T>
-void normal_noise(T* out, const Extent& extent, std::uint64_t seed, std::int64_t row_offset);
+template <class S>
+void normal_noise(S* out, const Extent& extent, std::uint64_t seed, std::int64_t row_offset);
 
 // The tiles of a (rows, columns) plane, and the part of the plane that each covers.
 class NoiseTiling {

@@ -9,8 +9,8 @@ namespace {
 // Nanoseconds of work for one element on one thread: they decide only whether threads are worth waking.
 constexpr double divergence_cost = 0.6, density_cost = 0.6, entropy_cost = 0.1, sample_cost = 3.0;
 
-template <class T>
-std::array<RowView<const T>, 2> posterior_of(const std::array<RowView<const T>, 4>& operands) {
+template <class S>
+std::array<RowView<const S>, 2> posterior_of(const std::array<RowView<const S>, 4>& operands) {
   return {operands[0], operands[1]};
 }
 
@@ -29,18 +29,10 @@ struct TileParameters {
   alignas(64) T prior_precision[tile_elements];
 };
 
-template <class T>
-void load_rows(T* target, const RowView<const T>& source, std::int64_t first_row, std::int64_t rows,
-               std::int64_t first_column, std::int64_t columns, std::int64_t row_length) {
-  for (std::int64_t row = 0; row < rows; ++row) {
-    T* const to = target + row * row_length;
-    std::copy_n(source.row(0, first_row + row) + first_column, columns, to);
-    std::fill(to + columns, to + row_length, T(0));
-  }
-}
-
-template <class T>
+template <class S>
 struct TileOf {
+  using T = ComputeType<S>;
+
   std::int64_t first_row, rows, first_column, columns, row_length;
   NoiseTile noise;
 
@@ -54,18 +46,22 @@ struct TileOf {
 
   std::int64_t size() const { return rows * row_length; }
 
-  void load(T* target, const RowView<const T>& source) const {
-    load_rows(target, source, first_row, rows, first_column, columns, row_length);
+  void load(T* target, const RowView<const S>& source) const {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      T* const to = target + row * row_length;
+      convert(source.row(0, first_row + row) + first_column, columns, to);
+      std::fill(to + columns, to + row_length, T(0));
+    }
   }
 
-  void load_posterior(TileParameters<T>& tile, const SampleParameters<T>& parameters) const {
+  void load_posterior(TileParameters<T>& tile, const SampleParameters<S>& parameters) const {
     load(tile.mean, parameters.mean);
     load(tile.logvar, parameters.logvar);
 #pragma omp simd
     for (std::int64_t i = 0; i < size(); ++i) tile.scale[i] = exp(T(0.5) * tile.logvar[i]);
   }
 
-  void load_prior(TileParameters<T>& tile, const SampleParameters<T>& parameters) const {
+  void load_prior(TileParameters<T>& tile, const SampleParameters<S>& parameters) const {
     load(tile.prior_mean, parameters.prior_mean);
     load(tile.prior_logvar, parameters.prior_logvar);
 #pragma omp simd
@@ -84,96 +80,97 @@ std::int64_t sample_work(const Extent& extent) {
 
 }  // namespace
 
-template <class T>
-void NormalKernels<T>::kl_normal(const Extent& extent, const std::array<RowView<const T>, 4>& operands, T free_bits,
-                                 T* out) {
+template <class S>
+void NormalKernels<S>::kl_normal(const Extent& extent, const std::array<RowView<const S>, 4>& operands, T free_bits,
+                                 S* out) {
   if (operands[2].data == nullptr) {
-    reduce_rows_by_term<T>(extent, posterior_of(operands), out, divergence_cost, StandardDivergence<T>{free_bits});
+    reduce_rows_by_term<S>(extent, posterior_of(operands), out, divergence_cost, StandardDivergence<T>{free_bits});
   } else {
-    reduce_rows_by_term<T>(extent, operands, out, 2 * divergence_cost, Divergence<T>{free_bits});
+    reduce_rows_by_term<S>(extent, operands, out, 2 * divergence_cost, Divergence<T>{free_bits});
   }
 }
 
-template <class T>
-void NormalKernels<T>::kl_normal_backward(const Extent& extent, const std::array<RowView<const T>, 4>& operands,
-                                          T free_bits, const RowView<const T>& upstream,
-                                          const std::array<GradientView<T>, 4>& gradients) {
-  const std::array<GradientView<T>, 2> posterior_gradients{gradients[0], gradients[1]};
+template <class S>
+void NormalKernels<S>::kl_normal_backward(const Extent& extent, const std::array<RowView<const S>, 4>& operands,
+                                          T free_bits, const RowView<const S>& upstream,
+                                          const std::array<GradientView<S>, 4>& gradients) {
+  const std::array<GradientView<S>, 2> posterior_gradients{gradients[0], gradients[1]};
   if (operands[2].data != nullptr) {
-    row_gradients<T>(extent, operands, upstream, gradients, 2 * divergence_cost, Divergence<T>{free_bits});
+    row_gradients<S>(extent, operands, upstream, gradients, 2 * divergence_cost, Divergence<T>{free_bits});
   } else if (free_bits > T(0)) {
-    row_gradients<T>(extent, posterior_of(operands), upstream, posterior_gradients, 2 * divergence_cost,
+    row_gradients<S>(extent, posterior_of(operands), upstream, posterior_gradients, 2 * divergence_cost,
                      ClampedStandardDivergence<T>{{free_bits}});
   } else {
-    row_gradients<T>(extent, posterior_of(operands), upstream, posterior_gradients, divergence_cost,
+    row_gradients<S>(extent, posterior_of(operands), upstream, posterior_gradients, divergence_cost,
                      StandardDivergence<T>{free_bits});
   }
 }
 
-template <class T>
-void NormalKernels<T>::normal_log_prob(const Extent& extent, const std::array<RowView<const T>, 3>& operands, T* out) {
-  reduce_rows_by_term<T>(extent, operands, out, density_cost, NormalLogDensity<T>{});
+template <class S>
+void NormalKernels<S>::normal_log_prob(const Extent& extent, const std::array<RowView<const S>, 3>& operands, S* out) {
+  reduce_rows_by_term<S>(extent, operands, out, density_cost, NormalLogDensity<T>{});
 }
 
-template <class T>
-void NormalKernels<T>::normal_log_prob_backward(const Extent& extent, const std::array<RowView<const T>, 3>& operands,
-                                                const RowView<const T>& upstream,
-                                                const std::array<GradientView<T>, 3>& gradients) {
-  row_gradients<T>(extent, operands, upstream, gradients, density_cost, NormalLogDensity<T>{});
+template <class S>
+void NormalKernels<S>::normal_log_prob_backward(const Extent& extent, const std::array<RowView<const S>, 3>& operands,
+                                                const RowView<const S>& upstream,
+                                                const std::array<GradientView<S>, 3>& gradients) {
+  row_gradients<S>(extent, operands, upstream, gradients, density_cost, NormalLogDensity<T>{});
 }
 
-template <class T>
-void NormalKernels<T>::normal_entropy(const Extent& extent, const RowView<const T>& logvar, T* out) {
-  reduce_rows_by_term<T>(extent, std::array<RowView<const T>, 1>{logvar}, out, entropy_cost, NormalEntropy<T>{});
+template <class S>
+void NormalKernels<S>::normal_entropy(const Extent& extent, const RowView<const S>& logvar, S* out) {
+  reduce_rows_by_term<S>(extent, std::array<RowView<const S>, 1>{logvar}, out, entropy_cost, NormalEntropy<T>{});
 }
 
-template <class T>
-void NormalKernels<T>::normal_entropy_backward(const Extent& extent, const RowView<const T>& logvar,
-                                               const RowView<const T>& upstream, const GradientView<T>& gradient) {
-  row_gradients<T>(extent, std::array<RowView<const T>, 1>{logvar}, upstream, std::array<GradientView<T>, 1>{gradient},
+template <class S>
+void NormalKernels<S>::normal_entropy_backward(const Extent& extent, const RowView<const S>& logvar,
+                                               const RowView<const S>& upstream, const GradientView<S>& gradient) {
+  row_gradients<S>(extent, std::array<RowView<const S>, 1>{logvar}, upstream, std::array<GradientView<S>, 1>{gradient},
                    entropy_cost, NormalEntropy<T>{});
 }
 
-template <class T>
-void NormalKernels<T>::rsample_normal(const Extent& extent, const SampleParameters<T>& parameters, T* z) {
+template <class S>
+void NormalKernels<S>::rsample_normal(const Extent& extent, const SampleParameters<S>& parameters, S* z) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const std::int64_t groups = ceil_divide(extent.samples, samples_per_item);
   parallel_for(groups * tiling.count(), sample_work(extent), [&](std::int64_t item) {
-    TileOf<T> tile(tiling, item % tiling.count());
+    TileOf<S> tile(tiling, item % tiling.count());
     const std::int64_t first_sample = item / tiling.count() * samples_per_item;
     TileParameters<T> local;
     tile.load_posterior(local, parameters);
     alignas(64) T noise[tile_elements];
+    RowBuffer<S, tile_elements> buffer;
     for (std::int64_t k = first_sample; k < std::min(first_sample + samples_per_item, extent.samples); ++k) {
       tile.noise.fill(noise, parameters.seed, k);
       for (std::int64_t row = 0; row < tile.rows; ++row) {
         const std::int64_t start = row * tile.row_length;
-        T* const out = z + tile.offset(extent, k, row);
+        S* const stored = z + tile.offset(extent, k, row);
+        T* const out = buffer.target(stored);
         for_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
           out[d] = local.mean[start + d] + local.scale[start + d] * noise[start + d];
         });
+        buffer.store(stored, tile.columns);
       }
     }
   });
 }
 
-template <class T>
-void NormalKernels<T>::rsample_normal_backward(const Extent& extent, const SampleParameters<T>& parameters,
-                                               const T* upstream, T* mean_gradient, T* logvar_gradient) {
+template <class S>
+void NormalKernels<S>::rsample_normal_backward(const Extent& extent, const SampleParameters<S>& parameters,
+                                               const S* upstream, S* mean_gradient, S* logvar_gradient) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   parallel_for(tiling.count(), sample_work(extent), [&](std::int64_t item) {
-    TileOf<T> tile(tiling, item);
+    TileOf<S> tile(tiling, item);
     alignas(64) T noise[tile_elements];
-    alignas(64) T gradient_sum[tile_elements];
-    alignas(64) T noise_sum[tile_elements];
-    std::fill_n(gradient_sum, tile.size(), T(0));
-    std::fill_n(noise_sum, tile.size(), T(0));
+    SampleSums<T, tile_elements> gradient_sums(tile.size()), noise_sums(tile.size());
+    RowBuffer<S, tile_elements> buffer;
     for (std::int64_t k = 0; k < extent.samples; ++k) {
       if (logvar_gradient != nullptr) tile.noise.fill(noise, parameters.seed, k);
       for (std::int64_t row = 0; row < tile.rows; ++row) {
-        const T* const gradient = upstream + tile.offset(extent, k, row);
-        T* const sum = gradient_sum + row * tile.row_length;
-        T* const weighted = noise_sum + row * tile.row_length;
+        const T* const gradient = buffer.load(upstream + tile.offset(extent, k, row), tile.columns);
+        T* const sum = gradient_sums.sums() + row * tile.row_length;
+        T* const weighted = noise_sums.sums() + row * tile.row_length;
         const T* const eps = noise + row * tile.row_length;
         if (logvar_gradient != nullptr) {
 #pragma omp simd
@@ -186,40 +183,57 @@ void NormalKernels<T>::rsample_normal_backward(const Extent& extent, const Sampl
           for (std::int64_t d = 0; d < tile.columns; ++d) sum[d] += gradient[d];
         }
       }
+      gradient_sums.end_sample();
+      noise_sums.end_sample();
     }
+    const T* const gradient_sum = gradient_sums.result();
+    const T* const noise_sum = noise_sums.result();
     for (std::int64_t row = 0; row < tile.rows; ++row) {
       const std::int64_t start = row * tile.row_length, to = tile.offset(extent, 0, row);
-      if (mean_gradient != nullptr) std::copy_n(gradient_sum + start, tile.columns, mean_gradient + to);
+      if (mean_gradient != nullptr) convert(gradient_sum + start, tile.columns, mean_gradient + to);
       if (logvar_gradient == nullptr) continue;
-      const T* const logvar = parameters.logvar.row(0, tile.first_row + row) + tile.first_column;
-      for_columns<T>(tile.columns, [&](std::int64_t d) {
-        logvar_gradient[to + d] = T(0.5) * exp(T(0.5) * logvar[d]) * noise_sum[start + d];
-      });
+      const T* const logvar =
+          buffer.load(parameters.logvar.row(0, tile.first_row + row) + tile.first_column, tile.columns);
+      RowBuffer<S, tile_elements> found;
+      T* const out = found.target(logvar_gradient + to);
+      for_columns<T>(tile.columns,
+                     [=](std::int64_t d) { out[d] = T(0.5) * exp(T(0.5) * logvar[d]) * noise_sum[start + d]; });
+      found.store(logvar_gradient + to, tile.columns);
     }
   });
 }
 
-template <class T>
-void NormalKernels<T>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<T>& parameters, T* z,
-                                                     T* log_ratio) {
+template <class S>
+void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<S>& parameters, S* z,
+                                                     S* log_ratio) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const std::int64_t groups = ceil_divide(extent.samples, samples_per_item);
   const bool standard = parameters.prior_mean.data == nullptr;
-  if (extent.columns == 0) std::fill_n(log_ratio, extent.samples * extent.rows, T(0));
-  parallel_for(groups * tiling.down(), sample_work(extent), [&](std::int64_t item) {
-    const std::int64_t first_sample = item / tiling.down() * samples_per_item;
+  if (extent.columns == 0) std::fill_n(log_ratio, extent.samples * extent.rows, S(T(0)));
+  constexpr std::int64_t tiles_per_piece = row_piece / tile_elements;
+  const std::int64_t pieces = ceil_divide(tiling.across(), tiles_per_piece);
+  const auto partial = piece_sums(extent.samples * extent.rows, pieces);
+  parallel_for(groups * tiling.down() * pieces, sample_work(extent), [&](std::int64_t item) {
+    const std::int64_t piece = item % pieces, down = item / pieces % tiling.down();
+    const std::int64_t first_sample = item / pieces / tiling.down() * samples_per_item;
     const std::int64_t last_sample = std::min(first_sample + samples_per_item, extent.samples);
+    const std::int64_t first_tile = piece * tiles_per_piece;
+    const std::int64_t last_tile = std::min(first_tile + tiles_per_piece, tiling.across());
     TileParameters<T> local;
     alignas(64) T noise[tile_elements];
-    for (std::int64_t across = 0; across < tiling.across(); ++across) {
-      TileOf<T> tile(tiling, item % tiling.down() * tiling.across() + across);
+    RowBuffer<S, tile_elements> buffer;
+    double totals[samples_per_item][tile_blocks];  // a tile has at least one block a row
+    for (std::int64_t across = first_tile; across < last_tile; ++across) {
+      TileOf<S> tile(tiling, down * tiling.across() + across);
       tile.load_posterior(local, parameters);
       if (!standard) tile.load_prior(local, parameters);
       for (std::int64_t k = first_sample; k < last_sample; ++k) {
         tile.noise.fill(noise, parameters.seed, k);
         for (std::int64_t row = 0; row < tile.rows; ++row) {
           const std::int64_t start = row * tile.row_length;
-          T* const out = z + tile.offset(extent, k, row);
+          S* const stored = z + tile.offset(extent, k, row);
+          // Where samples are narrow, the ratio is that of the samples before they were rounded.
+          T* const out = buffer.target(stored);
           for_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
             out[d] = local.mean[start + d] + local.scale[start + d] * noise[start + d];
           });
@@ -233,25 +247,34 @@ void NormalKernels<T>::rsample_normal_with_log_ratio(const Extent& extent, const
                                          noise[start + d], local.logvar[start + d], out[d], local.prior_mean[start + d],
                                          local.prior_logvar[start + d], local.prior_precision[start + d]);
                                    });
-          T& total = log_ratio[k * extent.rows + tile.first_row + row];
-          total = across == 0 ? sum : total + sum;
+          buffer.store(stored, tile.columns);
+          double& total = totals[k - first_sample][row];
+          total = (across == first_tile ? 0.0 : total) + static_cast<double>(sum);
+          if (across + 1 < last_tile) continue;
+          const std::int64_t index = k * extent.rows + tile.first_row + row;
+          if (pieces == 1) {
+            log_ratio[index] = rounded_sum<S>(total);
+          } else {
+            partial[static_cast<std::size_t>(index * pieces + piece)] = total;
+          }
         }
       }
     }
   });
+  if (pieces > 1) add_pieces(extent.samples * extent.rows, pieces, partial.get(), log_ratio);
 }
 
-template <class T>
-void NormalKernels<T>::rsample_normal_with_log_ratio_backward(const Extent& extent,
-                                                              const SampleParameters<T>& parameters,
-                                                              bool detach_posterior, const T* z_upstream,
-                                                              const RowView<const T>& ratio_upstream,
-                                                              const LogRatioGradients<T>& gradients) {
+template <class S>
+void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& extent,
+                                                              const SampleParameters<S>& parameters,
+                                                              bool detach_posterior, const S* z_upstream,
+                                                              const RowView<const S>& ratio_upstream,
+                                                              const LogRatioGradients<S>& gradients) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const bool standard = parameters.prior_mean.data == nullptr;
   const bool prior_wanted = gradients.prior_mean != nullptr || gradients.prior_logvar != nullptr;
   parallel_for(tiling.count(), sample_work(extent), [&](std::int64_t item) {
-    TileOf<T> tile(tiling, item);
+    TileOf<S> tile(tiling, item);
     TileParameters<T> local;
     tile.load_posterior(local, parameters);
     if (!standard) {
@@ -261,20 +284,25 @@ void NormalKernels<T>::rsample_normal_with_log_ratio_backward(const Extent& exte
       std::fill_n(local.prior_precision, tile.size(), T(1));
     }
     alignas(64) T noise[tile_elements];
-    alignas(64) T z_sum[tile_elements] = {};
-    alignas(64) T noise_sum[tile_elements] = {};
-    alignas(64) T prior_mean_sum[tile_elements] = {};
-    alignas(64) T prior_logvar_sum[tile_elements] = {};
-    alignas(64) T ratio_sum[tile_elements] = {};  // one a row
+    RowBuffer<S, tile_elements> buffer;
+    SampleSums<T, tile_elements> z_sums(tile.size()), noise_sums(tile.size()), prior_mean_sums(tile.size()),
+        prior_logvar_sums(tile.size());
+    SampleSums<T, tile_blocks> ratio_sums(tile.rows);  // one a row
     // The log density of q along the path: its own parameters' part cancels the path's unless they are detached.
     const T detached = detach_posterior ? T(1) : T(0);
     for (std::int64_t k = 0; k < extent.samples; ++k) {
       tile.noise.fill(noise, parameters.seed, k);
+      T* const z_sum = z_sums.sums();
+      T* const noise_sum = noise_sums.sums();
+      T* const prior_mean_sum = prior_mean_sums.sums();
+      T* const prior_logvar_sum = prior_logvar_sums.sums();
       for (std::int64_t row = 0; row < tile.rows; ++row) {
         const std::int64_t start = row * tile.row_length;
-        const T* const upstream = z_upstream == nullptr ? nullptr : z_upstream + tile.offset(extent, k, row);
-        const T by_ratio = ratio_upstream.data == nullptr ? T(0) : *ratio_upstream.row(k, tile.first_row + row);
-        ratio_sum[row] += by_ratio;
+        const T* const upstream =
+            z_upstream == nullptr ? nullptr : buffer.load(z_upstream + tile.offset(extent, k, row), tile.columns);
+        const T by_ratio =
+            ratio_upstream.data == nullptr ? T(0) : static_cast<T>(*ratio_upstream.row(k, tile.first_row + row));
+        ratio_sums.sums()[row] += by_ratio;
         if (upstream == nullptr && ratio_upstream.data == nullptr) continue;
         const auto path = [&, start, by_ratio](std::int64_t i, T by_z) {
           const T z = local.mean[i] + local.scale[i] * noise[i];
@@ -300,26 +328,37 @@ void NormalKernels<T>::rsample_normal_with_log_ratio_backward(const Extent& exte
           prior_logvar_sum[i] += T(0.5) * by_ratio * (difference * scaled - T(1));
         }
       }
+      z_sums.end_sample();
+      noise_sums.end_sample();
+      prior_mean_sums.end_sample();
+      prior_logvar_sums.end_sample();
+      ratio_sums.end_sample();
     }
+    const T* const noise_sum = noise_sums.result();
+    const T* const ratio_sum = ratio_sums.result();
     for (std::int64_t row = 0; row < tile.rows; ++row) {
       const std::int64_t start = row * tile.row_length, to = tile.offset(extent, 0, row);
-      const auto copy = [&](T* target, const T* source) {
-        if (target != nullptr) std::copy_n(source + start, tile.columns, target + to);
+      const auto copy = [&](S* target, SampleSums<T, tile_elements>& sums) {
+        if (target != nullptr) convert(sums.result() + start, tile.columns, target + to);
       };
-      copy(gradients.mean, z_sum);
-      copy(gradients.prior_mean, prior_mean_sum);
-      copy(gradients.prior_logvar, prior_logvar_sum);
+      copy(gradients.mean, z_sums);
+      copy(gradients.prior_mean, prior_mean_sums);
+      copy(gradients.prior_logvar, prior_logvar_sums);
       if (gradients.logvar == nullptr) continue;
       const T direct = detach_posterior ? T(0) : T(0.5) * ratio_sum[row];
+      T* const out = buffer.target(gradients.logvar + to);
 #pragma omp simd
       for (std::int64_t d = 0; d < tile.columns; ++d) {
-        gradients.logvar[to + d] = T(0.5) * local.scale[start + d] * noise_sum[start + d] + direct;
+        out[d] = T(0.5) * local.scale[start + d] * noise_sum[start + d] + direct;
       }
+      buffer.store(gradients.logvar + to, tile.columns);
     }
   });
 }
 
 template struct NormalKernels<float>;
 template struct NormalKernels<double>;
+template struct NormalKernels<BFloat16>;
+template struct NormalKernels<Float16>;
 
 }  // namespace fastvi

@@ -16,11 +16,16 @@ constexpr std::int64_t ceil_divide(std::int64_t numerator, std::int64_t denomina
   return (numerator + denominator - 1) / denominator;
 }
 
+// Whether this process was forked off one that had loaded this module. Only the forking thread lives on in it, and
+// libgomp would wait for the others for ever; so loops are serial there, with the same results.
+extern bool forked;
+
 // Calls body(i) for i in [0, count); `nanoseconds` estimates the work of all of them on one thread.
 template <class Body>
 void parallel_for(std::int64_t count, std::int64_t nanoseconds, const Body& body) {
-  const int threads =
-      nanoseconds < serial_nanoseconds ? 1 : static_cast<int>(std::min<std::int64_t>(omp_get_max_threads(), count));
+  const int threads = forked || nanoseconds < serial_nanoseconds
+                          ? 1
+                          : static_cast<int>(std::min<std::int64_t>(omp_get_max_threads(), count));
   if (threads <= 1) {
     for (std::int64_t i = 0; i < count; ++i) body(i);
     return;

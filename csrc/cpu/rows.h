@@ -5,10 +5,12 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <tuple>
 
 #include "../formulas/compiler.h"
 #include "parallel.h"
+#include "storage.h"
 
 namespace fastvi {
 
@@ -32,12 +34,33 @@ struct GradientView {
   bool sums_samples;
 };
 
+// Buffers for a row of each operand.
+template <class S, std::size_t inputs, std::int64_t length>
+class RowBuffers {
+ public:
+  // `count` columns of each operand, from `first` on.
+  std::array<const ComputeType<S>*, inputs> load(const std::array<RowView<const S>, inputs>& operands, std::int64_t k,
+                                                 std::int64_t b, std::int64_t first, std::int64_t count) {
+    std::array<const ComputeType<S>*, inputs> rows;
+    for (std::size_t i = 0; i < inputs; ++i) rows[i] = buffers_[i].load(operands[i].row(k, b) + first, count);
+    return rows;
+  }
+
+ private:
+  RowBuffer<S, length> buffers_[inputs];
+};
+
 // Long rows are cut here; the pieces' sums are added in order, whoever computed them.
 inline constexpr std::int64_t row_piece = 16384;
-inline constexpr std::int64_t gradient_piece = 2048;
 
-template <class T>
-inline constexpr int simd_lanes = static_cast<int>(32 / sizeof(T));
+// Columns that a sum takes up in the compute type; sums of longer rows go on in float64, so that the length of a row
+// does not add to the error.
+inline constexpr std::int64_t row_block = 1536;
+
+// Gradients are written in pieces, of which the narrow types hold buffers.
+template <class S>
+inline constexpr std::int64_t gradient_piece = is_narrow<S> ? 512 : 2048;
+
 inline constexpr int accumulators = 4;
 
 // Sum of `count` partial sums, a power of two, by halves.
@@ -89,55 +112,114 @@ template <class T, class Term>
   return partial[0];
 }
 
-// Calls store(d) for d in [0, count), each at least once: the last vector may overlap the one before.
-template <class T, class Store>
-[[gnu::flatten]] void for_columns(std::int64_t count, const Store& store) {
-  constexpr int lanes = simd_lanes<T>;
-  if (count < lanes) {
-    for (std::int64_t d = 0; d < count; ++d) store(d);
-    return;
+// Sum of block_sum(first, count) over blocks of [begin, end).
+template <class BlockSum>
+double sum_blocks(std::int64_t begin, std::int64_t end, const BlockSum& block_sum) {
+  double total = 0;
+  for (std::int64_t first = begin; first < end; first += row_block) {
+    total += static_cast<double>(block_sum(first, std::min(row_block, end - first)));
   }
-  std::int64_t d = 0;
-  for (; d + lanes <= count; d += lanes) {
-#pragma omp simd
-    for (int lane = 0; lane < lanes; ++lane) store(d + lane);
-  }
-  if (d < count) {
-#pragma omp simd
-    for (int lane = 0; lane < lanes; ++lane) store(count - lanes + lane);
+  return total;
+}
+
+template <class S>
+S rounded_sum(double sum) {
+  return S(static_cast<ComputeType<S>>(sum));
+}
+
+// Memory for the sums of rows' pieces, where rows have several.
+inline std::unique_ptr<double[]> piece_sums(std::int64_t rows, std::int64_t pieces) {
+  return std::unique_ptr<double[]>(pieces > 1 ? new double[static_cast<std::size_t>(rows * pieces)] : nullptr);
+}
+
+template <class S>
+void add_pieces(std::int64_t rows, std::int64_t pieces, const double* partial, S* out) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    double total = 0;
+    for (std::int64_t piece = 0; piece < pieces; ++piece) total += partial[row * pieces + piece];
+    out[row] = rounded_sum<S>(total);
   }
 }
 
-// out[k, b] = sum over pieces of row_sum(rows of the operands, piece length).
-template <class T, std::size_t inputs, class RowSum>
-void reduce_rows(const Extent& extent, const std::array<RowView<const T>, inputs>& operands, T* out,
-                 double nanoseconds_per_element, const RowSum& row_sum) {
-  const std::int64_t rows = extent.samples * extent.rows;
-  const std::int64_t pieces = std::max<std::int64_t>(1, ceil_divide(extent.columns, row_piece));
-  const auto work = static_cast<std::int64_t>(static_cast<double>(rows * extent.columns) * nanoseconds_per_element);
-  const std::unique_ptr<T[]> partial(pieces > 1 ? new T[static_cast<std::size_t>(rows * pieces)] : nullptr);
-  T* const sums = pieces > 1 ? partial.get() : out;
+// out[row] = sum of block_sum(row, first column, count) over the row's blocks.
+template <class S, class BlockSum>
+void sum_rows(std::int64_t rows, std::int64_t columns, S* out, double nanoseconds_per_element,
+              const BlockSum& block_sum) {
+  const std::int64_t pieces = std::max<std::int64_t>(1, ceil_divide(columns, row_piece));
+  const auto work = static_cast<std::int64_t>(static_cast<double>(rows * columns) * nanoseconds_per_element);
+  const auto partial = piece_sums(rows, pieces);
   parallel_for(rows * pieces, work, [&](std::int64_t item) {
     const std::int64_t row = item / pieces, first = item % pieces * row_piece;
-    const std::int64_t k = row / extent.rows, b = row % extent.rows;
-    std::array<const T*, inputs> start;
-    for (std::size_t i = 0; i < inputs; ++i) start[i] = operands[i].row(k, b) + first;
-    sums[item] = row_sum(start, std::min(row_piece, extent.columns - first));
+    const double sum = sum_blocks(first, std::min(first + row_piece, columns),
+                                  [&](std::int64_t start, std::int64_t count) { return block_sum(row, start, count); });
+    if (pieces == 1) {
+      out[row] = rounded_sum<S>(sum);
+    } else {
+      partial[static_cast<std::size_t>(item)] = sum;
+    }
   });
-  if (pieces == 1) return;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    T total = 0;
-    for (std::int64_t piece = 0; piece < pieces; ++piece) total += partial[row * pieces + piece];
-    out[row] = total;
+  if (pieces > 1) add_pieces(rows, pieces, partial.get(), out);
+}
+
+// Sums over samples, one a column. Those of many samples go on in float64, as rows' sums do.
+template <class T, std::int64_t length>
+class SampleSums {
+ public:
+  explicit SampleSums(std::int64_t columns) : columns_(columns) { std::fill_n(sums_, columns, T(0)); }
+
+  // What the next sample is to be added to.
+  T* sums() { return sums_; }
+
+  void end_sample() {
+    if (++samples_ == most_samples) carry();
   }
+
+  // The sums over all samples, of which no more come.
+  T* result() {
+    if (carried_) {
+      carry();
+      for (std::int64_t d = 0; d < columns_; ++d) sums_[d] = static_cast<T>(total_[d]);
+      carried_ = false;
+    }
+    return sums_;
+  }
+
+ private:
+  static constexpr int most_samples = 64;
+
+  void carry() {
+    for (std::int64_t d = 0; d < columns_; ++d)
+      total_[d] = (carried_ ? total_[d] : 0.0) + static_cast<double>(sums_[d]);
+    std::fill_n(sums_, columns_, T(0));
+    samples_ = 0;
+    carried_ = true;
+  }
+
+  alignas(64) T sums_[length];
+  alignas(64) double total_[length];
+  std::int64_t columns_;
+  int samples_ = 0;
+  bool carried_ = false;
+};
+
+// out[k, b] = sum of row_sum(rows of the operands, count) over blocks.
+template <class S, std::size_t inputs, class RowSum>
+void reduce_rows(const Extent& extent, const std::array<RowView<const S>, inputs>& operands, S* out,
+                 double nanoseconds_per_element, const RowSum& row_sum) {
+  sum_rows(extent.samples * extent.rows, extent.columns, out, nanoseconds_per_element,
+           [&](std::int64_t row, std::int64_t first, std::int64_t count) {
+             RowBuffers<S, inputs, row_block> buffers;
+             return row_sum(buffers.load(operands, row / extent.rows, row % extent.rows, first, count), count);
+           });
 }
 
 // The same where a term is a function of one column of each operand. (std::apply makes each operand's pointer a
 // variable of its own: pointers inside an array keep gcc from vectorising.)
-template <class T, std::size_t inputs, class Term>
-void reduce_rows_by_term(const Extent& extent, const std::array<RowView<const T>, inputs>& operands, T* out,
+template <class S, std::size_t inputs, class Term>
+void reduce_rows_by_term(const Extent& extent, const std::array<RowView<const S>, inputs>& operands, S* out,
                          double nanoseconds_per_element, const Term& term) {
-  reduce_rows<T, inputs>(
+  using T = ComputeType<S>;
+  reduce_rows<S, inputs>(
       extent, operands, out, nanoseconds_per_element, [&](const std::array<const T*, inputs>& row, std::int64_t count) {
         return std::apply(
             [&](auto... in) { return sum_columns<T>(count, [=](std::int64_t d) { return term.value(in[d]...); }); },
@@ -164,23 +246,20 @@ FASTVI_HD void column_gradients(std::int64_t count, const std::array<const T*, i
       in);
 }
 
-template <class T, std::size_t inputs, class Term>
-void row_gradients(const Extent& extent, const std::array<RowView<const T>, inputs>& operands,
-                   const RowView<const T>& upstream, const std::array<GradientView<T>, inputs>& gradients,
+template <class S, std::size_t inputs, class Term>
+void row_gradients(const Extent& extent, const std::array<RowView<const S>, inputs>& operands,
+                   const RowView<const S>& upstream, const std::array<GradientView<S>, inputs>& gradients,
                    double nanoseconds_per_element, const Term& term) {
+  using T = ComputeType<S>;
+  constexpr std::int64_t piece = gradient_piece<S>;
   bool sums_samples = false, complete = true;
   for (const auto& gradient : gradients) {
     sums_samples |= gradient.data != nullptr && gradient.sums_samples && extent.samples != 1;
     complete &= gradient.data != nullptr;
   }
-  const std::int64_t pieces = std::max<std::int64_t>(1, ceil_divide(extent.columns, gradient_piece));
+  const std::int64_t pieces = std::max<std::int64_t>(1, ceil_divide(extent.columns, piece));
   const auto work = static_cast<std::int64_t>(static_cast<double>(extent.samples * extent.rows * extent.columns) *
                                               nanoseconds_per_element);
-  const auto starts = [&](std::int64_t k, std::int64_t b, std::int64_t first) {
-    std::array<const T*, inputs> in;
-    for (std::size_t i = 0; i < inputs; ++i) in[i] = operands[i].row(k, b) + first;
-    return in;
-  };
   const auto target = [&](std::size_t i, std::int64_t k, std::int64_t b, std::int64_t first) {
     const std::int64_t row = gradients[i].sums_samples ? b : k * extent.rows + b;
     return gradients[i].data + row * extent.columns + first;
@@ -188,12 +267,16 @@ void row_gradients(const Extent& extent, const std::array<RowView<const T>, inpu
 
   if (complete && !sums_samples) {
     parallel_for(extent.samples * extent.rows * pieces, work, [&](std::int64_t item) {
-      const std::int64_t row = item / pieces, first = item % pieces * gradient_piece;
+      const std::int64_t row = item / pieces, first = item % pieces * piece;
       const std::int64_t k = row / extent.rows, b = row % extent.rows;
+      const std::int64_t count = std::min(piece, extent.columns - first);
+      RowBuffers<S, inputs, piece> buffers;
+      RowBuffer<S, piece> found[inputs];
       std::array<T*, inputs> out;
-      for (std::size_t i = 0; i < inputs; ++i) out[i] = target(i, k, b, first);
-      column_gradients<T>(std::min(gradient_piece, extent.columns - first), starts(k, b, first), out,
-                          *upstream.row(k, b), term);
+      for (std::size_t i = 0; i < inputs; ++i) out[i] = found[i].target(target(i, k, b, first));
+      column_gradients<T>(count, buffers.load(operands, k, b, first, count), out, static_cast<T>(*upstream.row(k, b)),
+                          term);
+      for (std::size_t i = 0; i < inputs; ++i) found[i].store(target(i, k, b, first), count);
     });
     return;
   }
@@ -202,25 +285,34 @@ void row_gradients(const Extent& extent, const std::array<RowView<const T>, inpu
   const std::int64_t samples_inside = sums_samples ? extent.samples : 1;
   const std::int64_t samples_outside = sums_samples ? 1 : extent.samples;
   parallel_for(samples_outside * extent.rows * pieces, work, [&](std::int64_t item) {
-    const std::int64_t row = item / pieces, first = item % pieces * gradient_piece;
+    const std::int64_t row = item / pieces, first = item % pieces * piece;
     const std::int64_t b = row % extent.rows;
-    const std::int64_t count = std::min(gradient_piece, extent.columns - first);
-    alignas(64) T buffer[inputs][gradient_piece];
+    const std::int64_t count = std::min(piece, extent.columns - first);
+    RowBuffers<S, inputs, piece> buffers;
+    alignas(64) T buffer[inputs][piece];
     std::array<T*, inputs> found;
     for (std::size_t i = 0; i < inputs; ++i) found[i] = buffer[i];
+    std::optional<SampleSums<T, piece>> sums[inputs];
+    for (std::size_t i = 0; i < inputs; ++i) {
+      if (sums_samples && gradients[i].data != nullptr && gradients[i].sums_samples) sums[i].emplace(count);
+    }
     for (std::int64_t inside = 0; inside < samples_inside; ++inside) {
       const std::int64_t k = sums_samples ? inside : row / extent.rows;
-      column_gradients<T>(count, starts(k, b, first), found, *upstream.row(k, b), term);
+      column_gradients<T>(count, buffers.load(operands, k, b, first, count), found, static_cast<T>(*upstream.row(k, b)),
+                          term);
       for (std::size_t i = 0; i < inputs; ++i) {
-        if (gradients[i].data == nullptr) continue;
-        T* const out = target(i, k, b, first);
-        if (gradients[i].sums_samples && inside > 0) {
+        if (sums[i]) {
+          T* const out = sums[i]->sums();
 #pragma omp simd
           for (std::int64_t d = 0; d < count; ++d) out[d] += buffer[i][d];
-        } else {
-          std::copy_n(buffer[i], count, out);
+          sums[i]->end_sample();
+        } else if (gradients[i].data != nullptr) {
+          convert(buffer[i], count, target(i, k, b, first));
         }
       }
+    }
+    for (std::size_t i = 0; i < inputs; ++i) {
+      if (sums[i]) convert(sums[i]->result(), count, target(i, 0, b, first));
     }
   });
 }
