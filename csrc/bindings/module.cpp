@@ -166,14 +166,15 @@ void bind_log_mean_exp(py::module_& m) {
 
 template <class S>
 void bind_leapfrog(py::module_& m) {
+  using T = ComputeType<S>;
+  using Factor = FactorView<T>;
   using Kernels = LeapfrogKernels<S>;
   using View = RowView<const S>;
   using Gradient = GradientView<S>;
   m.def(
       "leapfrog_step",
       [](std::int64_t rows, std::int64_t columns, const View& position, const View& momentum, const View& gradient,
-         const FactorView<S>& step_size, const FactorView<S>& inverse_mass, ComputeType<S> kick, Address new_position,
-         Address new_momentum) {
+         const Factor& step_size, const Factor& inverse_mass, T kick, Address new_position, Address new_momentum) {
         Kernels::leapfrog_step(rows, columns, {position, momentum, gradient, step_size, inverse_mass, kick},
                                pointer<S>(new_position), pointer<S>(new_momentum));
       },
@@ -181,13 +182,12 @@ void bind_leapfrog(py::module_& m) {
   m.def(
       "leapfrog_step_backward",
       [](std::int64_t rows, std::int64_t columns, const View& position, const View& momentum, const View& gradient,
-         const FactorView<S>& step_size, const FactorView<S>& inverse_mass, ComputeType<S> kick, Address by_position,
-         Address by_momentum, Address momentum_out, Address gradient_out, Address step_size_out,
-         Address inverse_mass_out) {
+         const Factor& step_size, const Factor& inverse_mass, T kick, Address by_position, Address by_momentum,
+         Address momentum_out, Address gradient_out, Address step_size_out, Address inverse_mass_out) {
         Kernels::leapfrog_step_backward(rows, columns, {position, momentum, gradient, step_size, inverse_mass, kick},
                                         pointer<const S>(by_position), pointer<const S>(by_momentum),
-                                        {pointer<S>(momentum_out), pointer<S>(gradient_out), pointer<S>(step_size_out),
-                                         pointer<S>(inverse_mass_out)});
+                                        {pointer<S>(momentum_out), pointer<S>(gradient_out), pointer<T>(step_size_out),
+                                         pointer<T>(inverse_mass_out)});
       },
       ReleaseGil());
   m.def(

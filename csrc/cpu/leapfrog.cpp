@@ -24,12 +24,9 @@ void with_column_steps(const LeapfrogInputs<S>& inputs, const Body& body) {
   return body(Constant0{}, Constant0{});
 }
 
-template <class S, std::int64_t length>
-const ComputeType<S>* load_factor(RowBuffer<S, length>& buffer, const FactorView<S>& factor, std::int64_t row,
-                                  std::int64_t first, std::int64_t count) {
-  if (factor.data == nullptr) return &one<ComputeType<S>>;
-  return buffer.load(factor.data + row * factor.row_stride + first * factor.column_step,
-                     factor.column_step == 0 ? 1 : count);
+template <class T>
+const T* factor_row(const FactorView<T>& factor, std::int64_t row, std::int64_t first) {
+  return factor.data == nullptr ? &one<T> : factor.data + row * factor.row_stride + first * factor.column_step;
 }
 
 bool constant(const auto& factor) { return factor.row_stride == 0 && factor.column_step == 0; }
@@ -57,8 +54,8 @@ class FactorDerivatives {
     const std::int64_t start = row * columns + first;
     const T* const momentum = momentum_.load(inputs.momentum.row(0, row) + first, count);
     const T* const gradient = gradient_.load(inputs.gradient.row(0, row) + first, count);
-    const T* const step_size = load_factor(step_size_, inputs.step_size, row, first, count);
-    const T* const inverse_mass = load_factor(inverse_mass_, inputs.inverse_mass, row, first, count);
+    const T* const step_size = factor_row(inputs.step_size, row, first);
+    const T* const inverse_mass = factor_row(inputs.inverse_mass, row, first);
     const T* const position_upstream = by_position_.load(by_position + start, count);
     const T* const momentum_upstream = by_momentum_.load(by_momentum + start, count);
     const T kick = inputs.kick;
@@ -69,7 +66,7 @@ class FactorDerivatives {
   }
 
  private:
-  RowBuffer<S, length> momentum_, gradient_, step_size_, inverse_mass_, by_position_, by_momentum_;
+  RowBuffer<S, length> momentum_, gradient_, by_position_, by_momentum_;
 };
 
 }  // namespace
@@ -86,14 +83,14 @@ void LeapfrogKernels<S>::leapfrog_step(std::int64_t rows, std::int64_t columns, 
     parallel_for(rows * pieces, work, [&](std::int64_t item) {
       const std::int64_t row = item / pieces, first = item % pieces * piece;
       const std::int64_t count = std::min(piece, columns - first), start = row * columns + first;
-      RowBuffer<S, piece> buffers[7];
+      RowBuffer<S, piece> buffers[5];
       const T* const position = buffers[0].load(inputs.position.row(0, row) + first, count);
       const T* const momentum = buffers[1].load(inputs.momentum.row(0, row) + first, count);
       const T* const gradient = buffers[2].load(inputs.gradient.row(0, row) + first, count);
-      const T* const step_size = load_factor(buffers[3], inputs.step_size, row, first, count);
-      const T* const inverse_mass = load_factor(buffers[4], inputs.inverse_mass, row, first, count);
-      T* const position_out = buffers[5].target(new_position + start);
-      T* const momentum_out = buffers[6].target(new_momentum + start);
+      const T* const step_size = factor_row(inputs.step_size, row, first);
+      const T* const inverse_mass = factor_row(inputs.inverse_mass, row, first);
+      T* const position_out = buffers[3].target(new_position + start);
+      T* const momentum_out = buffers[4].target(new_momentum + start);
       const T kick = inputs.kick;
       for_columns<T>(count, [=](std::int64_t d) {
         const T step = step_size[d * decltype(step_step)::value];
@@ -101,8 +98,8 @@ void LeapfrogKernels<S>::leapfrog_step(std::int64_t rows, std::int64_t columns, 
         momentum_out[d] = kicked;
         position_out[d] = leapfrog_position(position[d], kicked, step, inverse_mass[d * decltype(mass_step)::value]);
       });
-      buffers[5].store(new_position + start, count);
-      buffers[6].store(new_momentum + start, count);
+      buffers[3].store(new_position + start, count);
+      buffers[4].store(new_momentum + start, count);
     });
   });
 }
@@ -133,11 +130,11 @@ void LeapfrogKernels<S>::leapfrog_step_backward(std::int64_t rows, std::int64_t 
         out.store(target + start, count);
       };
       if (gradients.momentum != nullptr || gradients.gradient != nullptr) {
-        RowBuffer<S, piece> buffers[4];
-        const T* const step_size = load_factor(buffers[0], inputs.step_size, row, first, count);
-        const T* const inverse_mass = load_factor(buffers[1], inputs.inverse_mass, row, first, count);
-        const T* const position_upstream = buffers[2].load(by_position + start, count);
-        const T* const momentum_upstream = buffers[3].load(by_momentum + start, count);
+        RowBuffer<S, piece> buffers[2];
+        const T* const step_size = factor_row(inputs.step_size, row, first);
+        const T* const inverse_mass = factor_row(inputs.inverse_mass, row, first);
+        const T* const position_upstream = buffers[0].load(by_position + start, count);
+        const T* const momentum_upstream = buffers[1].load(by_momentum + start, count);
         const auto total = [=](std::int64_t d) {
           return momentum_upstream[d] +
                  step_size[d * step_of_step] * inverse_mass[d * step_of_mass] * position_upstream[d];
@@ -145,16 +142,17 @@ void LeapfrogKernels<S>::leapfrog_step_backward(std::int64_t rows, std::int64_t 
         store(gradients.momentum, total);
         store(gradients.gradient, [=](std::int64_t d) { return -kick * step_size[d * step_of_step] * total(d); });
       }
-      const auto store_factor = [&](S* target, const auto& part) {
+      const auto store_factor = [&](T* target, const auto& part) {
         if (target == nullptr) return;
         FactorDerivatives<S, piece, step_of_step, step_of_mass> buffers;
         const auto derivative = buffers.load(inputs, by_position, by_momentum, columns, row, first, count);
-        store(target, [=](std::int64_t d) { return part(derivative(d)); });
+        T* const row_out = target + start;
+        for_columns<T>(count, [=](std::int64_t d) { row_out[d] = part(derivative(d)); });
       };
       if constexpr (step_of_step == 1) store_factor(gradients.step_size, of_step);
       if constexpr (step_of_mass == 1) store_factor(gradients.inverse_mass, of_mass);
     });
-    const auto sum_factor = [&](S* target, const auto& part) {
+    const auto sum_factor = [&](T* target, const auto& part) {
       if (target == nullptr) return;
       sum_rows(rows, columns, target, 2 * step_cost, [&](std::int64_t row, std::int64_t first, std::int64_t count) {
         FactorDerivatives<S, row_block, step_of_step, step_of_mass> buffers;

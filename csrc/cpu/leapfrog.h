@@ -6,9 +6,9 @@
 namespace fastvi {
 
 // A factor that is one number a row (`column_step` 0) or one a column (`column_step` 1); null data stands for one.
-template <class S>
+template <class T>
 struct FactorView {
-  const S* data;
+  const T* data;
   std::int64_t row_stride;
   int column_step;
 };
@@ -16,14 +16,15 @@ struct FactorView {
 template <class S>
 struct LeapfrogInputs {
   RowView<const S> position, momentum, gradient;
-  FactorView<S> step_size, inverse_mass;
+  FactorView<ComputeType<S>> step_size, inverse_mass;  // so that a step size that is a number is not rounded
   ComputeType<S> kick;
 };
 
 // Contiguous (rows, columns) each, null where not wanted; a factor with column_step 0 takes one number a row.
 template <class S>
 struct LeapfrogGradients {
-  S *momentum, *gradient, *step_size, *inverse_mass;
+  S *momentum, *gradient;
+  ComputeType<S>*step_size, *inverse_mass;
 };
 
 template <class S>
