@@ -16,12 +16,13 @@ from typing import Any, NoReturn, TypeAlias
 import torch
 from torch import Tensor
 
+from fastvi.ops._precision import HALF_DTYPES, SUPPORTED_DTYPES, SUPPORTED_NAMES, in_compute_dtype
+
 Tensors: TypeAlias = tuple[Tensor | None, ...]
 Outputs: TypeAlias = Tensor | tuple[Tensor, ...]
 BatchRule: TypeAlias = Callable[[int, Sequence[Any], Sequence[Any]], list[Any]]
 
 LIBRARY = torch.library.Library("fastvi", "DEF")
-SUPPORTED_DTYPES = (torch.float32, torch.float64)
 
 _PLAIN_TYPES = frozenset({torch.Tensor, torch.nn.Parameter})
 _transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
@@ -29,20 +30,30 @@ _transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_acti
 _compiled_transforms: Callable[[], int] = torch._C._functorch.get_dynamic_layer_stack_depth
 _function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+# PyTorch hands its number of threads to OpenMP in each thread of the program when it is first asked there.
+adopt_thread_count: Callable[[], int] = torch.get_num_threads
+_autocast_active: Callable[[], bool] = torch._C._is_any_autocast_enabled
 
 
 def check_operands(
     operation: str, names: Sequence[str], operands: Sequence[object], optional: Sequence[str] = ()
-) -> None:
+) -> Sequence[Any]:
     """Reject anything but floating-point tensors of one dtype on one device; what is ``optional`` may be None.
+
+    Returns
+    -------
+    Sequence[Tensor | None]
+        The operands; in a region of ``torch.autocast`` float32 stands for bfloat16 and float16, as in PyTorch's losses.
 
     Raises
     ------
     TypeError
-        If an operand is no tensor, or no float32 or float64 one, or the dtypes differ.
+        If an operand is no tensor, or no floating-point one, or the dtypes differ.
     ValueError
         If the devices differ, or the device has no kernels, or the tensor is not strided.
     """
+    if _autocast_active():
+        operands = [_as_in_autocast(operand) for operand in operands]
     first: Tensor | None = None
     for name, operand in zip(names, operands, strict=True):
         if operand is None and name in optional:
@@ -50,7 +61,7 @@ def check_operands(
         if not isinstance(operand, Tensor):
             raise TypeError(f"{operation}: {name} must be a torch.Tensor, got {type(operand).__name__}")
         if operand.dtype not in SUPPORTED_DTYPES:
-            raise TypeError(f"{operation}: {name} has dtype {operand.dtype}, expected torch.float32 or torch.float64")
+            raise TypeError(f"{operation}: {name} has dtype {operand.dtype}, expected {SUPPORTED_NAMES}")
         if operand.layout is not torch.strided:
             raise ValueError(f"{operation}: {name} has layout {operand.layout}, expected torch.strided")
         if not operand.is_cpu and operand.device.type != "meta":
@@ -61,26 +72,41 @@ def check_operands(
             raise TypeError(f"{operation}: {name} has dtype {operand.dtype}, but {first_name} has {first.dtype}")
         elif operand.device != first.device:
             raise ValueError(f"{operation}: {name} is on {operand.device}, but {first_name} is on {first.device}")
+    return operands
 
 
-def check_number(operation: str, name: str, value: object) -> float:
+def _as_in_autocast(operand: object) -> object:
+    if isinstance(operand, Tensor) and operand.dtype in HALF_DTYPES and torch.is_autocast_enabled(operand.device.type):
+        return operand.float()
+    return operand
+
+
+def check_number(operation: str, name: str, value: object, expected: str = "a number") -> float:
     """A Python number, as float.
 
     Raises
     ------
     TypeError
         If ``value`` is anything else.
+    ValueError
+        If it is an integer that no float can hold.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{operation}: {name} must be a number, got {type(value).__name__}")
-    return float(value)
+        raise TypeError(f"{operation}: {name} must be {expected}, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{operation}: {name} is an integer beyond all floating-point numbers") from None
+
+
+def _in_forward_mode() -> bool:
+    """Whether tensors may carry tangents: within ``torch.func.jvp``, and within ``forward_ad.dual_level``."""
+    return torch.autograd.forward_ad._current_level >= 0
 
 
 def _is_plain(tensors: Sequence[Tensor | None]) -> bool:
     """Whether every tensor has memory that a kernel may read, and nothing watches what is done with it."""
     if _transforms_active() or _function_modes() or _dispatch_modes():
-        return False
-    if torch.autograd.forward_ad._current_level >= 0:
         return False
     for tensor in tensors:
         if tensor is not None and (type(tensor) not in _PLAIN_TYPES or not tensor.is_cpu or tensor.is_neg()):
@@ -135,6 +161,7 @@ class Operation:
 
     def __post_init__(self) -> None:
         self.count = len(self.tensors)
+        self.formula = in_compute_dtype(self.formula)
         self._register_operators()
         self.gradient = _gradient_function(self)
         self.transformable = _transformable_function(self)
@@ -148,8 +175,11 @@ class Operation:
             if _compiled_transforms() > 0:  # PyTorch refuses Functions over custom operators there
                 return self.formula(*arguments)
             return self._visible(self.operator(*arguments))
+        if _in_forward_mode():  # a Function's rule for tangents is silent about those of an outer level
+            return self.formula(*arguments)
         if not _is_plain(tensors):
             return self._visible(self.transformable.apply(*arguments))
+        adopt_thread_count()
         if torch.is_grad_enabled():
             for tensor in tensors:
                 if tensor is not None and tensor.requires_grad:
@@ -197,9 +227,11 @@ class Operation:
         self.backward_operator = getattr(torch.ops.fastvi, f"{self.name}_backward").default
 
         def run_forward(*arguments: Any) -> Outputs:
+            adopt_thread_count()
             return self.forward(*arguments, *(True,) * bool(self.num_auxiliary))
 
         def run_backward(*arguments: Any) -> Any:
+            adopt_thread_count()
             grads, tensors, auxiliary, constants, needs = self._split_backward(arguments)
             grads = tuple(None if grad is None else grad.resolve_neg() for grad in grads)
             found = self.backward(grads, tensors, constants, needs, auxiliary)
@@ -255,6 +287,18 @@ class Operation:
         b = a + self.count
         c = b + self.num_auxiliary
         return arguments[:a], arguments[a:b], arguments[b:c], arguments[c:-1], arguments[-1]
+
+    def _transformable_backward(self, *arguments: Any) -> Any:
+        """The backward operator under any transform; what nobody needs is an empty tensor."""
+        if not _in_forward_mode():
+            return self.gradient.apply(*arguments)
+        grads, tensors, _, constants, needs = self._split_backward(arguments)
+        return self._plain_backward_of_all(grads, tensors, constants, needs)
+
+    def _plain_backward_of_all(self, grads: Tensors, tensors: Tensors, constants: Any, needs: Sequence[bool]) -> Any:
+        found = iter(self.plain_backward(grads, tensors, constants, needs))
+        reference = next(tensor for tensor in tensors if tensor is not None)
+        return _only_or_tuple([next(found) if need else reference.new_empty(0) for need in needs])
 
     def _backward_by(self, run: Callable[..., Any], ctx: Any, grads: Sequence[Tensor | None]) -> Any:
         """Call ``run`` with the backward operator's arguments; None for whatever has no gradient."""
@@ -314,9 +358,7 @@ class Operation:
                 unused = tuple(outputs[0].new_empty(0) for _ in range(self.num_auxiliary))
                 return _only_or_tuple([*outputs, *unused])
             grads, tensors, _, constants, needs = self._split_backward(complete)
-            found = iter(self.plain_backward(grads, tensors, constants, needs))
-            reference = next(tensor for tensor in tensors if tensor is not None)
-            return _only_or_tuple([next(found) if need else reference.new_empty(0) for need in needs])
+            return self._plain_backward_of_all(grads, tensors, constants, needs)
 
         in_dims = tuple(dims[i] for i in mapped)
         outputs = _as_tuple(
@@ -410,7 +452,7 @@ def _transformable_function(operation: Operation) -> type[torch.autograd.Functio
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
-            return operation._backward_by(operation.gradient.apply, ctx, grads)
+            return operation._backward_by(operation._transformable_backward, ctx, grads)
 
         @staticmethod
         def vmap(info: Any, dims: tuple[Any, ...], *arguments: Any) -> Any:
@@ -442,11 +484,12 @@ def _fast_function(operation: Operation) -> type[torch.autograd.Function]:
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
-            if torch.is_grad_enabled() or not _is_plain(grads):
-                return operation._backward_by(operation.gradient.apply, ctx, grads)
+            if torch.is_grad_enabled() or _in_forward_mode() or not _is_plain(grads):
+                return operation._backward_by(operation._transformable_backward, ctx, grads)
             grads = grads[:num_outputs]
             if grads[0] is None and all(grad is None for grad in grads):
                 return nothing
+            adopt_thread_count()
             saved = ctx.saved_tensors
             found = operation.backward(grads, saved[:count], ctx.constants, ctx.needs_input_grad, saved[count:])
             return found + nothing[count:]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastvi import _native
 from fastvi._layout import RowPlan, plan_rows
+from fastvi.ops._precision import HALF_DTYPES
 
 View = tuple[int, int, int]
 NO_VIEW: View = (0, 0, 0)
@@ -20,13 +21,15 @@ _native_module = _native.module()
 KERNELS: dict[torch.dtype, Any] = {
     torch.float32: _native_module.float32,
     torch.float64: _native_module.float64,
+    torch.bfloat16: _native_module.bfloat16,
+    torch.float16: _native_module.float16,
 }
 
 
 class Rows:
     """Operands that broadcast over ``(samples, rows)`` and are summed, or drawn, over their last dimension."""
 
-    __slots__ = ("extent", "held", "plan", "views")
+    __slots__ = ("extent", "held", "names", "operation", "plan", "views")
 
     def __init__(
         self, operation: str, names: tuple[str, ...], tensors: Sequence[Tensor], sample_rank: int | None = None
@@ -36,6 +39,7 @@ class Rows:
             layouts.append(tensor.shape)
             layouts.append(tensor.stride())
         plan: RowPlan = plan_rows(operation, names, tuple(layouts), sample_rank)
+        self.operation, self.names = operation, names
         self.plan = plan
         self.extent = plan.extent
         self.held: list[Tensor] = []  # copies live as long as the views that point into them
@@ -46,8 +50,15 @@ class Rows:
                 self.held.append(tensor)
             self.views.append((tensor.data_ptr(), sample_stride, row_stride))
 
+    def rounds_too_early(self, dtype: torch.dtype, needs: Sequence[bool]) -> bool:
+        """Whether half-precision gradients would be rounded before they are summed to their operands' shapes."""
+        if dtype not in HALF_DTYPES:
+            return False
+        return any(need and plan.broadcast for need, plan in zip(needs, self.plan.gradients, strict=False))
+
     def upstream(self, grad: Tensor) -> View:
         """View of a gradient of shape ``leading``, of any strides."""
+        check_upstream(self.operation, grad, self.plan.leading)
         samples, rows, _ = self.extent
         if grad.is_contiguous():
             return (grad.data_ptr(), rows, 1)
@@ -75,6 +86,18 @@ class Rows:
         return gradient.sum_to_size(operand.shape)
 
 
+def check_upstream(operation: str, grad: Tensor, shape: Sequence[int]) -> None:
+    """Reject a gradient that has not the output's shape: autograd sends none, but the raw operators may be called.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one.
+    """
+    if grad.shape != shape:
+        raise ValueError(f"{operation}: gradient has shape {tuple(grad.shape)}, expected {tuple(shape)}")
+
+
 def row_backward(
     kernel: str,
     rows: Rows,
@@ -85,6 +108,12 @@ def row_backward(
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Gradients of a row operation for its operands."""
+    if rows.rounds_too_early(grad.dtype, needs):
+        wide = [operand.float() for operand in operands]
+        wide_rows = Rows(rows.operation, rows.names, wide)
+        wide_views = [*wide_rows.views, *views[len(operands) :]]
+        found = row_backward(kernel, wide_rows, wide_views, constants, grad.float(), wide, needs)
+        return tuple([None if gradient is None else gradient.to(grad.dtype) for gradient in found])
     gradients: list[Tensor | None] = []
     targets: list[tuple[int, bool]] = []
     for i, operand in enumerate(operands):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fastvi import reference
+from fastvi.ops._precision import backward_in_compute_dtype, compute_dtype, widen
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
-from fastvi.ops._rows import KERNELS, Rows, broadcast_shape, row_backward
+from fastvi.ops._rows import KERNELS, Rows, broadcast_shape, check_upstream, row_backward
 
 _NAMES = ("x", "logits")
 _LINEAR_NAMES = ("h", "weight", "bias", "x")
@@ -62,7 +63,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     Raises
     ------
     TypeError
-        If an argument is no float32 or float64 tensor, or the dtypes differ.
+        If an argument is no floating-point tensor, or the dtypes differ.
     ValueError
         If shapes do not broadcast or devices differ.
 
@@ -72,7 +73,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     >>> fastvi.bernoulli_log_prob(torch.ones(3, 2), torch.zeros(5, 3, 2)).shape
     torch.Size([5, 3])
     """
-    check_operands("bernoulli_log_prob", _NAMES, (x, logits))
+    x, logits = check_operands("bernoulli_log_prob", _NAMES, (x, logits))
     result: Tensor = _LOG_PROB(x, logits)
     return result
 
@@ -113,8 +114,13 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 def _linear_forward(
     h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, keep_residual: bool
 ) -> tuple[Tensor, Tensor]:
-    """The log-likelihood, and x - sigmoid(logits) in the memory of the logits (meaningless if it is not kept)."""
+    """The log-likelihood, and x - sigmoid(logits) in the memory of the logits (meaningless if it is not kept).
+
+    Logits of half precision would lose more than the sum over them gains: they are float32.
+    """
     leading = _linear_shape(h, weight, bias, x)
+    dtype = h.dtype
+    h, weight, bias, x = widen(h), widen(weight), widen(bias), widen(x)
     logits = _product(_hidden_rows(h, leading), weight.t())
     rows = Rows("linear_bernoulli_log_prob", ("x",), (x.expand((*leading, x.shape[-1])),))
     bias = None if bias is None else bias.contiguous()
@@ -127,9 +133,10 @@ def _linear_forward(
         keep_residual,
         out.data_ptr(),
     )
-    return out, logits
+    return out.to(dtype), logits
 
 
+@backward_in_compute_dtype
 def _linear_backward(
     grads: Tensors, tensors: Tensors, _: tuple[()], needs: Sequence[bool], auxiliary: tuple[Tensor]
 ) -> tuple[Tensor | None, ...]:
@@ -139,7 +146,8 @@ def _linear_backward(
     assert h is not None
     assert weight is not None
     assert x is not None
-    leading = grad.shape
+    leading = _linear_shape(h, weight, bias, x)
+    check_upstream("linear_bernoulli_log_prob", grad, leading)
     scale = grad.reshape(-1, 1)
     by_h = by_weight = by_bias = by_x = None
     # The upstream gradient scales rows: of the hidden units, never of the wide residual.
@@ -164,7 +172,8 @@ def _linear_formula(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -
 
 def _linear_fake(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:
     leading = _linear_shape(h, weight, bias, x)
-    return h.new_empty(leading), h.new_empty((math.prod(leading), weight.shape[0]))
+    logits = h.new_empty((math.prod(leading), weight.shape[0]), dtype=compute_dtype(h.dtype))
+    return h.new_empty(leading), logits
 
 
 _LINEAR = Operation(
@@ -202,7 +211,7 @@ def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x:
     Raises
     ------
     TypeError
-        If an argument is no float32 or float64 tensor, or the dtypes differ.
+        If an argument is no floating-point tensor, or the dtypes differ.
     ValueError
         If shapes do not fit or devices differ.
 
@@ -214,7 +223,9 @@ def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x:
     >>> fastvi.linear_bernoulli_log_prob(h, layer.weight, layer.bias, x).shape
     torch.Size([5, 3])
     """
-    check_operands("linear_bernoulli_log_prob", _LINEAR_NAMES, (h, weight, bias, x), optional=("bias",))
+    h, weight, bias, x = check_operands(
+        "linear_bernoulli_log_prob", _LINEAR_NAMES, (h, weight, bias, x), optional=("bias",)
+    )
     _linear_shape(h, weight, bias, x)
     result: Tensor = _LINEAR(h, weight, bias, x)
     return result

@@ -12,21 +12,30 @@ from torch import Tensor
 
 from fastvi import reference
 from fastvi._layout import Shape, broadcast_shapes, expanded_strides, plan_rows
+from fastvi.ops._precision import HALF_DTYPES, backward_in_compute_dtype, compute_dtype, widen
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_number, check_operands
-from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, broadcast_shape, present, row_backward
+from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, broadcast_shape, check_upstream, present, row_backward
 
 _STEP_NAMES = ("q", "p", "grad", "step_size", "inverse_mass")
 _ENERGY_NAMES = ("p", "inverse_mass")
 _NO_DIMENSION = "leapfrog_step: q has no dimension; expected the position's in the last one"
 
 
-def _as_factor(operation: str, name: str, value: object, like: Tensor) -> Tensor | None:
-    """A number becomes a tensor like the others."""
+def _split_factor(operation: str, name: str, value: object) -> tuple[Tensor | None, float | None]:
+    """A factor as a tensor or as a number; anything else is refused."""
     if value is None or isinstance(value, Tensor):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{operation}: {name} must be a torch.Tensor or a number, got {type(value).__name__}")
-    return torch.scalar_tensor(value, dtype=like.dtype, device=like.device)
+        return value, None
+    return None, check_number(operation, name, value, "a torch.Tensor or a number")
+
+
+def _as_factor(tensor: Tensor | None, number: float | None, like: Tensor) -> Tensor | None:
+    """The checked tensor, or the number as one, which half precision would round."""
+    if number is None:
+        return tensor
+    dtype = compute_dtype(like.dtype)
+    if abs(number) > torch.finfo(dtype).max:  # PyTorch refuses to round it up
+        number = math.copysign(math.inf, number)
+    return torch.scalar_tensor(number, dtype=dtype, device=like.device)
 
 
 class _StepPlan(NamedTuple):
@@ -70,11 +79,12 @@ class _Step:
 
     def __init__(self, tensors: Sequence[Tensor | None]) -> None:
         names, given = present(_STEP_NAMES, tensors)
+        given[3:] = [widen(factor) for factor in given[3:]]
         layouts: list[Shape] = []
         for tensor in given:
             layouts += (tensor.shape, tensor.stride())
         self.full, self.size, states, factors = _plan_step(names, tuple(layouts))
-        self.held: list[Tensor] = []  # copies live as long as the views that point into them
+        self.held = given[3:]  # copies live as long as the views that point into them
         self.states = [
             (self._address(tensor, copy), 0, row_stride)
             for tensor, (row_stride, copy) in zip(given[:3], states, strict=True)
@@ -113,6 +123,12 @@ def _step_backward(
     step = _Step(tensors)
     like = tensors[0]
     assert like is not None
+    broadcast = [state is not None and state.shape != step.full for state in tensors[:3]]
+    if like.dtype in HALF_DTYPES and any(need and each for need, each in zip(needs, broadcast, strict=False)):
+        return _wide_step_backward(grads, tensors, constants, needs, ())
+    for grad in grads:
+        if grad is not None:
+            check_upstream("leapfrog_step", grad, step.full)
     by_position, by_momentum = (like.new_zeros(step.full) if grad is None else grad.contiguous() for grad in grads)
     gradients: list[Tensor | None] = [None] * 5
     if needs[0]:
@@ -120,7 +136,8 @@ def _step_backward(
     for i in range(1, 5):
         if needs[i]:
             by_column = i < 3 or step.factors[i - 3][2] == 1
-            gradients[i] = like.new_empty(step.full if by_column else (*step.full[:-1], 1))
+            dtype = like.dtype if i < 3 else compute_dtype(like.dtype)
+            gradients[i] = like.new_empty(step.full if by_column else (*step.full[:-1], 1), dtype=dtype)
     KERNELS[like.dtype].leapfrog_step_backward(
         *step.size,
         *step.states,
@@ -132,10 +149,13 @@ def _step_backward(
     )
     return tuple(
         [
-            gradient if gradient is None or tensor is None else gradient.sum_to_size(tensor.shape)
+            gradient if gradient is None or tensor is None else gradient.sum_to_size(tensor.shape).to(tensor.dtype)
             for gradient, tensor in zip(gradients, tensors, strict=True)
         ]
     )
+
+
+_wide_step_backward = backward_in_compute_dtype(_step_backward)
 
 
 def _step_fake(*arguments: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,11 +231,12 @@ def leapfrog_step(
     operation = "leapfrog_step"
     if not isinstance(q, Tensor):
         raise TypeError(f"{operation}: q must be a torch.Tensor, got {type(q).__name__}")
-    step = _as_factor(operation, "step_size", step_size, q)
-    if step is None:
+    if step_size is None:
         raise TypeError(f"{operation}: step_size must be a torch.Tensor or a number, got None")
-    mass = _as_factor(operation, "inverse_mass", inverse_mass, q)
-    check_operands(operation, _STEP_NAMES, (q, p, grad, step, mass), optional=("inverse_mass",))
+    step, step_number = _split_factor(operation, "step_size", step_size)
+    mass, mass_number = _split_factor(operation, "inverse_mass", inverse_mass)
+    q, p, grad, step, mass = check_operands(operation, _STEP_NAMES, (q, p, grad, step, mass), optional=_STEP_NAMES[3:])
+    step, mass = _as_factor(step, step_number, q), _as_factor(mass, mass_number, q)
     position, momentum = _STEP(q, p, grad, step, mass, check_number(operation, "kick", kick))
     return position, momentum
 
@@ -281,10 +302,12 @@ def kinetic_energy(p: Tensor, inverse_mass: Tensor | float | None = None) -> Ten
     >>> fastvi.kinetic_energy(torch.tensor([[3.0, 4.0]]))
     tensor([12.5000])
     """
-    check_operands("kinetic_energy", ("p",), (p,))
-    mass = _as_factor("kinetic_energy", "inverse_mass", inverse_mass, p)
-    check_operands("kinetic_energy", _ENERGY_NAMES, (p, mass), optional=("inverse_mass",))
-    if mass is not None and mass.dim() == 0:
-        mass = mass.reshape(1)
+    mass, number = _split_factor("kinetic_energy", "inverse_mass", inverse_mass)
+    p, mass = check_operands("kinetic_energy", _ENERGY_NAMES, (p, mass), optional=("inverse_mass",))
+    mass = _as_factor(mass, number, p)
+    dtype = p.dtype
+    if mass is not None:
+        mass = mass.reshape(1) if mass.dim() == 0 else mass
+        p = p.to(mass.dtype)
     result: Tensor = _ENERGY(p, mass)
-    return result
+    return result.to(dtype)

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from fastvi import reference
 from fastvi._layout import plan_axis
+from fastvi.ops._precision import backward_in_compute_dtype
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
-from fastvi.ops._rows import KERNELS
+from fastvi.ops._rows import KERNELS, check_upstream
 
 
-def _check_axis(operation: str, name: str, tensor: Tensor, dim: object) -> int:
-    """The dimension, counted from the front."""
-    check_operands(operation, (name,), (tensor,))
+def _check_axis(operation: str, name: str, tensor: Tensor, dim: object) -> tuple[Tensor, int]:
+    """The tensor, as `check_operands` returns it, and the dimension, counted from the front."""
+    (tensor,) = check_operands(operation, (name,), (tensor,))
     if isinstance(dim, bool) or not isinstance(dim, int):
         raise TypeError(f"{operation}: dim must be an int, got {type(dim).__name__}")
     rank = tensor.dim()
@@ -28,7 +29,7 @@ def _check_axis(operation: str, name: str, tensor: Tensor, dim: object) -> int:
         raise ValueError(
             f"{operation}: {name} has shape {tuple(tensor.shape)}, expected elements along dimension {dim}"
         )
-    return dim
+    return tensor, dim
 
 
 def _without(shape: Sequence[int], dim: int) -> tuple[int, ...]:
@@ -49,10 +50,12 @@ def _forward(x: Tensor, dim: int) -> Tensor:
 
 
 def _softmax(x: Tensor, dim: int, scale: Tensor | None, as_gradient: bool) -> Tensor:
-    extent, _ = plan_axis("importance_weights", x.shape, dim)
+    extent, shape = plan_axis("importance_weights", x.shape, dim)
     x = x.contiguous()
     out = torch.empty_like(x)
-    scale = None if scale is None else scale.contiguous()
+    if scale is not None:
+        check_upstream("log_mean_exp", scale, shape)
+        scale = scale.contiguous()
     address = 0 if scale is None else scale.data_ptr()
     KERNELS[x.dtype].scaled_softmax(extent, x.data_ptr(), address, as_gradient, out.data_ptr())
     return out
@@ -103,7 +106,7 @@ def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
     Raises
     ------
     TypeError
-        If ``x`` is no float32 or float64 tensor, or ``dim`` no integer.
+        If ``x`` is no floating-point tensor, or ``dim`` no integer.
     ValueError
         If ``dim`` is out of range or empty.
 
@@ -117,10 +120,11 @@ def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
     >>> fastvi.log_mean_exp(torch.tensor([[1000.0, 0.0], [1000.0, 0.0]]), dim=0)
     tensor([1000.,    0.])
     """
-    result: Tensor = _LOG_MEAN_EXP(x, _check_axis("log_mean_exp", "x", x, dim))
+    result: Tensor = _LOG_MEAN_EXP(*_check_axis("log_mean_exp", "x", x, dim))
     return result
 
 
+@backward_in_compute_dtype
 def _weights_backward(
     grads: Tensors, tensors: tuple[Tensor], constants: tuple[int], _: object, __: Tensors
 ) -> tuple[Tensor]:
@@ -162,7 +166,7 @@ def importance_weights(log_w: Tensor, dim: int = 0) -> Tensor:
     Raises
     ------
     TypeError
-        If ``log_w`` is no float32 or float64 tensor, or ``dim`` no integer.
+        If ``log_w`` is no floating-point tensor, or ``dim`` no integer.
     ValueError
         If ``dim`` is out of range or empty.
 
@@ -172,7 +176,7 @@ def importance_weights(log_w: Tensor, dim: int = 0) -> Tensor:
     >>> fastvi.importance_weights(torch.zeros(4, 2))[0]
     tensor([0.2500, 0.2500])
     """
-    result: Tensor = _WEIGHTS(log_w, _check_axis("importance_weights", "log_w", log_w, dim))
+    result: Tensor = _WEIGHTS(*_check_axis("importance_weights", "log_w", log_w, dim))
     return result
 
 
@@ -184,6 +188,7 @@ def _ess_forward(log_w: Tensor, dim: int) -> Tensor:
     return out
 
 
+@backward_in_compute_dtype
 def _ess_backward(
     grads: Tensors, tensors: tuple[Tensor], constants: tuple[int], _: object, __: Tensors
 ) -> tuple[Tensor]:
@@ -225,7 +230,7 @@ def effective_sample_size(log_w: Tensor, dim: int = 0) -> Tensor:
     Raises
     ------
     TypeError
-        If ``log_w`` is no float32 or float64 tensor, or ``dim`` no integer.
+        If ``log_w`` is no floating-point tensor, or ``dim`` no integer.
     ValueError
         If ``dim`` is out of range or empty.
 
@@ -239,7 +244,7 @@ def effective_sample_size(log_w: Tensor, dim: int = 0) -> Tensor:
     >>> fastvi.effective_sample_size(torch.zeros(4))
     tensor(4.)
     """
-    result: Tensor = _ESS(log_w, _check_axis("effective_sample_size", "log_w", log_w, dim))
+    result: Tensor = _ESS(*_check_axis("effective_sample_size", "log_w", log_w, dim))
     return result
 
 
@@ -278,11 +283,11 @@ class LogMeanExp:
         Raises
         ------
         TypeError
-            If ``chunk`` is no float32 or float64 tensor.
+            If ``chunk`` is no floating-point tensor.
         ValueError
             If ``dim`` is out of range or empty, or the other dimensions differ from those seen before.
         """
-        dim = _check_axis("LogMeanExp.update", "chunk", chunk, self.dim)
+        chunk, dim = _check_axis("LogMeanExp.update", "chunk", chunk, self.dim)
         added = LogMeanExp(self.dim)
         added.count = chunk.shape[dim]
         added._dtype = chunk.dtype

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fastvi import reference
 from fastvi._sizes import check_counters
+from fastvi.ops._precision import backward_in_compute_dtype
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_number, check_operands
-from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, View, broadcast_shape, present, row_backward
+from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, View, broadcast_shape, check_upstream, present, row_backward
 from fastvi.ops.random import Seed, check_shape, check_size, normal_noise, seed_tensor
 
 _PRIOR_NAMES = ("prior_mean", "prior_logvar")
@@ -100,7 +101,7 @@ def kl_normal(
     Raises
     ------
     TypeError
-        If an argument is no float32 or float64 tensor, or the dtypes differ.
+        If an argument is no floating-point tensor, or the dtypes differ.
     ValueError
         If shapes do not broadcast, devices differ, or ``free_bits`` is negative.
 
@@ -114,7 +115,9 @@ def kl_normal(
     >>> fastvi.kl_normal(torch.ones(2, 3), torch.zeros(2, 3))
     tensor([1.5000, 1.5000])
     """
-    check_operands("kl_normal", _KL_NAMES, (mean, logvar, prior_mean, prior_logvar), optional=_PRIOR_NAMES)
+    mean, logvar, prior_mean, prior_logvar = check_operands(
+        "kl_normal", _KL_NAMES, (mean, logvar, prior_mean, prior_logvar), optional=_PRIOR_NAMES
+    )
     free_bits = check_number("kl_normal", "free_bits", free_bits)
     if not free_bits >= 0.0:
         raise ValueError(f"kl_normal: free_bits is {free_bits}, expected a non-negative number of nats")
@@ -170,7 +173,7 @@ def normal_log_prob(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
     Raises
     ------
     TypeError
-        If an argument is no float32 or float64 tensor, or the dtypes differ.
+        If an argument is no floating-point tensor, or the dtypes differ.
     ValueError
         If shapes do not broadcast or devices differ.
 
@@ -180,7 +183,7 @@ def normal_log_prob(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
     >>> fastvi.normal_log_prob(torch.zeros(5, 1, 2), torch.zeros(3, 2), torch.zeros(3, 2)).shape
     torch.Size([5, 3])
     """
-    check_operands("normal_log_prob", _LOG_PROB_NAMES, (x, mean, logvar))
+    x, mean, logvar = check_operands("normal_log_prob", _LOG_PROB_NAMES, (x, mean, logvar))
     result: Tensor = _LOG_PROB(x, mean, logvar)
     return result
 
@@ -229,7 +232,7 @@ def normal_entropy(logvar: Tensor) -> Tensor:
     Raises
     ------
     TypeError
-        If ``logvar`` is no float32 or float64 tensor.
+        If ``logvar`` is no floating-point tensor.
     ValueError
         If ``logvar`` has no dimension.
 
@@ -239,7 +242,7 @@ def normal_entropy(logvar: Tensor) -> Tensor:
     >>> fastvi.normal_entropy(torch.zeros(2))
     tensor(2.8379)
     """
-    check_operands("normal_entropy", ("logvar",), (logvar,))
+    (logvar,) = check_operands("normal_entropy", ("logvar",), (logvar,))
     result: Tensor = _ENTROPY(logvar)
     return result
 
@@ -268,7 +271,7 @@ def _rsample_forward(
     mean: Tensor, logvar: Tensor, seed: Tensor, sample_shape: Sequence[int], row_offset: int
 ) -> Tensor:
     rows = _sample_rows("rsample_normal", ("mean", "logvar"), (mean, logvar))
-    _, count, columns = rows.extent
+    count, columns = rows.extent[1:]
     z = mean.new_empty((*sample_shape, *rows.plan.leading, columns))
     extent = (math.prod(sample_shape), count, columns)
     KERNELS[mean.dtype].rsample_normal(extent, *rows.views, seed.data_ptr(), row_offset, z.data_ptr())
@@ -283,7 +286,10 @@ def _rsample_backward(
     (grad,) = grads
     assert grad is not None
     rows = _sample_rows("rsample_normal", ("mean", "logvar"), (mean, logvar))
+    if rows.rounds_too_early(mean.dtype, needs):
+        return _wide_rsample_backward(grads, tensors, constants, needs, ())
     count, columns = rows.extent[1:]
+    check_upstream("rsample_normal", grad, (*sample_shape, *rows.plan.leading, columns))
     grad = grad.contiguous()
     gradients, addresses = _parameter_gradients(rows, (mean, logvar), needs)
     KERNELS[grad.dtype].rsample_normal_backward(
@@ -295,6 +301,9 @@ def _rsample_backward(
         *addresses,
     )
     return rows.in_operand_shape(0, gradients[0], mean), rows.in_operand_shape(1, gradients[1], logvar), None
+
+
+_wide_rsample_backward = backward_in_compute_dtype(_rsample_backward)
 
 
 def _rsample_formula(
@@ -365,7 +374,7 @@ def rsample_normal(
     >>> torch.equal(whole[:, 2:], shard)
     True
     """
-    check_operands("rsample_normal", ("mean", "logvar"), (mean, logvar))
+    mean, logvar = check_operands("rsample_normal", ("mean", "logvar"), (mean, logvar))
     samples = check_shape("rsample_normal", "sample_shape", sample_shape)
     check_size("rsample_normal", "row_offset", row_offset)
     shape = broadcast_shape("rsample_normal", ("mean", "logvar"), (mean, logvar))
@@ -391,7 +400,7 @@ def _ratio_forward(
     row_offset: int,
 ) -> tuple[Tensor, Tensor]:
     rows, views = _ratio_rows((mean, logvar, prior_mean, prior_logvar))
-    _, count, columns = rows.extent
+    count, columns = rows.extent[1:]
     z = mean.new_empty((num_samples, *rows.plan.leading, columns))
     log_ratio = mean.new_empty((num_samples, *rows.plan.leading))
     KERNELS[mean.dtype].rsample_normal_with_log_ratio(
@@ -406,10 +415,16 @@ def _ratio_backward(
     num_samples, detach_posterior, row_offset = constants
     rows, views = _ratio_rows(tensors[:4])
     count, columns = rows.extent[1:]
-    by_z, by_ratio = (None if grad is None else grad.contiguous() for grad in grads)
     like, seed = tensors[0], tensors[4]
     assert like is not None
     assert seed is not None
+    if rows.rounds_too_early(like.dtype, needs):
+        return _wide_ratio_backward(grads, tensors, constants, needs, ())
+    shape = (num_samples, *rows.plan.leading)
+    for grad, expected in zip(grads, ((*shape, columns), shape), strict=True):
+        if grad is not None:
+            check_upstream("rsample_normal_with_log_ratio", grad, expected)
+    by_z, by_ratio = (None if grad is None else grad.contiguous() for grad in grads)
     parameters = [tensor for tensor in tensors[:4] if tensor is not None]
     gradients, addresses = _parameter_gradients(rows, parameters, needs)
     absent = 4 - len(parameters)
@@ -426,6 +441,9 @@ def _ratio_backward(
     )
     found = [rows.in_operand_shape(i, gradient, parameters[i]) for i, gradient in enumerate(gradients)]
     return *found, *(None,) * absent, None
+
+
+_wide_ratio_backward = backward_in_compute_dtype(_ratio_backward)
 
 
 def _ratio_formula(
@@ -507,7 +525,11 @@ def rsample_normal_with_log_ratio(
     (torch.Size([5, 4, 2]), True)
     """
     operation = "rsample_normal_with_log_ratio"
-    check_operands(operation, _KL_NAMES, (mean, logvar, prior_mean, prior_logvar), optional=_PRIOR_NAMES)
+    mean, logvar, prior_mean, prior_logvar = check_operands(
+        operation, _KL_NAMES, (mean, logvar, prior_mean, prior_logvar), optional=_PRIOR_NAMES
+    )
+    if not isinstance(detach_posterior, bool):
+        raise TypeError(f"{operation}: detach_posterior must be a bool, got {type(detach_posterior).__name__}")
     check_size(operation, "num_samples", num_samples)
     check_size(operation, "row_offset", row_offset)
     if prior_mean is not None or prior_logvar is not None:
@@ -515,7 +537,5 @@ def rsample_normal_with_log_ratio(
     shape = broadcast_shape(operation, _KL_NAMES, (mean, logvar, prior_mean, prior_logvar))
     check_counters(operation, num_samples, shape[-1])
     seeds = seed_tensor(operation, seed, mean.device)
-    z, log_ratio = _RATIO(
-        mean, logvar, prior_mean, prior_logvar, seeds, num_samples, bool(detach_posterior), row_offset
-    )
+    z, log_ratio = _RATIO(mean, logvar, prior_mean, prior_logvar, seeds, num_samples, detach_posterior, row_offset)
     return z, log_ratio

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from fastvi import _sizes
-from fastvi.ops._registration import LIBRARY, SUPPORTED_DTYPES
+from fastvi.ops._precision import SUPPORTED_DTYPES, SUPPORTED_NAMES
+from fastvi.ops._registration import LIBRARY, adopt_thread_count
 from fastvi.ops._rows import KERNELS
 
 Seed: TypeAlias = int | Tensor | None
@@ -59,7 +60,17 @@ def check_shape(operation: str, name: str, shape: int | Sequence[int]) -> tuple[
     return _sizes.check_shape(operation, name, shape, _INTEGERS)
 
 
+def _check_device(operation: str, device: object) -> torch.device:
+    if not isinstance(device, str | torch.device):
+        raise TypeError(f"{operation}: device must be a torch.device or a str, got {type(device).__name__}")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"{operation}: device is {device!r}: {error}") from None
+
+
 def _standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    adopt_thread_count()
     out = torch.empty(shape, dtype=dtype, device=seed.device)
     KERNELS[dtype].standard_normal(out.data_ptr(), out.numel(), seed.data_ptr())
     return out
@@ -67,6 +78,7 @@ def _standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> 
 
 def _normal_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: torch.dtype) -> Tensor:
     samples, rows, columns = extent
+    adopt_thread_count()
     out = torch.empty((samples, rows, columns), dtype=dtype, device=seed.device)
     KERNELS[dtype].normal_noise((samples, rows, columns), seed.data_ptr(), row_offset, out.data_ptr())
     return out
@@ -117,8 +129,7 @@ def standard_normal(
         An integer in [0, 2^63), an int64 tensor without dimensions, or None: then PyTorch's generator gives one, so
         that ``torch.manual_seed`` rules.
     dtype
-        ``torch.float32`` or ``torch.float64``; by default PyTorch's default. A float64 draw is the float32 draw of
-        the same seed before rounding.
+        A floating-point one; by default PyTorch's default. Draws of one seed differ by their rounding alone.
     device
         By default the CPU.
 
@@ -140,9 +151,9 @@ def standard_normal(
     """
     sizes = check_shape("standard_normal", "shape", shape)
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    if dtype not in SUPPORTED_DTYPES:
-        raise TypeError(f"standard_normal: dtype is {dtype}, expected torch.float32 or torch.float64")
-    place = torch.device("cpu" if device is None else device)
+    if not isinstance(dtype, torch.dtype) or dtype not in SUPPORTED_DTYPES:
+        raise TypeError(f"standard_normal: dtype is {dtype}, expected {SUPPORTED_NAMES}")
+    place = _check_device("standard_normal", "cpu" if device is None else device)
     if place.type not in ("cpu", "meta"):
         raise ValueError(f"standard_normal: device is {place}, but there are kernels for cpu only")
     result: Tensor = torch.ops.fastvi.standard_normal(seed_tensor("standard_normal", seed, place), sizes, dtype)
