@@ -94,10 +94,11 @@ def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def weighted_sum(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """A number whose gradient by every element of every output is another one."""
+    """A number whose gradient by each of 61 neighbouring elements of an output is another one, and never zero."""
     total = None
     for output in as_tuple(outputs):
-        weights = torch.cos(torch.arange(output.numel(), dtype=output.dtype, device=output.device))
+        odd = 2 * (torch.arange(output.numel(), device=output.device) % 61) - 59
+        weights = (odd / 64).to(output.dtype)  # exact in every dtype
         part = (output * weights.reshape(output.shape)).sum()
         total = part if total is None else total + part
     assert total is not None

@@ -1,10 +1,16 @@
-"""Whatever hypothesis makes of shapes, strides, dtypes and values: the formula's result or the documented error."""
+"""Whatever hypothesis makes of shapes, strides, dtypes and values: the formula's result or the documented error.
+
+``FASTVI_FUZZ=100`` runs a hundred times as many examples, for a campaign; ``--hypothesis-seed`` makes it repeatable.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,10 +21,17 @@ from torch import Tensor
 import fastvi
 
 # Sums of at most a hundred float64 terms of size e^3 or of the huge ones below, where only the relative error counts.
-TOLERANCE = {torch.float64: {"rtol": 1e-10, "atol": 1e-10}, torch.float32: {"rtol": 1e-4, "atol": 1e-3}}
+# Half precision: float32 inside, then two roundings at most; eps is twice the error of one.
+TOLERANCE = {
+    torch.float64: {"rtol": 1e-10, "atol": 1e-10},
+    torch.float32: {"rtol": 1e-4, "atol": 1e-3},
+    torch.bfloat16: {"rtol": torch.finfo(torch.bfloat16).eps, "atol": 1e-3},
+    torch.float16: {"rtol": torch.finfo(torch.float16).eps, "atol": 1e-3},
+}
 
-FLOATS = [torch.float32, torch.float64]
-OTHERS = [torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.complex64]
+FLOATS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+OTHERS = [torch.int64, torch.bool, torch.complex64]
+WIDE = FLOATS[:2]
 # Not so small that a product of two is zero in float32: whether it then meets an infinity depends on the order.
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-15, -1e-15, 40.0, -40.0]
 
@@ -38,6 +51,8 @@ ARGUMENTS = {
 }
 OPTIONAL = {"bias", "inverse_mass", "prior_mean", "prior_logvar"}
 SCALARS_TOO = {"step_size", "inverse_mass"}
+
+FACTOR = int(os.environ.get("FASTVI_FUZZ", "1"))
 
 sizes = st.sampled_from([0, 1, 1, 2, 3, 5, 9, 33])
 
@@ -71,7 +86,7 @@ def layouts(draw: st.DrawFn, tensor: Tensor) -> Tensor:
     if kind == "expanded" and tensor.dim() and tensor.numel():
         axis = draw(st.integers(0, tensor.dim() - 1))
         return tensor.narrow(axis, 0, 1).expand(tensor.shape)
-    if kind == "negated" and tensor.dtype in FLOATS:
+    if kind == "negated" and tensor.dtype in WIDE:
         return torch.complex(torch.zeros_like(tensor), -tensor).conj().imag
     return tensor
 
@@ -137,7 +152,7 @@ def expected_error(operation: str, tensors: dict[str, Tensor], constants: dict[s
     return None
 
 
-@settings(max_examples=300)
+@settings(max_examples=300 * FACTOR)
 @given(calls())
 def test_result_is_the_formulas_or_the_documented_error(call):
     operation, tensors, constants = call
@@ -148,16 +163,18 @@ def test_result_is_the_formulas_or_the_documented_error(call):
             function(**tensors, **constants)
         return
     # Detaching changes gradients alone, and costs the formula digits that we keep.
+    arguments = {name: tensor if tensor.dtype in WIDE else tensor.double() for name, tensor in tensors.items()}
     formula = TWINS[operation](
-        **tensors, **(constants | ({"detach_posterior": False} if "num_samples" in constants else {}))
+        **arguments, **(constants | ({"detach_posterior": False} if "num_samples" in constants else {}))
     )
     for result, expected in zip(as_tuple(function(**tensors, **constants)), as_tuple(formula), strict=True):
+        expected = expected.to(result.dtype)  # which float16 may overflow
         torch.testing.assert_close(
             result, is_limit(result, expected, tensors), **TOLERANCE[result.dtype], equal_nan=True
         )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200 * FACTOR)
 @given(calls(special=False), st.data())
 def test_gradients_are_the_formulas(call, data):
     """For any subset of the arguments and an upstream gradient of any layout."""
@@ -185,7 +202,7 @@ def test_gradients_are_the_formulas(call, data):
         torch.testing.assert_close(result.double(), expected, rtol=tolerance["rtol"], atol=tolerance["atol"] * scale)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150 * FACTOR)
 @given(calls(), st.data())
 def test_bad_input_is_refused(call, data):
     """One argument in another dtype, or of a shape that does not fit."""
@@ -193,7 +210,7 @@ def test_bad_input_is_refused(call, data):
     name = data.draw(st.sampled_from(sorted(tensors)))
     tensor = tensors[name]
     if data.draw(st.booleans()) and len(tensors) > 1:
-        dtype = torch.float32 if tensor.dtype == torch.float64 else torch.float64
+        dtype = data.draw(st.sampled_from([dtype for dtype in FLOATS if dtype != tensor.dtype]))
     else:
         dtype = data.draw(st.sampled_from(OTHERS))
     wrong = torch.zeros(tensor.shape, dtype=dtype)
@@ -201,7 +218,7 @@ def test_bad_input_is_refused(call, data):
         getattr(fastvi, operation)(**(tensors | {name: wrong}), **constants)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150 * FACTOR)
 @given(calls(), st.data())
 def test_any_shapes_never_crash(call, data):
     """Shapes drawn without regard to each other: a result of the formula's shape, or the operation's ValueError."""
@@ -216,3 +233,75 @@ def test_any_shapes_never_crash(call, data):
         raise
     for result, expected in zip(results, as_tuple(TWINS[operation](**strangers, **constants)), strict=True):
         assert result.shape == expected.shape
+
+
+# Tensors that no kernel can read, and some that it can.
+ODD = {
+    "number": lambda: torch.ones(()),
+    "empty": lambda: torch.ones(0),
+    "float64 with a gradient": lambda: torch.ones(3, 5, dtype=torch.float64, requires_grad=True),
+    "bfloat16": lambda: torch.ones(3, 5, dtype=torch.bfloat16),
+    "expanded": lambda: torch.ones(5).expand(3, 5),
+    "parameter": lambda: torch.nn.Parameter(torch.ones(3, 5)),
+    "sparse": lambda: torch.ones(3, 5).to_sparse(),
+    "mkldnn": lambda: torch.ones(3, 5).to_mkldnn(),
+    "meta": lambda: torch.ones(3, 5, device="meta"),
+    "int": lambda: torch.ones(3, 5, dtype=torch.int32),
+    "bool": lambda: torch.ones(3, 5, dtype=torch.bool),
+    "complex": lambda: torch.ones(3, 5, dtype=torch.complex64),
+    "conjugate": lambda: torch.ones(3, 5, dtype=torch.complex64).conj(),
+    "float8": lambda: torch.ones(3, 5).to(torch.float8_e4m3fn),
+    "seed": lambda: torch.ones((), dtype=torch.int64),
+    "meta seed": lambda: torch.ones((), dtype=torch.int64, device="meta"),
+}
+
+junk = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 5),
+    st.sampled_from([-(2**70), 2**63, 2**70]),
+    st.floats(),
+    st.complex_numbers(),
+    st.text(max_size=3),
+    st.binary(max_size=3),
+    st.lists(st.one_of(st.none(), st.integers(-2, 3), st.floats()), max_size=3),
+    st.tuples(st.integers(-2, 3), st.integers(0, 3)),
+    st.sampled_from([np.ones(3), np.float32(1.0), np.int64(1), object(), int, len, {}, slice(None), Ellipsis]),
+    st.sampled_from(sorted(ODD)).map(lambda name: ODD[name]()),
+)
+CONSTANTS = {
+    "dim": st.integers(-2, 1),
+    "free_bits": st.just(0.1),
+    "kick": st.just(0.5),
+    "num_samples": st.integers(0, 3),
+    "sample_shape": st.just((2,)),
+    "seed": st.integers(0, 9),
+    "row_offset": st.integers(0, 9),
+    "shape": st.just((2, 3)),
+    "dtype": st.just(torch.float64),
+    "device": st.just("cpu"),
+    "detach_posterior": st.booleans(),
+}
+
+
+@settings(max_examples=400 * FACTOR)
+@given(st.sampled_from([*OPERATIONS, "standard_normal"]), st.data())
+def test_any_call_gives_a_result_or_the_documented_error(operation, data):
+    """Each argument is a good one, or anything at all."""
+    function = getattr(fastvi, operation)
+    good = st.just(torch.ones(3, 5, dtype=data.draw(st.sampled_from(FLOATS))))
+    arguments = {
+        name: data.draw(st.one_of(CONSTANTS.get(name, good), junk), label=name)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty or data.draw(st.booleans())
+    }
+    try:
+        results = as_tuple(function(**arguments))
+    except (TypeError, ValueError) as error:
+        if str(error).startswith(f"{operation}: "):
+            return
+        raise
+    assert all(isinstance(result, Tensor) for result in results)
+    for result in results:
+        if not result.is_meta:
+            result.detach().double().sum().item()  # reads all of its memory

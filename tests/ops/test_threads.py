@@ -47,6 +47,36 @@ def test_number_of_threads_is_pytorchs():
         assert _native.module().max_threads() == threads
 
 
+CALLS = {
+    "operation": lambda: fastvi.kl_normal(PARAMETER.detach(), PARAMETER.detach()),
+    "operation with a graph": lambda: fastvi.kl_normal(PARAMETER, PARAMETER),
+    "backward": lambda: GRAPH.backward(retain_graph=True),
+    "draw": lambda: fastvi.standard_normal(3, 0),
+    "operator": lambda: torch.ops.fastvi.normal_entropy(PARAMETER.detach()),
+    "transform": lambda: torch.func.grad(lambda mean: fastvi.kl_normal(mean, mean))(PARAMETER.detach()),
+}
+PARAMETER = torch.zeros(3, requires_grad=True)
+GRAPH = fastvi.kl_normal(PARAMETER, PARAMETER)
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_number_of_threads_is_pytorchs_in_a_new_thread(call, threads):
+    """Also where the thread's first call of all is fastvi's: OpenMP's own default is the number of processors."""
+    torch.set_num_threads(threads)
+    found = []
+
+    def work() -> None:
+        CALLS[call]()
+        found.append(_native.module().max_threads())
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    assert found == [threads]
+
+
 def test_calls_from_several_python_threads():
     """Kernels run without the interpreter's lock; each call sees only its own arguments."""
     samples = [sample for sample in LARGE if sample.label in ("many samples", "many rows")]
@@ -101,21 +131,51 @@ assert "torch" in sys.modules
     run_python(code)
 
 
-def test_forked_workers(run_python):
-    """A data loader's worker, forked after threads were in use, sets one thread and computes."""
-    code = """
-import os, torch, fastvi
+@pytest.mark.parametrize("threads_of_worker", [None, 1, 2])
+def test_forked_workers(run_python, threads_of_worker):
+    """A process forked after threads were in use: OpenMP's are not there, so the kernels do without, the same bits."""
+    code = f"""
+import os, numpy as np, torch, fastvi
 torch.set_num_threads(2)
-mean = torch.zeros(1000, 1000)
-fastvi.kl_normal(mean, mean)
+mean = fastvi.standard_normal((1000, 1000), 1).requires_grad_()
+divergence = fastvi.kl_normal(mean, mean)
+divergence.sum().backward()
 worker = os.fork()
 if worker == 0:
-    torch.set_num_threads(1)
-    correct = bool((fastvi.kl_normal(mean, mean) == 0).all())
-    os._exit(0 if correct else 1)
+    if {threads_of_worker} is not None:
+        torch.set_num_threads({threads_of_worker})
+    again = fastvi.kl_normal(mean, mean)
+    draws = fastvi.standard_normal((1000, 1000), 1)
+    # Compared by NumPy: PyTorch's own loops would wait for threads that are not there.
+    pairs = ((again, divergence), (draws, mean))
+    os._exit(0 if all(np.array_equal(a.detach().numpy(), b.detach().numpy()) for a, b in pairs) else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
 """
     assert run_python(code).strip() == "0"
+
+
+def test_data_loader_workers(run_python):
+    """Operations in a data set's workers and in the process that collects, in turn."""
+    code = """
+import torch, fastvi
+torch.set_num_threads(2)
+
+class Draws(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        return fastvi.standard_normal((300, 300), i)
+
+for _ in range(2):
+    expected = [Draws()[i] for i in range(8)]
+    batches = torch.utils.data.DataLoader(Draws(), batch_size=2, num_workers=2)
+    for i, batch in enumerate(batches):
+        assert torch.equal(batch, torch.stack(expected[2 * i : 2 * i + 2]))
+        fastvi.kl_normal(batch, batch)
+print("done")
+"""
+    assert run_python(code).strip() == "done"
 
 
 CHECKSUMS = """
