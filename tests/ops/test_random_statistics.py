@@ -140,9 +140,9 @@ def exact_counts(found: ArrayLike, trials: int, probability: ArrayLike) -> Array
     return both_sides(law.cdf(found), law.sf(np.asarray(found) - 1))
 
 
-def words(radius_and_angle: tuple[Array, Array]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def words(polar_pair: tuple[Array, Array]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The 32-bit numbers that a float64 pair was made of; the radius' word is the middle of its cell."""
-    return tuple((2.0**32 * each).astype(np.int64) for each in radius_and_angle)
+    return tuple((2.0**32 * each).astype(np.int64) for each in polar_pair)
 
 
 def equal_bytes(numbers: NDArray[np.int64]) -> Array:
@@ -233,10 +233,26 @@ def moments(power_sums: Array, count: int) -> Array:
     return of_z((power_sums / count - means) / np.sqrt(variances / count))
 
 
-def exceedances(values: Array, survival: Callable[[Array], Array], trials: int) -> Array:
+def sides(x: ArrayLike) -> Array:
+    """P(X > x) of a draw, which is that of X < -x."""
+    return ndtr(-np.asarray(x))
+
+
+def radius(x: ArrayLike) -> Array:
+    """P(R > x) of the radius of a pair."""
+    return np.exp(-0.5 * np.square(x))
+
+
+def exceedances(values: Array, survival: Callable[[ArrayLike], Array], trials: int) -> Array:
     """Numbers of values between 4, 4.5, 5, 5.5 and 6, and beyond, against the exact counts."""
     edges = np.array([4.0, 4.5, 5.0, 5.5, 6.0, np.inf])
     return exact_counts(np.histogram(values, edges)[0], trials, -np.diff(survival(edges)))
+
+
+def excesses(values: Array, survival: Callable[[ArrayLike], Array], thresholds: tuple[float, ...]) -> Array:
+    """How the values beyond each threshold are distributed, however many they are: Kolmogorov-Smirnov."""
+    beyond = [np.sort(survival(values[values > threshold]) / survival(threshold)) for threshold in thresholds]
+    return np.array([kolmogorov_smirnov(each) for each in beyond])
 
 
 def extremes(maxima: Array, block_length: int) -> Array:
@@ -255,10 +271,14 @@ def test_tails_to_six_sigma(survey):
 
     The radius of a pair reaches farther: 1.5 of 10^8 pairs have one of 6 or more, 27 one of 5.5 or more.
     """
+    right, left, radii = (survey.tails, sides), (-survey.tails, sides), (survey.radii, radius)
     assert_plausible(
-        right=exceedances(survey.tails, lambda x: ndtr(-x), survey.count),
-        left=exceedances(-survey.tails, lambda x: ndtr(-x), survey.count),
-        radius=exceedances(survey.radii, lambda x: np.exp(-0.5 * x * x), survey.count // 2),
+        right=exceedances(*right, survey.count),
+        left=exceedances(*left, survey.count),
+        radius=exceedances(*radii, survey.count // 2),
+        right_excess=excesses(*right, (4.0, 4.5, 5.0)),
+        left_excess=excesses(*left, (4.0, 4.5, 5.0)),
+        radius_excess=excesses(*radii, (4.0, 4.5, 5.0, 5.5)),
     )
 
 
@@ -351,21 +371,21 @@ def test_pairs_of_a_block(draw):
     blocks = (flat_draws() if draw == "standard_normal" else noise(columns=40)).reshape(-1, 4)
     p_values = {}
     for i, j in PAIRS:
-        radius, angle = polar(blocks[:, i], blocks[:, j])
-        p_values[f"radius of {i, j}"] = kolmogorov_smirnov(np.sort(radius))
+        radial, angle = polar(blocks[:, i], blocks[:, j])
+        p_values[f"radius of {i, j}"] = kolmogorov_smirnov(np.sort(radial))
         p_values[f"angle of {i, j}"] = kolmogorov_smirnov(np.sort(angle))
-        p_values[f"radius and angle of {i, j}"] = joint_uniformity(radius, angle)
+        p_values[f"radius and angle of {i, j}"] = joint_uniformity(radial, angle)
     assert_plausible(**p_values)
 
 
 def test_pairs_of_neighbouring_blocks():
     """Radii and angles are uniform together with those of the next pair."""
-    radius, angle = polar(*flat_draws().reshape(-1, 2).T)
+    radial, angle = polar(*flat_draws().reshape(-1, 2).T)
     assert_plausible(
-        radii=joint_uniformity(radius[:-1], radius[1:]),
+        radii=joint_uniformity(radial[:-1], radial[1:]),
         angles=joint_uniformity(angle[:-1], angle[1:]),
-        radius_and_next_angle=joint_uniformity(radius[:-1], angle[1:]),
-        angle_and_next_radius=joint_uniformity(angle[:-1], radius[1:]),
+        radius_and_next_angle=joint_uniformity(radial[:-1], angle[1:]),
+        angle_and_next_radius=joint_uniformity(angle[:-1], radial[1:]),
     )
 
 
@@ -420,8 +440,9 @@ DEFECTS: dict[str, Callable[[], ArrayLike]] = {
     "counts, low bits missing": lambda: equal_bytes(uniform_words() & ~0xFF),
     "counts, too even": lambda: equal_counts(np.arange(25_600) % 256, 256),
     "joint uniformity, equal": lambda: joint_uniformity(*np.random.default_rng(1).random((1, 100_000)).repeat(2, 0)),
-    "tails, none": lambda: exceedances(np.array([]), lambda x: ndtr(-x), 1_000_000),
-    "tails, twice as many": lambda: exceedances(np.full(126, 4.1), lambda x: ndtr(-x), 1_000_000),
+    "tails, none": lambda: exceedances(np.array([]), sides, 1_000_000),
+    "tails, twice as many": lambda: exceedances(np.full(126, 4.1), sides, 1_000_000),
+    "tails, cut": lambda: excesses(np.full(40, 5.5), radius, (5.4,)),
     "extremes, of longer blocks": lambda: extremes(good_draws(200, 4000).max(1), 2000),
     "extremes, one too large": lambda: extremes(np.append(good_draws(200, 2000).max(1), 9.0), 2000),
 }
