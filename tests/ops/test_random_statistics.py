@@ -140,9 +140,9 @@ def exact_counts(found: ArrayLike, trials: int, probability: ArrayLike) -> Array
     return both_sides(law.cdf(found), law.sf(np.asarray(found) - 1))
 
 
-def words(polar_pair: tuple[Array, Array]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The 32-bit numbers that a float64 pair was made of; the radius' word is the middle of its cell."""
-    return tuple((2.0**32 * each).astype(np.int64) for each in polar_pair)
+def words(radial: Array, turn: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The 32-bit numbers that float64 pairs were made of; a radius' stands for the middle of its cell."""
+    return (2.0**32 * radial).astype(np.int64), np.rint(2.0**32 * turn).astype(np.int64) % 2**32
 
 
 def equal_bytes(numbers: NDArray[np.int64]) -> Array:
@@ -188,6 +188,11 @@ def test_distribution(draw, dtype):
     assert_plausible(**goodness_of_fit(draws))
 
 
+SURVEYED_CHUNKS = 20
+BLOCK_LENGTH = 200_000
+FIRST_THRESHOLD = 4.0
+
+
 class Survey(NamedTuple):
     """What was kept of very many draws."""
 
@@ -195,14 +200,8 @@ class Survey(NamedTuple):
     power_sums: Array  # of the powers 1 to 4
     tails: Array  # draws beyond FIRST_THRESHOLD
     radii: Array  # of pairs, beyond FIRST_THRESHOLD
-    block_length: int
-    maxima: Array  # of each block
+    maxima: Array  # of blocks of BLOCK_LENGTH draws
     minima: Array
-
-
-SURVEYED_CHUNKS = 20
-BLOCK_LENGTH = 200_000
-FIRST_THRESHOLD = 4.0
 
 
 @pytest.fixture(scope="module")
@@ -222,9 +221,8 @@ def survey() -> Survey:
         blocks = draws.reshape(-1, BLOCK_LENGTH)
         maxima.append(blocks.max(1))
         minima.append(blocks.min(1))
-    joined = (np.concatenate(each).astype(np.float64) for each in (tails, radii))
-    extremes = (np.concatenate(each).astype(np.float64) for each in (maxima, minima))
-    return Survey(SURVEYED_CHUNKS * COUNT, power_sums, *joined, BLOCK_LENGTH, *extremes)
+    kept = [np.concatenate(each).astype(np.float64) for each in (tails, radii, maxima, minima)]
+    return Survey(SURVEYED_CHUNKS * COUNT, power_sums, *kept)
 
 
 def moments(power_sums: Array, count: int) -> Array:
@@ -285,8 +283,8 @@ def test_tails_to_six_sigma(survey):
 def test_extremes(survey):
     """Of 1000 blocks of 200 000 draws each, whose largest number is about 4.5."""
     assert_plausible(
-        maxima=extremes(survey.maxima, survey.block_length),
-        minima=extremes(-survey.minima, survey.block_length),
+        maxima=extremes(survey.maxima, BLOCK_LENGTH),
+        minima=extremes(-survey.minima, BLOCK_LENGTH),
     )
 
 
@@ -333,17 +331,17 @@ def test_neighbouring_samples_rows_and_columns():
 
 def test_shards():
     """Rows of other shards, near and as far as two words count them."""
-    count = (20, 1000, 50)
-    shard = noise(*count)
+    shape = (20, 1000, 50)
+    shard = noise(*shape)
     offsets = [1000, 2000, 2**31, 2**32 - 1000, 2**32, 2**32 + 1000, 2**40, 2**61]
     assert_plausible(
-        **{f"rows from {start} on": correlation(shard, noise(*count, row_offset=start)) for start in offsets}
+        **{f"rows from {start} on": correlation(shard, noise(*shape, row_offset=start)) for start in offsets}
     )
 
 
 @pytest.mark.parametrize("draw", DRAWS)
 def test_seeds_that_differ_in_one_bit(draw):
-    """Any of the 63; the upper 32 go into a word of their own."""
+    """Any of the 63; the upper 31 go into a word of their own."""
 
     def sample(seed: int) -> Array:
         return flat_draws(1_000_000, seed) if draw == "standard_normal" else noise(10, seed=seed)
@@ -393,7 +391,7 @@ def test_pairs_of_neighbouring_blocks():
 def test_every_bit_counts(draw):
     """The bytes of the 32-bit words behind float64 draws: a uniform number of 24 bits would have empty ones."""
     draws = flat_draws(1_000_000) if draw == "standard_normal" else noise(10, columns=40)
-    radius_words, angle_words = words(polar(*draws.reshape(-1, 2).T))
+    radius_words, angle_words = words(*polar(*draws.reshape(-1, 2).T))
     assert_plausible(radius=equal_bytes(radius_words), angle=equal_bytes(angle_words))
 
 
