@@ -248,9 +248,9 @@ def exceedances(values: Array, survival: Callable[[ArrayLike], Array], trials: i
 
 
 def excesses(values: Array, survival: Callable[[ArrayLike], Array], thresholds: tuple[float, ...]) -> Array:
-    """How the values beyond each threshold are distributed, however many they are: Kolmogorov-Smirnov."""
+    """How the values beyond each threshold are distributed: Kolmogorov-Smirnov; NaN, never plausible, if none is."""
     beyond = [np.sort(survival(values[values > threshold]) / survival(threshold)) for threshold in thresholds]
-    return np.array([kolmogorov_smirnov(each) for each in beyond])
+    return np.array([kolmogorov_smirnov(each) if each.size else np.nan for each in beyond])
 
 
 def extremes(maxima: Array, block_length: int) -> Array:
