@@ -52,13 +52,20 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("fastvi")
-    if name in _SUBMODULES:
-        return importlib.import_module(f"fastvi.{name}")
-    if name in __all__:
+    if name not in _SUBMODULES and name not in __all__:
+        raise AttributeError(f"module 'fastvi' has no attribute {name!r}")
+    try:
+        if name in _SUBMODULES:
+            return importlib.import_module(f"fastvi.{name}")
         value = getattr(importlib.import_module("fastvi.ops"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'fastvi' has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(
+            f"fastvi.{name} needs PyTorch, which is not installed; fastvi.numpy does without it"
+        ) from error
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

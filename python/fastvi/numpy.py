@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, SupportsFloat, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsFloat, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastvi import _native
 from fastvi._layout import broadcast_shapes, plan_axis, plan_rows
+from fastvi._running import RunningLogMeanExp, Summary
 from fastvi._sizes import MAX_SEED, check_counters, check_shape, check_size
 
 if TYPE_CHECKING:
@@ -469,7 +470,7 @@ def effective_sample_size(log_w: Array, dim: int = 0) -> Array:
     return out
 
 
-class LogMeanExp:
+class LogMeanExp(RunningLogMeanExp[Array]):
     """Running log-mean-exp over chunks of log-weights, as :class:`fastvi.LogMeanExp`.
 
     Chunks are joined in float64 by NumPy's own exponentials, whose last digit may differ from PyTorch's.
@@ -489,82 +490,19 @@ class LogMeanExp:
     (5000, array([0., 0., 0.]), array([5000., 5000., 5000.]))
     """
 
-    def __init__(self, dim: int = 0) -> None:
-        self.dim = dim
-        self.count = 0
-        self._dtype: np.dtype[Any] = np.dtype(np.float64)
-        self._log_sum: NDArray[np.float64] | None = None
-        self._concentration: NDArray[np.float64] | None = None  # sum of the squared normalised weights
+    _library: ClassVar[Any] = np
 
-    def update(self, chunk: Array) -> LogMeanExp:
-        """Add a chunk of log-weights, any number of samples along ``dim``; returns the object itself.
-
-        Raises
-        ------
-        TypeError
-            If ``chunk`` is no float32 or float64 array.
-        ValueError
-            If ``dim`` is out of range or empty, or the other dimensions differ from those seen before.
-        """
+    def _summarise(self, chunk: Array) -> Summary:
         (_, count, _), _ = _axis("LogMeanExp.update", "chunk", chunk, self.dim)
-        added = LogMeanExp(self.dim)
-        added.count = count
-        added._dtype = chunk.dtype
-        added._log_sum = np.asarray(log_mean_exp(chunk, self.dim) + np.float64(math.log(count)), np.float64)
-        added._concentration = np.asarray(np.float64(1.0) / effective_sample_size(chunk, self.dim), np.float64)
-        return self.merge(added)
+        log_sum = log_mean_exp(chunk, self.dim).astype(np.float64) + math.log(count)
+        return Summary(count, chunk.dtype, log_sum, 1.0 / effective_sample_size(chunk, self.dim).astype(np.float64))
 
-    def merge(self, other: LogMeanExp) -> LogMeanExp:
-        """Add what another object has seen; returns the object itself.
+    def _add(self, added: Summary) -> None:
+        with np.errstate(invalid="ignore"):  # NaN and infinite weights are answered, not warned of
+            super()._add(added)
 
-        Raises
-        ------
-        TypeError
-            If ``other`` is no ``LogMeanExp`` of this module.
-        ValueError
-            If the columns differ in shape.
-        """
-        if not isinstance(other, LogMeanExp):
-            raise TypeError(f"LogMeanExp.merge: other must be a LogMeanExp, got {type(other).__name__}")
-        if other._log_sum is None or other._concentration is None:
-            return self
-        if self._log_sum is None or self._concentration is None:
-            self._log_sum, self._concentration = other._log_sum, other._concentration
-        else:
-            if self._log_sum.shape != other._log_sum.shape:
-                raise ValueError(
-                    f"LogMeanExp: got columns of shape {other._log_sum.shape}, expected {self._log_sum.shape} as before"
-                )
-            with np.errstate(invalid="ignore"):  # NaN and infinite weights are answered, not warned of
-                total = np.asarray(np.logaddexp(self._log_sum, other._log_sum))
-                shift = np.where(total == -np.inf, 0.0, total)
-                joined = sum(
-                    np.where(log_sum == -np.inf, 0.0, np.exp(2.0 * (log_sum - shift)) * concentration)
-                    for log_sum, concentration in (
-                        (self._log_sum, self._concentration),
-                        (other._log_sum, other._concentration),
-                    )
-                )
-            self._log_sum = total
-            self._concentration = np.where(total == -np.inf, np.nan, joined)
-        self.count += other.count
-        self._dtype = other._dtype
-        return self
-
-    def _seen(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if self._log_sum is None or self._concentration is None:
-            raise ValueError("LogMeanExp: no chunk was seen yet; call update first")
-        return self._log_sum, self._concentration
-
-    @property
-    def value(self) -> Array:
-        """Log-mean-exp of all chunks, in nats; shape of a chunk without ``dim``."""
-        return np.asarray(self._seen()[0] - math.log(self.count), self._dtype)
-
-    @property
-    def ess(self) -> Array:
-        """Effective sample size of all chunks; shape of a chunk without ``dim``."""
-        return np.asarray(1.0 / self._seen()[1], self._dtype)
+    def _round(self, result: Array, dtype: np.dtype[Any]) -> Array:
+        return np.asarray(result, dtype)
 
 
 def _as_factor(operation: str, name: str, value: object, like: Array) -> Array:

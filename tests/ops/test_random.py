@@ -1,11 +1,13 @@
-"""The draws: Philox's published vectors, what each number depends on, and the distribution that they follow."""
+"""The draws: Philox's published vectors, what each number depends on, and where seeds come from.
+
+Their distribution and independence: ``test_random_statistics.py``.
+"""
 
 from __future__ import annotations
 
 import math
 
 import pytest
-import scipy.stats
 import torch
 from operations import SAMPLES, SEED, as_tuple, gradients, weighted_sum
 
@@ -141,54 +143,6 @@ def test_float32_draws_are_the_float64_draws_rounded():
     single = fastvi.standard_normal(1_000_000, SEED, dtype=torch.float32).double()
     spacing = torch.finfo(torch.float32).eps
     assert ((single - double).abs() <= 4 * spacing * double.abs() + 1e-12).all()
-
-
-def test_moments_and_tails():
-    """10^7 draws. Each of the ten bounds is five standard errors: a right generator fails it for 6e-7 of seeds."""
-    count = 10_000_000
-    draws = fastvi.standard_normal(count, SEED)
-    assert torch.isfinite(draws).all()
-    draws = draws.double()
-    # Moments of N(0, 1), and the variances of x^m: E x^(2m) - (E x^m)^2.
-    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
-        assert abs((draws**power).mean().item() - moment) < 5 * math.sqrt(variance / count)
-    for threshold in (1.0, 3.0, 4.5):
-        probability = math.erfc(threshold / math.sqrt(2))
-        outside = (draws.abs() > threshold).double().mean().item()
-        assert abs(outside - probability) < 5 * math.sqrt(probability / count)
-    for lag in (1, 2, 4):  # the numbers of one block, and of neighbouring ones
-        correlation = (draws[:-lag] * draws[lag:]).mean().item()
-        assert abs(correlation) < 5 / math.sqrt(count - lag)
-
-
-def test_distribution():
-    """Kolmogorov-Smirnov on 10^5 draws of each kind; the seed is fixed, and a right generator's p is below 1e-6 once in
-    a million seeds."""
-    zeros = torch.zeros(100, 10)
-    for draws in (
-        fastvi.standard_normal(100_000, SEED),
-        fastvi.rsample_normal(zeros, zeros, 100, seed=SEED).flatten(),
-    ):
-        assert scipy.stats.kstest(draws.numpy(), "norm").pvalue > 1e-6
-
-
-def test_tails_reach_past_six_and_a_half():
-    """The smallest uniform is 2^-33: a radius of sqrt(2 * 33 log 2) = 6.76 is possible, and no larger one.
-
-    That word 0 makes it is seen in the formula; here, that 24 bits of a uniform were not all: they would end at 5.77.
-    """
-    smallest = box_muller(torch.zeros(1, 4, dtype=torch.float64))
-    assert 6.76 < smallest[0, 0].item() < 6.77
-    largest = max(fastvi.standard_normal(2**25, seed).abs().max().item() for seed in range(3))
-    assert 5.77 < largest < 6.77
-
-
-def test_different_seeds_are_independent():
-    count = 200_000
-    first, second = (fastvi.standard_normal(count, seed, dtype=torch.float64) for seed in (0, 1))
-    assert abs((first * second).mean().item()) < 5 / math.sqrt(count)
-    high = fastvi.standard_normal(count, 2**32, dtype=torch.float64)  # the seed's upper word counts too
-    assert abs((first * high).mean().item()) < 5 / math.sqrt(count)
 
 
 @pytest.mark.parametrize("sample", [s for s in DRAWS if not s.is_empty], ids=str)

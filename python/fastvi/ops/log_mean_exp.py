@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fastvi import reference
 from fastvi._layout import plan_axis
-from fastvi.ops._precision import backward_in_compute_dtype
+from fastvi._running import RunningLogMeanExp, Summary
+from fastvi.ops._precision import backward_in_compute_dtype, widen
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
 from fastvi.ops._rows import KERNELS, check_upstream
 
@@ -248,7 +249,7 @@ def effective_sample_size(log_w: Tensor, dim: int = 0) -> Tensor:
     return result
 
 
-class LogMeanExp:
+class LogMeanExp(RunningLogMeanExp[Tensor]):
     """Running log-mean-exp over chunks of log-weights, in memory that does not grow with their number.
 
     What is kept, in float64, is for each column the logarithm of the sum of the weights and the sum of the squared
@@ -269,81 +270,14 @@ class LogMeanExp:
     (5000, tensor([0., 0., 0.]), tensor([5000., 5000., 5000.]))
     """
 
-    def __init__(self, dim: int = 0) -> None:
-        self.dim = dim
-        self.count = 0
-        self._dtype: torch.dtype | None = None
-        self._log_sum: Tensor | None = None
-        self._concentration: Tensor | None = None  # sum of the squared normalised weights
+    _library: ClassVar[Any] = torch
 
     @torch.no_grad()
-    def update(self, chunk: Tensor) -> LogMeanExp:
-        """Add a chunk of log-weights, any number of samples along ``dim``; returns the object itself.
-
-        Raises
-        ------
-        TypeError
-            If ``chunk`` is no floating-point tensor.
-        ValueError
-            If ``dim`` is out of range or empty, or the other dimensions differ from those seen before.
-        """
+    def _summarise(self, chunk: Tensor) -> Summary:
         chunk, dim = _check_axis("LogMeanExp.update", "chunk", chunk, self.dim)
-        added = LogMeanExp(self.dim)
-        added.count = chunk.shape[dim]
-        added._dtype = chunk.dtype
-        added._log_sum = log_mean_exp(chunk, dim).double() + math.log(added.count)
-        added._concentration = 1.0 / effective_sample_size(chunk, dim).double()
-        return self.merge(added)
+        count, wide = chunk.shape[dim], widen(chunk)
+        log_sum = log_mean_exp(wide, dim).double() + math.log(count)
+        return Summary(count, chunk.dtype, log_sum, 1.0 / effective_sample_size(wide, dim).double())
 
-    @torch.no_grad()
-    def merge(self, other: LogMeanExp) -> LogMeanExp:
-        """Add what another object has seen; returns the object itself.
-
-        Raises
-        ------
-        TypeError
-            If ``other`` is no ``LogMeanExp``.
-        ValueError
-            If the columns differ in shape.
-        """
-        if not isinstance(other, LogMeanExp):
-            raise TypeError(f"LogMeanExp.merge: other must be a LogMeanExp, got {type(other).__name__}")
-        if other._log_sum is None or other._concentration is None:
-            return self
-        if self._log_sum is None or self._concentration is None:
-            self._log_sum, self._concentration = other._log_sum, other._concentration
-        else:
-            if self._log_sum.shape != other._log_sum.shape:
-                raise ValueError(
-                    f"LogMeanExp: got columns of shape {tuple(other._log_sum.shape)}, expected "
-                    f"{tuple(self._log_sum.shape)} as before"
-                )
-            total = torch.logaddexp(self._log_sum, other._log_sum)
-            shift = torch.where(total == -math.inf, 0.0, total)
-            parts = [
-                torch.where(log_sum == -math.inf, 0.0, (2.0 * (log_sum - shift)).exp() * concentration)
-                for log_sum, concentration in (
-                    (self._log_sum, self._concentration),
-                    (other._log_sum, other._concentration),
-                )
-            ]
-            self._log_sum = total
-            self._concentration = torch.where(total == -math.inf, math.nan, parts[0] + parts[1])
-        self.count += other.count
-        self._dtype = other._dtype
-        return self
-
-    def _seen(self) -> tuple[Tensor, Tensor]:
-        if self._log_sum is None or self._concentration is None:
-            raise ValueError("LogMeanExp: no chunk was seen yet; call update first")
-        return self._log_sum, self._concentration
-
-    @property
-    def value(self) -> Tensor:
-        """Log-mean-exp of all chunks, in nats; shape of a chunk without ``dim``."""
-        return (self._seen()[0] - math.log(self.count)).to(self._dtype)
-
-    @property
-    def ess(self) -> Tensor:
-        """Effective sample size of all chunks; shape of a chunk without ``dim``."""
-        return (1.0 / self._seen()[1]).to(self._dtype)
+    def _round(self, result: Tensor, dtype: torch.dtype) -> Tensor:
+        return result.to(dtype)
