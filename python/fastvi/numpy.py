@@ -1,6 +1,6 @@
 """The operations of :mod:`fastvi.ops` on NumPy arrays: the same kernels and numbers, forward only, without PyTorch.
 
-Arrays are float32 or float64, of any strides. Results are new arrays; what has no dimension left is an array of shape
+Arrays are float32, float64 or float16, of any strides. Results are new arrays; what has no dimension left is an array of shape
 ``()``. A seed of None is drawn from the operating system's entropy: NumPy's generators have no say in it.
 """
 
@@ -49,11 +49,13 @@ _native_module = _native.module()
 _KERNELS: dict[np.dtype[Any], Kernels] = {
     np.dtype(np.float32): _native_module.float32,
     np.dtype(np.float64): _native_module.float64,
+    np.dtype(np.float16): _native_module.float16,
 }
+_DTYPE_NAMES = "float32, float64 or float16"
 
 
 def _check_arrays(operation: str, names: Sequence[str], arrays: Sequence[object]) -> None:
-    """Reject anything but float32 or float64 arrays of one dtype; None is passed over."""
+    """Reject anything but floating-point arrays of one dtype; None is passed over."""
     first: Array | None = None
     for name, array in zip(names, arrays, strict=True):
         if array is None:
@@ -61,7 +63,7 @@ def _check_arrays(operation: str, names: Sequence[str], arrays: Sequence[object]
         if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
             raise TypeError(f"{operation}: {name} must be a numpy.ndarray, got {type(array).__name__}")
         if array.dtype not in _KERNELS:
-            raise TypeError(f"{operation}: {name} has dtype {array.dtype}, expected float32 or float64")
+            raise TypeError(f"{operation}: {name} has dtype {array.dtype}, expected {_DTYPE_NAMES}")
         if first is None:
             first, first_name = array, name
         elif array.dtype != first.dtype:
@@ -85,6 +87,15 @@ def _seed_array(operation: str, seed: int | None) -> NDArray[np.int64]:
 
 def _address(array: NDArray[Any]) -> int:
     return array.ctypes.data
+
+
+def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of the arithmetic on arrays of ``dtype``."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def _widen(array: Array) -> Array:
+    return array.astype(_compute_dtype(array.dtype), copy=False)
 
 
 def _dense(array: Array) -> Array:
@@ -150,7 +161,7 @@ def standard_normal(shape: int | Sequence[int], seed: int | None = None, *, dtyp
     try:
         kernels = _KERNELS[np.dtype(dtype)]
     except (KeyError, TypeError):
-        raise TypeError(f"standard_normal: dtype is {dtype!r}, expected float32 or float64") from None
+        raise TypeError(f"standard_normal: dtype is {dtype!r}, expected {_DTYPE_NAMES}") from None
     seeds = _seed_array("standard_normal", seed)
     out: Array = np.empty(sizes, dtype)
     kernels.standard_normal(_address(out), out.size, _address(seeds))
@@ -386,17 +397,19 @@ def linear_bernoulli_log_prob(h: Array, weight: Array, bias: Array | None, x: Ar
             )
     if bias is not None and bias.shape != (features_out,):
         raise ValueError(f"{operation}: bias has shape {bias.shape}, expected ({features_out},)")
+    dtype, h, weight, x = h.dtype, _widen(h), _widen(weight), _widen(x)
+    bias = None if bias is None else _widen(bias)
     leading = broadcast_shapes(operation, ("leading axes of h", "leading axes of x"), (h.shape[:-1], x.shape[:-1]))
     hidden = np.broadcast_to(h, (*leading, features_in)).reshape(math.prod(leading), features_in)
     logits = _dense(hidden @ weight.T)
     rows = _Rows(operation, ("x",), (np.broadcast_to(x, (*leading, features_out)),))
     bias = None if bias is None else _dense(bias)
     bias_address = 0 if bias is None else _address(bias)
-    out: Array = np.empty(leading, h.dtype)
-    _KERNELS[h.dtype].bernoulli_epilogue(
+    out: Array = np.empty(leading, logits.dtype)
+    _KERNELS[logits.dtype].bernoulli_epilogue(
         rows.extent, _address(logits), bias_address, rows.views[0], False, _address(out)
     )
-    return out
+    return out.astype(dtype, copy=False)
 
 
 def _axis(operation: str, name: str, array: Array, dim: object) -> tuple[tuple[int, int, int], tuple[int, ...]]:
@@ -494,8 +507,9 @@ class LogMeanExp(RunningLogMeanExp[Array]):
 
     def _summarise(self, chunk: Array) -> Summary:
         (_, count, _), _ = _axis("LogMeanExp.update", "chunk", chunk, self.dim)
-        log_sum = log_mean_exp(chunk, self.dim).astype(np.float64) + math.log(count)
-        return Summary(count, chunk.dtype, log_sum, 1.0 / effective_sample_size(chunk, self.dim).astype(np.float64))
+        wide = _widen(chunk)
+        log_sum = log_mean_exp(wide, self.dim).astype(np.float64) + math.log(count)
+        return Summary(count, chunk.dtype, log_sum, 1.0 / effective_sample_size(wide, self.dim).astype(np.float64))
 
     def _add(self, added: Summary) -> None:
         with np.errstate(invalid="ignore"):  # NaN and infinite weights are answered, not warned of
@@ -505,14 +519,16 @@ class LogMeanExp(RunningLogMeanExp[Array]):
         return np.asarray(result, dtype)
 
 
-def _as_factor(operation: str, name: str, value: object, like: Array) -> Array:
-    """A number becomes an array of the others' dtype."""
+def _as_factor(operation: str, names: tuple[str, str], value: object, like: Array) -> Array:
+    """An array like the other one of the two names, or a number as one, which half precision would round."""
+    name = names[1]
     if isinstance(value, np.ndarray):
-        return value
+        _check_arrays(operation, names, (like, value))
+        return _widen(value)
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{operation}: {name} must be a numpy.ndarray or a number, got {type(value).__name__}")
     number: SupportsFloat = value
-    return np.array(float(number), like.dtype)
+    return np.array(float(number), _compute_dtype(like.dtype))
 
 
 def leapfrog_step(
@@ -546,12 +562,11 @@ def leapfrog_step(
     """
     operation, state_names, factor_names = "leapfrog_step", ("q", "p", "grad"), ("step_size", "inverse_mass")
     _check_arrays(operation, state_names, (q, p, grad))
-    factors = [_as_factor(operation, "step_size", step_size, q)]
+    factors = [_as_factor(operation, ("q", "step_size"), step_size, q)]
     if inverse_mass is not None:
-        factors.append(_as_factor(operation, "inverse_mass", inverse_mass, q))
+        factors.append(_as_factor(operation, ("q", "inverse_mass"), inverse_mass, q))
     names = (*state_names, *factor_names[: len(factors)])
     given = (q, p, grad, *factors)
-    _check_arrays(operation, names, given)
     full = broadcast_shapes(operation, names, tuple(array.shape for array in given))
     if len(full) == 0:
         raise ValueError(f"{operation}: q has no dimension; expected the position's in the last one")
@@ -607,12 +622,12 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
     """
     operation, names = "kinetic_energy", ("p", "inverse_mass")
     _check_arrays(operation, ("p",), (p,))
-    mass = None if inverse_mass is None else _as_factor(operation, "inverse_mass", inverse_mass, p)
-    _check_arrays(operation, names, (p, mass))
-    if mass is not None and mass.ndim == 0:
-        mass = mass.reshape(1)
+    mass, dtype = None, p.dtype
+    if inverse_mass is not None:
+        mass = _as_factor(operation, names, inverse_mass, p)
+        mass, p = mass.reshape(1) if mass.ndim == 0 else mass, _widen(p)
     rows = _Rows(operation, *_present(names, (p, mass)))
     out: Array = np.empty(rows.leading, p.dtype)
     momentum_view, mass_view = [*rows.views, _NO_VIEW][:2]
     _KERNELS[p.dtype].kinetic_energy(rows.extent, momentum_view, mass_view, _address(out))
-    return out
+    return out.astype(dtype, copy=False)
