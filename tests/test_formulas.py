@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from fastvi import _native
 
@@ -262,6 +263,72 @@ def test_value_does_not_depend_on_position(isa: str, name: str, dtype: str) -> N
     number = ~np.isnan(together)
     np.testing.assert_array_equal(np.isnan(alone), ~number)
     np.testing.assert_array_equal(alone.view(bits)[number], together.view(bits)[number])
+
+
+HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def convert(isa: str, name: str, dtype: str, inputs: torch.Tensor) -> torch.Tensor:
+    """`inputs` widened from the 16-bit type `dtype` to float32, or narrowed to it, by the kernels' loop."""
+    outputs = torch.empty(inputs.shape, dtype=torch.float32 if name == "widen" else HALVES[dtype])
+    _native.load(isa).evaluate_formula(name, dtype, inputs.data_ptr(), outputs.data_ptr(), inputs.numel())
+    return outputs
+
+
+def assert_same_bits(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Every number agrees in every bit, the sign of zero included; a NaN is a NaN whatever it carries."""
+    bits = torch.int32 if actual.dtype == torch.float32 else torch.int16
+    assert torch.equal(actual.isnan(), expected.isnan())
+    number = ~expected.isnan()
+    assert torch.equal(actual.view(bits)[number], expected.view(bits)[number])
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("isa", ISAS)
+def test_widening_is_exact_for_every_number(isa: str, dtype: str) -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(HALVES[dtype])
+    assert_same_bits(convert(isa, "widen", dtype, every), every.float())
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("isa", ISAS)
+def test_narrowing_rounds_as_pytorch_does(isa: str, dtype: str) -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(HALVES[dtype]).float()
+    finite = every[every.isfinite()].unique()
+    # Half way between neighbours, and beyond the largest: ties, with the numbers next to them on both sides.
+    step = finite[-1] - finite[-2]
+    ends = torch.stack([finite[0] - step / 2, finite[-1] + step / 2])
+    ties = torch.cat([finite[:-1].double().add(finite[1:].double()).div(2).float(), ends])
+    around = [ties, *(torch.nextafter(ties, torch.full_like(ties, side)) for side in (-math.inf, math.inf))]
+    patterns = torch.from_numpy(np.arange(0, 2**32, 1009, dtype=np.uint32).view(np.float32))
+    inputs = torch.cat([every, *around, patterns])
+    assert_same_bits(convert(isa, "narrow", dtype, inputs), inputs.to(HALVES[dtype]))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("isa", ISAS)
+def test_conversion_does_not_depend_on_position(isa: str, dtype: str) -> None:
+    """Full vectors, remainders and lone elements: every length up to a few vectors."""
+    wide = torch.linspace(-3, 3, 70)
+    for count in range(71):
+        narrowed = convert(isa, "narrow", dtype, wide[:count])
+        assert_same_bits(narrowed, wide[:count].to(HALVES[dtype]))
+        assert_same_bits(convert(isa, "widen", dtype, narrowed), narrowed.float())
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_subnormals_survive_where_float32_flushes_them(isa: str) -> None:
+    every = torch.arange(1, 2**10, dtype=torch.int16).view(torch.float16)
+    expected = every.float()
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        widened = convert(isa, "widen", "float16", every)
+        narrowed = convert(isa, "narrow", "float16", expected)
+    finally:
+        torch.set_flush_denormal(False)
+    assert_same_bits(widened, expected)
+    assert_same_bits(narrowed, every)
 
 
 def main() -> None:

@@ -214,16 +214,35 @@ void bind_all(py::module_ m) {
   bind_leapfrog<S>(m);
 }
 
-// Evaluates one formula over an array, as the kernels' vector loops do: what the accuracy tests measure.
+// Evaluates one formula over an array, as the kernels' vector loops do: what the accuracy tests measure. For the 16-bit
+// types these are their conversions, `widen` to float32 and `narrow` from it.
+template <class S>
+bool evaluate_dtype(const std::string& name, Address input, Address output, std::int64_t count) {
+  if constexpr (!is_narrow<S>) {
+    return evaluate(name, pointer<const void>(input), pointer<S>(output), count);
+  } else if (name == "widen") {
+    convert(pointer<const S>(input), count, pointer<ComputeType<S>>(output));
+  } else if (name == "narrow") {
+    convert(pointer<const ComputeType<S>>(input), count, pointer<S>(output));
+  } else {
+    return false;
+  }
+  return true;
+}
+
 void evaluate_formula(const std::string& name, const std::string& dtype, Address input, Address output,
                       std::int64_t count) {
-  if (dtype != "float32" && dtype != "float64") {
-    throw py::value_error("evaluate_formula: dtype must be 'float32' or 'float64', got '" + dtype + "'");
+  const auto chosen = dtype == "float32"    ? evaluate_dtype<float>
+                      : dtype == "float64"  ? evaluate_dtype<double>
+                      : dtype == "bfloat16" ? evaluate_dtype<BFloat16>
+                      : dtype == "float16"  ? evaluate_dtype<Float16>
+                                            : nullptr;
+  if (chosen == nullptr) {
+    throw py::value_error("evaluate_formula: dtype must be float32, float64, bfloat16 or float16, got '" + dtype + "'");
   }
-  const void* const from = pointer<const void>(input);
-  const bool found = dtype == "float32" ? evaluate(name, from, pointer<float>(output), count)
-                                        : evaluate(name, from, pointer<double>(output), count);
-  if (!found) throw py::value_error("evaluate_formula: no formula is called '" + name + "'");
+  if (!chosen(name, input, output, count)) {
+    throw py::value_error("evaluate_formula: no formula for " + dtype + " is called '" + name + "'");
+  }
 }
 
 py::tuple philox_words(std::uint32_t c0, std::uint32_t c1, std::uint32_t c2, std::uint32_t c3, std::uint64_t key) {

@@ -42,31 +42,26 @@ void join_rows(std::int64_t& rows, std::int64_t& columns, const LeapfrogInputs<S
   }
 }
 
-// The derivatives by the factors of one step, on a part of one row of at most `length` columns.
-template <class S, std::int64_t length, int step_of_step, int step_of_mass>
-class FactorDerivatives {
+// What the derivatives on a part of one row, of at most `length` columns, are made of; momentum and gradient are needed
+// for those by the factors alone.
+template <class S, std::int64_t length>
+class BackwardRow {
  public:
   using T = ComputeType<S>;
 
-  // The derivatives of column first + d, d in [0, count).
-  auto load(const LeapfrogInputs<S>& inputs, const S* by_position, const S* by_momentum, std::int64_t columns,
-            std::int64_t row, std::int64_t first, std::int64_t count) {
-    const std::int64_t start = row * columns + first;
-    const T* const momentum = momentum_.load(inputs.momentum.row(0, row) + first, count);
-    const T* const gradient = gradient_.load(inputs.gradient.row(0, row) + first, count);
-    const T* const step_size = factor_row(inputs.step_size, row, first);
-    const T* const inverse_mass = factor_row(inputs.inverse_mass, row, first);
-    const T* const position_upstream = by_position_.load(by_position + start, count);
-    const T* const momentum_upstream = by_momentum_.load(by_momentum + start, count);
-    const T kick = inputs.kick;
-    return [=](std::int64_t d) {
-      return leapfrog_derivative(position_upstream[d], momentum_upstream[d], momentum[d], gradient[d],
-                                 step_size[d * step_of_step], inverse_mass[d * step_of_mass], kick);
-    };
-  }
+  const T *step_size, *inverse_mass, *by_position, *by_momentum, *momentum, *gradient;
+
+  BackwardRow(const LeapfrogInputs<S>& inputs, const S* position_upstream, const S* momentum_upstream,
+              std::int64_t columns, std::int64_t row, std::int64_t first, std::int64_t count, bool by_factors)
+      : step_size(factor_row(inputs.step_size, row, first)),
+        inverse_mass(factor_row(inputs.inverse_mass, row, first)),
+        by_position(buffers_[0].load(position_upstream + row * columns + first, count)),
+        by_momentum(buffers_[1].load(momentum_upstream + row * columns + first, count)),
+        momentum(by_factors ? buffers_[2].load(inputs.momentum.row(0, row) + first, count) : nullptr),
+        gradient(by_factors ? buffers_[3].load(inputs.gradient.row(0, row) + first, count) : nullptr) {}
 
  private:
-  RowBuffer<S, length> momentum_, gradient_, by_position_, by_momentum_;
+  RowBuffer<S, length> buffers_[4];
 };
 
 }  // namespace
@@ -116,38 +111,37 @@ void LeapfrogKernels<S>::leapfrog_step_backward(std::int64_t rows, std::int64_t 
   with_column_steps(inputs, [&](auto step_step, auto mass_step) {
     constexpr int step_of_step = decltype(step_step)::value, step_of_mass = decltype(mass_step)::value;
     const T kick = inputs.kick;
-    const auto of_step = [](const LeapfrogDerivative<T>& derivative) { return derivative.step_size; };
-    const auto of_mass = [](const LeapfrogDerivative<T>& derivative) { return derivative.inverse_mass; };
+    const auto of_step = [](const LeapfrogDerivative<T>& found) { return found.step_size; };
+    const auto of_mass = [](const LeapfrogDerivative<T>& found) { return found.inverse_mass; };
+    // By the factors of column d of a row.
+    const auto derivative = [kick](const auto& row, std::int64_t d) {
+      return leapfrog_derivative(row.by_position[d], row.by_momentum[d], row.momentum[d], row.gradient[d],
+                                 row.step_size[d * step_of_step], row.inverse_mass[d * step_of_mass], kick);
+    };
     // All that is one number a column.
+    const bool by_factors = (step_of_step == 1 && gradients.step_size != nullptr) ||
+                            (step_of_mass == 1 && gradients.inverse_mass != nullptr);
     parallel_for(rows * pieces, work, [&](std::int64_t item) {
       const std::int64_t row = item / pieces, first = item % pieces * piece, start = row * columns + first;
       const std::int64_t count = std::min(piece, columns - first);
+      const BackwardRow<S, piece> in(inputs, by_position, by_momentum, columns, row, first, count, by_factors);
       RowBuffer<S, piece> out;
-      const auto store = [&](S* target, const auto& derivative) {
+      const auto store = [&](S* target, const auto& value) {
         if (target == nullptr) return;
-        T* const row_out = out.target(target + start);
-        for_columns<T>(count, [=](std::int64_t d) { row_out[d] = derivative(d); });
+        T* const found = out.target(target + start);
+        for_columns<T>(count, [&, found](std::int64_t d) { found[d] = value(d); });
         out.store(target + start, count);
       };
-      if (gradients.momentum != nullptr || gradients.gradient != nullptr) {
-        RowBuffer<S, piece> buffers[2];
-        const T* const step_size = factor_row(inputs.step_size, row, first);
-        const T* const inverse_mass = factor_row(inputs.inverse_mass, row, first);
-        const T* const position_upstream = buffers[0].load(by_position + start, count);
-        const T* const momentum_upstream = buffers[1].load(by_momentum + start, count);
-        const auto total = [=](std::int64_t d) {
-          return momentum_upstream[d] +
-                 step_size[d * step_of_step] * inverse_mass[d * step_of_mass] * position_upstream[d];
-        };
-        store(gradients.momentum, total);
-        store(gradients.gradient, [=](std::int64_t d) { return -kick * step_size[d * step_of_step] * total(d); });
-      }
+      const auto total = [&](std::int64_t d) {
+        return in.by_momentum[d] +
+               in.step_size[d * step_of_step] * in.inverse_mass[d * step_of_mass] * in.by_position[d];
+      };
+      store(gradients.momentum, total);
+      store(gradients.gradient, [&](std::int64_t d) { return -kick * in.step_size[d * step_of_step] * total(d); });
       const auto store_factor = [&](T* target, const auto& part) {
         if (target == nullptr) return;
-        FactorDerivatives<S, piece, step_of_step, step_of_mass> buffers;
-        const auto derivative = buffers.load(inputs, by_position, by_momentum, columns, row, first, count);
-        T* const row_out = target + start;
-        for_columns<T>(count, [=](std::int64_t d) { row_out[d] = part(derivative(d)); });
+        T* const found = target + start;
+        for_columns<T>(count, [&, found](std::int64_t d) { found[d] = part(derivative(in, d)); });
       };
       if constexpr (step_of_step == 1) store_factor(gradients.step_size, of_step);
       if constexpr (step_of_mass == 1) store_factor(gradients.inverse_mass, of_mass);
@@ -155,9 +149,8 @@ void LeapfrogKernels<S>::leapfrog_step_backward(std::int64_t rows, std::int64_t 
     const auto sum_factor = [&](T* target, const auto& part) {
       if (target == nullptr) return;
       sum_rows(rows, columns, target, 2 * step_cost, [&](std::int64_t row, std::int64_t first, std::int64_t count) {
-        FactorDerivatives<S, row_block, step_of_step, step_of_mass> buffers;
-        const auto derivative = buffers.load(inputs, by_position, by_momentum, columns, row, first, count);
-        return sum_columns<T>(count, [=](std::int64_t d) { return part(derivative(d)); });
+        const BackwardRow<S, row_block> in(inputs, by_position, by_momentum, columns, row, first, count, true);
+        return sum_columns<T>(count, [&](std::int64_t d) { return part(derivative(in, d)); });
       });
     };
     if constexpr (step_of_step == 0) sum_factor(gradients.step_size, of_step);

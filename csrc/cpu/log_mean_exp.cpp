@@ -240,13 +240,25 @@ void scale_piece(const AxisExtent& extent, std::int64_t outer, std::int64_t firs
 template <class S, class T>
 void scale_piece_again(const AxisExtent& extent, std::int64_t outer, std::int64_t first, std::int64_t count,
                        const T* by, const Piece<T>* piece, const S* x, S* out) {
+  if (extent.inner == 1) {
+    const std::int64_t start = outer * extent.count + first, length = std::min(count, extent.count - first);
+    RowBuffer<S, contiguous_count> values, results;
+    const T* const value = values.load(x + start, length);
+    T* const result = results.target(out + start);
+    const T shift = piece->shift, scale = *by;
+    for_columns<T>(length, [=](std::int64_t k) { result[k] = exp(value[k] - shift) * scale; });
+    results.store(out + start, length);
+    return;
+  }
   RowBuffer<S, strip_columns> values, results;
   T scale[strip_columns], shift[strip_columns];
   for (std::int64_t column = 0; column < extent.inner; column += strip_columns) {
     const Strip strip(extent, outer, first, count, column);
-    for (std::int64_t i = 0; i < strip.wide(); ++i) {
-      scale[i] = by[column + i % strip.width];
-      shift[i] = piece[column + i % strip.width].shift;
+    for (std::int64_t start = 0; start < strip.wide(); start += strip.width) {
+      for (std::int64_t i = 0; i < strip.width; ++i) {
+        scale[start + i] = by[column + i];
+        shift[start + i] = piece[column + i].shift;
+      }
     }
     strip.for_each_row([&](std::int64_t offset, std::int64_t length) {
       const T* const value = values.load(x + offset, length);

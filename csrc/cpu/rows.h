@@ -5,7 +5,6 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <tuple>
 
 #include "../formulas/compiler.h"
@@ -165,7 +164,13 @@ void sum_rows(std::int64_t rows, std::int64_t columns, S* out, double nanosecond
 template <class T, std::int64_t length>
 class SampleSums {
  public:
-  explicit SampleSums(std::int64_t columns) : columns_(columns) { std::fill_n(sums_, columns, T(0)); }
+  SampleSums() = default;  // for an array; `start` then begins a sum
+  explicit SampleSums(std::int64_t columns) { start(columns); }
+
+  void start(std::int64_t columns) {
+    columns_ = columns;
+    std::fill_n(sums_, columns, T(0));
+  }
 
   // What the next sample is to be added to.
   T* sums() { return sums_; }
@@ -188,8 +193,9 @@ class SampleSums {
   static constexpr int most_samples = 64;
 
   void carry() {
-    for (std::int64_t d = 0; d < columns_; ++d)
+    for (std::int64_t d = 0; d < columns_; ++d) {
       total_[d] = (carried_ ? total_[d] : 0.0) + static_cast<double>(sums_[d]);
+    }
     std::fill_n(sums_, columns_, T(0));
     samples_ = 0;
     carried_ = true;
@@ -197,7 +203,7 @@ class SampleSums {
 
   alignas(64) T sums_[length];
   alignas(64) double total_[length];
-  std::int64_t columns_;
+  std::int64_t columns_ = 0;
   int samples_ = 0;
   bool carried_ = false;
 };
@@ -292,27 +298,29 @@ void row_gradients(const Extent& extent, const std::array<RowView<const S>, inpu
     alignas(64) T buffer[inputs][piece];
     std::array<T*, inputs> found;
     for (std::size_t i = 0; i < inputs; ++i) found[i] = buffer[i];
-    std::optional<SampleSums<T, piece>> sums[inputs];
+    SampleSums<T, piece> sums[inputs];
+    std::array<bool, inputs> summed;
     for (std::size_t i = 0; i < inputs; ++i) {
-      if (sums_samples && gradients[i].data != nullptr && gradients[i].sums_samples) sums[i].emplace(count);
+      summed[i] = sums_samples && gradients[i].data != nullptr && gradients[i].sums_samples;
+      if (summed[i]) sums[i].start(count);
     }
     for (std::int64_t inside = 0; inside < samples_inside; ++inside) {
       const std::int64_t k = sums_samples ? inside : row / extent.rows;
       column_gradients<T>(count, buffers.load(operands, k, b, first, count), found, static_cast<T>(*upstream.row(k, b)),
                           term);
       for (std::size_t i = 0; i < inputs; ++i) {
-        if (sums[i]) {
-          T* const out = sums[i]->sums();
+        if (summed[i]) {
+          T* const out = sums[i].sums();
 #pragma omp simd
           for (std::int64_t d = 0; d < count; ++d) out[d] += buffer[i][d];
-          sums[i]->end_sample();
+          sums[i].end_sample();
         } else if (gradients[i].data != nullptr) {
           convert(buffer[i], count, target(i, k, b, first));
         }
       }
     }
     for (std::size_t i = 0; i < inputs; ++i) {
-      if (sums[i]) convert(sums[i]->result(), count, target(i, 0, b, first));
+      if (summed[i]) convert(sums[i].result(), count, target(i, 0, b, first));
     }
   });
 }

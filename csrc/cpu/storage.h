@@ -9,6 +9,10 @@
 
 #include "../formulas/half.h"
 
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 namespace fastvi {
 
 template <class S>
@@ -42,10 +46,37 @@ void convert(const From* from, std::int64_t count, To* to) {
   if constexpr (std::is_same_v<From, To>) {
     std::copy_n(from, count, to);
   } else {
-    using Narrower = std::conditional_t<(sizeof(From) < sizeof(To)), From, To>;
-    for_columns<Narrower>(count, [=](std::int64_t d) { to[d] = static_cast<To>(from[d]); });
+    using Narrow = std::conditional_t<(sizeof(From) < sizeof(To)), From, To>;
+    for_columns<Narrow>(count, [=](std::int64_t d) { to[d] = static_cast<To>(from[d]); });
   }
 }
+
+#if defined(__F16C__)
+// float16 by the instructions for it, several times as fast as work on the bits; gcc 12 finds them for single numbers
+// only.
+template <class From, class To, class Eight>
+void convert_by_eight(const From* from, std::int64_t count, To* to, const Eight& eight) {
+  if (count < 8) {
+    for (std::int64_t d = 0; d < count; ++d) to[d] = static_cast<To>(from[d]);
+    return;
+  }
+  for (std::int64_t d = 0; d + 8 <= count; d += 8) eight(from + d, to + d);
+  eight(from + count - 8, to + count - 8);
+}
+
+inline void convert(const Float16* from, std::int64_t count, float* to) {
+  convert_by_eight(from, count, to, [](const Float16* narrow, float* wide) {
+    _mm256_storeu_ps(wide, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(narrow))));
+  });
+}
+
+inline void convert(const float* from, std::int64_t count, Float16* to) {
+  convert_by_eight(from, count, to, [](const float* wide, Float16* narrow) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(narrow),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(wide), _MM_FROUND_TO_NEAREST_INT));
+  });
+}
+#endif
 
 // One row of at most `length` columns in the type of the arithmetic.
 template <class S, std::int64_t length>

@@ -9,12 +9,6 @@
 
 namespace fastvi {
 
-// `condition ? yes : no` on bits; a mask keeps gcc from making a branch of it.
-FASTVI_HD constexpr std::uint32_t select_bits(bool condition, std::uint32_t yes, std::uint32_t no) {
-  const std::uint32_t mask = std::uint32_t{0} - static_cast<std::uint32_t>(condition);
-  return (yes & mask) | (no & ~mask);
-}
-
 // The upper half of a float32.
 struct BFloat16 {
   std::uint16_t bits;
@@ -22,47 +16,54 @@ struct BFloat16 {
   BFloat16() = default;
 
   // Rounds to nearest, ties to even: the largest finite numbers carry into infinity.
-  explicit FASTVI_HD constexpr BFloat16(float value) : bits(0) {
+  explicit FASTVI_HD constexpr BFloat16(float value) {
     const std::uint32_t wide = to_bits(value);
-    const bool is_nan = (wide & 0x7FFFFFFFu) > 0x7F800000u;
     const std::uint32_t rounded = wide + 0x7FFFu + ((wide >> 16) & 1u);
-    bits = static_cast<std::uint16_t>(select_bits(is_nan, wide | 0x400000u, rounded) >> 16);
+    // A mask, where `?:` would cost gcc more instructions.
+    const std::uint32_t is_nan = (wide & 0x7FFFFFFFu) > 0x7F800000u ? ~0u : 0u;
+    bits = static_cast<std::uint16_t>((((wide | 0x400000u) & is_nan) | (rounded & ~is_nan)) >> 16);
   }
 
   explicit FASTVI_HD constexpr operator float() const { return from_bits(std::uint32_t{bits} << 16); }
 };
 
-// IEEE 754 binary16: 5 exponent and 10 mantissa bits.
+// IEEE 754 binary16: 5 exponent and 10 mantissa bits. Magnitudes are signed integers, since instruction sets before
+// AVX-512 compare no others.
 struct Float16 {
   std::uint16_t bits;
 
   Float16() = default;
 
   // Rounds to nearest, ties to even: from 65520 on to infinity.
-  explicit FASTVI_HD constexpr Float16(float value) : bits(0) {
-    constexpr std::uint32_t first_normal = (127u - 14u) << 23, beyond = (127u + 16u) << 23;
-    constexpr std::uint32_t rebias = (127u - 15u) << 23;
+  explicit FASTVI_HD constexpr Float16(float value) {
+    constexpr std::int32_t beyond = (127 + 16) << 23;
     const std::uint32_t wide = to_bits(value);
-    const std::uint32_t magnitude = wide & 0x7FFFFFFFu;
-    const std::uint32_t normal = (magnitude - rebias + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
-    // The last bit of 1/2 is worth the smallest subnormal, 2^-24, so this addition rounds to a multiple of it.
-    const std::uint32_t subnormal = to_bits(from_bits(magnitude) + 0.5F) - to_bits(0.5F);
-    const std::uint32_t special = select_bits(magnitude > 0x7F800000u, 0x7E00u, 0x7C00u);
-    const std::uint32_t finite = select_bits(magnitude < first_normal, subnormal, normal);
-    bits = static_cast<std::uint16_t>(select_bits(magnitude >= beyond, special, finite) | ((wide >> 16) & 0x8000u));
+    const auto magnitude = static_cast<std::int32_t>(wide & 0x7FFFFFFFu);
+    const std::int32_t normal = (magnitude - rebias + 0xFFF + ((magnitude >> 13) & 1)) >> 13;
+    // The last bit of 1/2 is worth the smallest subnormal, 2^-24: this addition rounds to a multiple of it.
+    const auto subnormal = static_cast<std::int32_t>(to_bits(from_bits(wide & 0x7FFFFFFFu) + 0.5F) - to_bits(0.5F));
+    const std::int32_t special = magnitude > 0x7F800000 ? 0x7E00 : 0x7C00;
+    const std::int32_t finite = magnitude < rebias + lowest_exponent ? subnormal : normal;
+    const std::int32_t narrow = magnitude >= beyond ? special : finite;
+    bits = static_cast<std::uint16_t>(static_cast<std::uint32_t>(narrow) | ((wide >> 16) & 0x8000u));
   }
 
   explicit FASTVI_HD constexpr operator float() const {
-    constexpr std::uint32_t rebias = (127u - 15u) << 23, first_normal = (127u - 14u) << 23;
-    const std::uint32_t magnitude = (std::uint32_t{bits} & 0x7FFFu) << 13;
-    const std::uint32_t normal = magnitude + rebias;
-    // The mantissa behind a leading one, which is subtracted again: exact, and no subnormal float32 takes part, which a
-    // processor may be told to flush.
-    const std::uint32_t subnormal = to_bits(from_bits(magnitude | first_normal) - from_bits(first_normal));
-    const std::uint32_t finite = select_bits(magnitude < (1u << 23), subnormal, normal);
-    const std::uint32_t wide = select_bits(magnitude >= (31u << 23), normal + rebias, finite);
-    return from_bits(wide | ((std::uint32_t{bits} & 0x8000u) << 16));
+    const std::int32_t magnitude = (std::int32_t{bits} & 0x7FFF) << 13;
+    // A subnormal is taken for the mantissa behind a leading one, which is subtracted again: exact, and no subnormal
+    // float32 takes part, which a processor may be told to flush.
+    const bool is_subnormal = magnitude < lowest_exponent;
+    const std::int32_t leading_one = is_subnormal ? lowest_exponent : 0;
+    const float excess = is_subnormal ? 0x1p-14F : 0.0F;
+    const std::int32_t to_largest_exponent = magnitude >= 31 * lowest_exponent ? rebias : 0;
+    const float wide =
+        from_bits(static_cast<std::uint32_t>(magnitude + rebias + leading_one + to_largest_exponent)) - excess;
+    return from_bits(to_bits(wide) | ((std::uint32_t{bits} & 0x8000u) << 16));
   }
+
+ private:
+  // In a float32: the exponent 1, and what to add to a binary16's exponent.
+  static constexpr std::int32_t lowest_exponent = 1 << 23, rebias = (127 - 15) << 23;
 };
 
 // What sums and formulas of numbers stored as S are computed in; results are rounded to S once, when they are stored.

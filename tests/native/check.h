@@ -12,6 +12,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "../../csrc/cpu/rows.h"
@@ -38,9 +39,26 @@ inline std::string describe(const Extent& e) {
   return " (" + std::to_string(e.samples) + ", " + std::to_string(e.rows) + ", " + std::to_string(e.columns) + ")";
 }
 
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+// A number in the type that it is stored in, and what is stored as the tests compute with it.
+template <class S>
+S stored(double value) {
+  return S(static_cast<ComputeType<S>>(value));
+}
+
+template <class S>
+Exact exact(S value) {
+  return static_cast<Exact>(static_cast<ComputeType<S>>(value));
+}
+
+// Outputs start as NaN, so that none is forgotten.
+template <class S>
+std::vector<S> unwritten(std::size_t count) {
+  return std::vector<S>(count, stored<S>(std::numeric_limits<double>::quiet_NaN()));
+}
+
+template <class S>
+bool same_bits(const std::vector<S>& a, const std::vector<S>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(S)) == 0);
 }
 
 // A value, and the sum of the magnitudes of what it was added up from: rounding errors are in proportion to those.
@@ -53,17 +71,42 @@ struct Bounded {
   }
 };
 
-// Each term carries a few roundings; a sum of `terms` adds one a step, on at least 16 lanes that work in parallel.
-template <class T>
-void check_close(const std::vector<T>& actual, const std::vector<Bounded>& expected, std::int64_t terms,
+// Significant bits and the least exponent of a 16-bit type.
+template <class S>
+inline constexpr int significant_bits = 0;
+template <>
+inline constexpr int significant_bits<BFloat16> = 8;
+template <>
+inline constexpr int significant_bits<Float16> = 11;
+template <class S>
+inline constexpr int least_exponent = std::is_same_v<S, Float16> ? -14 : -126;
+
+// What rounding a result to its 16-bit type may add: half a unit in the last place of the largest number that the
+// unrounded one may be; all there is beyond the type's numbers, which become infinite.
+template <class S>
+Exact storage_rounding(Exact magnitude) {
+  if constexpr (!is_narrow<S>) return 0;
+  if (magnitude == 0) return 0;
+  if (std::is_same_v<S, Float16> && magnitude >= 65520) return std::numeric_limits<Exact>::infinity();
+  return std::ldexp(Exact{1}, std::max(std::ilogb(magnitude), least_exponent<S>) - significant_bits<S>);
+}
+
+// Each term carries a few roundings; a sum adds one a step, on at least 16 lanes that work in parallel, up to
+// `row_block` terms. Then it goes on in float64, where each block is another rounding.
+template <class S>
+void check_close(const std::vector<S>& actual, const std::vector<Bounded>& expected, std::int64_t terms,
                  const std::string& what) {
+  using T = ComputeType<S>;
   constexpr Exact roundings_of_a_term = 16;
   check(actual.size() == expected.size(), what + ": size");
-  const Exact unit = std::numeric_limits<T>::epsilon() * (roundings_of_a_term + static_cast<Exact>(terms) / 16);
+  const Exact roundings = roundings_of_a_term + static_cast<Exact>(std::min(terms, row_block)) / 16;
+  const Exact unit = std::numeric_limits<T>::epsilon() * roundings +
+                     std::numeric_limits<double>::epsilon() * static_cast<Exact>(terms / row_block);
   for (std::size_t i = 0; i < std::min(actual.size(), expected.size()); ++i) {
-    const Exact error = std::fabs(static_cast<Exact>(actual[i]) - expected[i].value);
-    if (!(error <= unit * expected[i].magnitude)) {
-      check(false, what + ": element " + std::to_string(i) + " is " + std::to_string(actual[i]) + ", expected " +
+    const Exact allowed = unit * expected[i].magnitude;
+    const Exact error = std::fabs(exact(actual[i]) - expected[i].value);
+    if (!(error <= allowed + storage_rounding<S>(std::fabs(expected[i].value) + allowed))) {
+      check(false, what + ": element " + std::to_string(i) + " is " + std::to_string(exact(actual[i])) + ", expected " +
                        std::to_string(expected[i].value));
     }
   }
@@ -81,8 +124,8 @@ auto on_any_threads(const std::string& what, const Compute& compute) {
   return serial;
 }
 
-// Vector loops meet every remainder, and pieces of rows their seams (2048 and 16384 columns); the last two are large
-// enough for several threads.
+// Vector loops meet every remainder, pieces of rows their seams (512, 1536, 2048 and 16384 columns), and sums over
+// samples theirs (64 and 128); two are large enough for several threads.
 inline const std::vector<Extent>& extents() {
   static const std::vector<Extent> all = [] {
     std::vector<Extent> made;
@@ -91,7 +134,7 @@ inline const std::vector<Extent>& extents() {
       made.push_back({2, 3, columns});
     }
     for (const Extent& extent : {Extent{0, 3, 5}, Extent{2, 0, 5}, Extent{1, 2, 2049}, Extent{2, 1, 16385},
-                                 Extent{1, 1, 40000}, Extent{3, 257, 50}, Extent{9, 130, 33}}) {
+                                 Extent{1, 1, 40000}, Extent{3, 257, 50}, Extent{9, 130, 33}, Extent{150, 1, 9}}) {
       made.push_back(extent);
     }
     return made;
@@ -99,15 +142,15 @@ inline const std::vector<Extent>& extents() {
   return all;
 }
 
-template <class T>
+template <class S>
 class Random {
  public:
   explicit Random(std::uint64_t seed) : engine_(seed) {}
 
-  std::vector<T> normal(std::int64_t count) {
+  std::vector<S> normal(std::int64_t count) {
     std::normal_distribution<double> distribution;
-    std::vector<T> values(static_cast<std::size_t>(count));
-    for (T& value : values) value = static_cast<T>(distribution(engine_));
+    std::vector<S> values(static_cast<std::size_t>(count));
+    for (S& value : values) value = stored<S>(distribution(engine_));
     return values;
   }
 
@@ -119,12 +162,12 @@ enum class Layout { full, padded_rows, one_per_row, one_per_sample, one };
 inline constexpr int layouts = 5;
 
 // An operand of a row kernel in one of the layouts: what is broadcast has stride zero and is not stored.
-template <class T>
+template <class S>
 struct Operand {
-  std::vector<T> memory;
+  std::vector<S> memory;
   std::int64_t sample_stride = 0, row_stride = 0;
 
-  Operand(const Extent& extent, Layout layout, Random<T>& random) {
+  Operand(const Extent& extent, Layout layout, Random<S>& random) {
     const bool by_sample = layout != Layout::one_per_row && layout != Layout::one;
     const bool by_row = layout != Layout::one_per_sample && layout != Layout::one;
     const std::int64_t row_length = extent.columns + (layout == Layout::padded_rows ? 3 : 0);
@@ -134,9 +177,9 @@ struct Operand {
     memory = random.normal(count == 0 ? 0 : (count - 1) * row_length + extent.columns);
   }
 
-  RowView<const T> view() const { return {memory.data(), sample_stride, row_stride}; }
+  RowView<const S> view() const { return {memory.data(), sample_stride, row_stride}; }
   Exact at(std::int64_t k, std::int64_t b, std::int64_t d) const {
-    return static_cast<Exact>(memory[static_cast<std::size_t>(k * sample_stride + b * row_stride + d)]);
+    return exact(memory[static_cast<std::size_t>(k * sample_stride + b * row_stride + d)]);
   }
 };
 
@@ -167,17 +210,37 @@ struct Term {
   std::array<Bounded, inputs> gradient;
 };
 
+// A sum of very many equal terms of one sign, where roundings do not cancel: 64 of them at most are added one after
+// the other in the compute type, each within half a unit in the last place of a sum that grows to its end, which makes
+// half of 64 halves; then come 5 additions of lanes, 4 roundings of a term and that of the result.
+inline constexpr std::int64_t very_many = 1'000'000;
+inline constexpr Exact roundings_of_a_long_sum = 64.0L / 4 + 10.0L / 2;
+
+template <class S>
+void check_long_sum(const std::vector<S>& actual, Exact expected, const std::string& what) {
+  // Blocks of 64 are added up in float64, which has digits to spare unless it is the compute type itself.
+  const Exact blocks = std::is_same_v<S, double> ? Exact{very_many / 64} / 4 : 0;
+  const Exact allowed =
+      std::numeric_limits<ComputeType<S>>::epsilon() * (roundings_of_a_long_sum + blocks) * std::fabs(expected);
+  const Exact rounding = storage_rounding<S>(std::fabs(expected) + allowed);
+  for (const S found : actual) {
+    const Exact error = std::fabs(exact(found) - expected);
+    check(error <= allowed + rounding,
+          what + ": " + std::to_string(exact(found)) + ", expected " + std::to_string(expected));
+  }
+}
+
 // A kernel that sums term(operands...) over columns, and its backward kernel, on every extent, in every layout, with
 // all gradients wanted or one of them.
 //   forward(extent, views, out); backward(extent, views, upstream, gradients); term(values) -> Term.
-template <class T, std::size_t inputs, class Forward, class Backward, class Formula>
+template <class S, std::size_t inputs, class Forward, class Backward, class Formula>
 void check_row_kernels(const std::string& name, const Forward& forward, const Backward& backward, const Formula& term) {
-  Random<T> random(20110711);
+  Random<S> random(20110711);
   for (const Extent& extent : extents()) {
     for (int variant = 0; variant < layouts; ++variant) {
       const std::string what = name + describe(extent) + ", variant " + std::to_string(variant);
-      std::vector<Operand<T>> operands;
-      std::array<RowView<const T>, inputs> views;
+      std::vector<Operand<S>> operands;
+      std::array<RowView<const S>, inputs> views;
       for (std::size_t i = 0; i < inputs; ++i) {
         operands.emplace_back(extent, static_cast<Layout>((variant + static_cast<int>(i)) % layouts), random);
         views[i] = operands[i].view();
@@ -185,8 +248,8 @@ void check_row_kernels(const std::string& name, const Forward& forward, const Ba
       const std::int64_t rows = extent.samples * extent.rows;
       // The upstream gradient comes row by row, from one number (as that of a sum does), or every second.
       const std::int64_t step = variant % 3;
-      const std::vector<T> upstream_memory = random.normal(rows == 0 || step == 0 ? 1 : (rows - 1) * step + 1);
-      const RowView<const T> upstream{upstream_memory.data(), extent.rows * step, step};
+      const std::vector<S> upstream_memory = random.normal(rows == 0 || step == 0 ? 1 : (rows - 1) * step + 1);
+      const RowView<const S> upstream{upstream_memory.data(), extent.rows * step, step};
 
       std::vector<Bounded> sums(static_cast<std::size_t>(rows));
       std::array<std::vector<Bounded>, inputs> each, over_samples;
@@ -199,7 +262,7 @@ void check_row_kernels(const std::string& name, const Forward& forward, const Ba
         for (std::size_t i = 0; i < inputs; ++i) values[i] = operands[i].at(k, b, d);
         const Term<inputs> found = term(values);
         sums[static_cast<std::size_t>(k * extent.rows + b)].add(found.value.value, found.value.magnitude);
-        const Exact scale = static_cast<Exact>(*upstream.row(k, b));
+        const Exact scale = exact(*upstream.row(k, b));
         for (std::size_t i = 0; i < inputs; ++i) {
           const Exact gradient = scale * found.gradient[i].value;
           const Exact size = std::fabs(scale) * found.gradient[i].magnitude;
@@ -210,8 +273,7 @@ void check_row_kernels(const std::string& name, const Forward& forward, const Ba
 
       check_close(on_any_threads(what,
                                  [&] {
-                                   std::vector<T> out(static_cast<std::size_t>(rows),
-                                                      std::numeric_limits<T>::quiet_NaN());
+                                   std::vector<S> out = unwritten<S>(static_cast<std::size_t>(rows));
                                    forward(extent, views, out.data());
                                    return out;
                                  }),
@@ -221,17 +283,18 @@ void check_row_kernels(const std::string& name, const Forward& forward, const Ba
         // Whether a gradient is summed over samples goes through all combinations with the variants.
         const auto summed = [&](std::size_t i) { return (static_cast<std::size_t>(variant) >> i) % 2 == 1; };
         const auto size = [&](std::size_t i) { return summed(i) ? over_samples[i].size() : each[i].size(); };
-        const std::vector<T> all = on_any_threads(what + ", gradients", [&] {
-          std::array<std::vector<T>, inputs> found;
-          std::array<GradientView<T>, inputs> targets{};
+        const std::vector<S> all = on_any_threads(what + ", gradients", [&] {
+          std::array<std::vector<S>, inputs> found;
+          std::array<GradientView<S>, inputs> targets{};
           for (std::size_t i = 0; i < inputs; ++i) {
             if ((wanted >> i) % 2 == 0) continue;
-            // A sum over no samples is the caller's to write.
-            found[i].assign(size(i), extent.samples == 0 ? T(0) : std::numeric_limits<T>::quiet_NaN());
+            // A sum over no samples is the caller's to write: an operand without elements has no address, which to some
+            // kernels means that there is no such operand.
+            found[i] = extent.samples == 0 ? std::vector<S>(size(i)) : unwritten<S>(size(i));
             targets[i] = {found[i].data(), summed(i)};
           }
           backward(extent, views, upstream, targets);
-          std::vector<T> joined;
+          std::vector<S> joined;
           for (const auto& part : found) joined.insert(joined.end(), part.begin(), part.end());
           return joined;
         });
@@ -239,7 +302,7 @@ void check_row_kernels(const std::string& name, const Forward& forward, const Ba
         for (std::size_t i = 0; i < inputs; ++i) {
           if ((wanted >> i) % 2 == 0) continue;
           const auto last = next + static_cast<std::ptrdiff_t>(size(i));
-          check_close(std::vector<T>(next, last), summed(i) ? over_samples[i] : each[i], 16 * extent.samples,
+          check_close(std::vector<S>(next, last), summed(i) ? over_samples[i] : each[i], 16 * extent.samples,
                       what + ", gradient " + std::to_string(i));
           next = last;
         }

@@ -30,7 +30,7 @@ struct Factor {
   Exact at(std::int64_t row, std::int64_t column) const {
     return kind == Kind::absent
                ? Exact{1}
-               : static_cast<Exact>(memory[static_cast<std::size_t>(row * row_stride + (by_column() ? column : 0))]);
+               : exact(memory[static_cast<std::size_t>(row * row_stride + (by_column() ? column : 0))]);
   }
   // Where an element's part of the gradient goes, and how many elements share one place.
   std::size_t place(std::int64_t row, std::int64_t column, std::int64_t columns) const {
@@ -38,20 +38,22 @@ struct Factor {
   }
 };
 
-template <class T>
-void check_step(const Extent& whole, Kind step_kind, Kind mass_kind, Layout layout, Random<T>& random) {
+template <class S>
+void check_step(const Extent& whole, Kind step_kind, Kind mass_kind, Layout layout, Random<S>& random) {
   const std::int64_t rows = whole.rows, columns = whole.columns;
   const Extent extent{1, rows, columns};
   const std::string what = "leapfrog_step" + describe(extent) + ", factors " +
                            std::to_string(static_cast<int>(step_kind)) + " and " +
                            std::to_string(static_cast<int>(mass_kind));
-  const Operand<T> position(extent, layout, random), momentum(extent, layout, random), gradient(extent, layout, random);
-  const Factor<T> step(step_kind, rows, columns, random), mass(mass_kind, rows, columns, random);
+  const Operand<S> position(extent, layout, random), momentum(extent, layout, random), gradient(extent, layout, random);
+  using T = ComputeType<S>;
+  Random<T> factor_random(17);
+  const Factor<T> step(step_kind, rows, columns, factor_random), mass(mass_kind, rows, columns, factor_random);
   const auto elements = rows * columns;
   const auto size = static_cast<std::size_t>(elements);
-  const std::vector<T> by_position = random.normal(elements), by_momentum = random.normal(elements);
-  const T kick = T(0.75);
-  const LeapfrogInputs<T> inputs{position.view(), momentum.view(), gradient.view(), step.view(), mass.view(), kick};
+  const std::vector<S> by_position = random.normal(elements), by_momentum = random.normal(elements);
+  const T kick = 0.75;
+  const LeapfrogInputs<S> inputs{position.view(), momentum.view(), gradient.view(), step.view(), mass.view(), kick};
 
   std::vector<Bounded> new_position(size), new_momentum(size);
   std::array<std::vector<Bounded>, 4> gradients;
@@ -64,7 +66,7 @@ void check_step(const Extent& whole, Kind step_kind, Kind mass_kind, Layout layo
     const Exact eps = step.at(b, d), m = mass.at(b, d), kappa = kick;
     const Exact kicked = p - kappa * eps * g, kicked_size = std::fabs(p) + std::fabs(kappa * eps * g);
     const auto i = flat(extent, 0, b, d);
-    const Exact by_q = by_position[i], by_p = by_momentum[i];
+    const Exact by_q = exact(by_position[i]), by_p = exact(by_momentum[i]);
     new_momentum[i].add(kicked, kicked_size);
     new_position[i].add(q + eps * m * kicked, std::fabs(q) + std::fabs(eps * m) * kicked_size);
     const Exact total = by_p + eps * m * by_q, total_size = std::fabs(by_p) + std::fabs(eps * m * by_q);
@@ -75,12 +77,12 @@ void check_step(const Extent& whole, Kind step_kind, Kind mass_kind, Layout layo
     gradients[3][mass.place(b, d, columns)].add(eps * kicked * by_q, std::fabs(eps * by_q) * kicked_size);
   });
 
-  std::vector<T> found_momentum;
+  std::vector<S> found_momentum;
   check_close(on_any_threads(what,
                              [&] {
-                               std::vector<T> next_position(size, std::numeric_limits<T>::quiet_NaN());
-                               std::vector<T> next_momentum(size, std::numeric_limits<T>::quiet_NaN());
-                               LeapfrogKernels<T>::leapfrog_step(rows, columns, inputs, next_position.data(),
+                               std::vector<S> next_position = unwritten<S>(size);
+                               std::vector<S> next_momentum = unwritten<S>(size);
+                               LeapfrogKernels<S>::leapfrog_step(rows, columns, inputs, next_position.data(),
                                                                  next_momentum.data());
                                check(found_momentum.empty() || same_bits(found_momentum, next_momentum),
                                      what + ": the momentum has other bits");
@@ -91,47 +93,61 @@ void check_step(const Extent& whole, Kind step_kind, Kind mass_kind, Layout layo
   check_close(found_momentum, new_momentum, 1, what + ", momentum");
 
   for (const unsigned wanted : choices(4)) {
-    const std::vector<T> joined = on_any_threads(what + ", gradients", [&] {
-      std::array<std::vector<T>, 4> found;
-      std::array<T*, 4> targets{};
-      for (std::size_t i = 0; i < 4; ++i) {
-        if ((wanted >> i) % 2 == 0) continue;
-        found[i].assign(gradients[i].size(), std::numeric_limits<T>::quiet_NaN());
-        targets[i] = found[i].data();
+    const auto memory = [&]<class Number>(std::size_t i, std::vector<Number>& found) {
+      if ((wanted >> i) % 2 == 0) return static_cast<Number*>(nullptr);
+      found = unwritten<Number>(gradients[i].size());
+      return found.data();
+    };
+    std::array<std::vector<S>, 2> of_states;
+    std::array<std::vector<T>, 2> of_factors;
+    bool first = true;
+    on_any_threads(what + ", gradients", [&] {
+      std::array<std::vector<S>, 2> states;
+      std::array<std::vector<T>, 2> factors;
+      LeapfrogKernels<S>::leapfrog_step_backward(
+          rows, columns, inputs, by_position.data(), by_momentum.data(),
+          {memory(0, states[0]), memory(1, states[1]), memory(2, factors[0]), memory(3, factors[1])});
+      if (first) {
+        of_states = states;
+        of_factors = factors;
+        first = false;
       }
-      LeapfrogKernels<T>::leapfrog_step_backward(rows, columns, inputs, by_position.data(), by_momentum.data(),
-                                                 {targets[0], targets[1], targets[2], targets[3]});
       std::vector<T> all;
-      for (const auto& part : found) all.insert(all.end(), part.begin(), part.end());
+      for (const auto& part : states) {
+        for (const S number : part) all.push_back(static_cast<T>(number));
+      }
+      for (const auto& part : factors) all.insert(all.end(), part.begin(), part.end());
       return all;
     });
-    auto next = joined.begin();
     for (std::size_t i = 0; i < 4; ++i) {
       if ((wanted >> i) % 2 == 0) continue;
-      const auto last = next + static_cast<std::ptrdiff_t>(gradients[i].size());
-      check_close(std::vector<T>(next, last), gradients[i], columns, what + ", gradient " + std::to_string(i));
-      next = last;
+      const std::string which = what + ", gradient " + std::to_string(i);
+      if (i < 2) {
+        check_close(of_states[i], gradients[i], columns, which);
+      } else {
+        check_close(of_factors[i - 2], gradients[i], columns, which);
+      }
     }
   }
 }
 
-template <class T>
+template <class S>
 void check_energy() {
-  using Kernels = LeapfrogKernels<T>;
-  check_row_kernels<T, 1>(
+  using Kernels = LeapfrogKernels<S>;
+  check_row_kernels<S, 1>(
       "kinetic_energy",
-      [](const Extent& extent, const std::array<RowView<const T>, 1>& in, T* out) {
+      [](const Extent& extent, const std::array<RowView<const S>, 1>& in, S* out) {
         Kernels::kinetic_energy(extent, {in[0], {}}, out);
       },
-      [](const Extent& extent, const std::array<RowView<const T>, 1>& in, const RowView<const T>& upstream,
-         const std::array<GradientView<T>, 1>& out) {
+      [](const Extent& extent, const std::array<RowView<const S>, 1>& in, const RowView<const S>& upstream,
+         const std::array<GradientView<S>, 1>& out) {
         Kernels::kinetic_energy_backward(extent, {in[0], {}}, upstream, {out[0], {}});
       },
       [](const std::array<Exact, 1>& in) {
         const Exact energy = in[0] * in[0] / 2;
         return Term<1>{{energy, energy}, {{{in[0], std::fabs(in[0])}}}};
       });
-  check_row_kernels<T, 2>("kinetic_energy, mass", Kernels::kinetic_energy, Kernels::kinetic_energy_backward,
+  check_row_kernels<S, 2>("kinetic_energy, mass", Kernels::kinetic_energy, Kernels::kinetic_energy_backward,
                           [](const std::array<Exact, 2>& in) {
                             const auto [momentum, mass] = in;
                             const Exact half_square = momentum * momentum / 2;
@@ -141,10 +157,29 @@ void check_energy() {
                           });
 }
 
-template <class T>
+// The gradient of one step size for a row of very many columns.
+template <class S>
+void check_long_row() {
+  const std::vector<S> numbers(very_many, stored<S>(0.03)), none(very_many, stored<S>(0));
+  const ComputeType<S> one = 1;
+  const RowView<const S> row{numbers.data(), 0, 0};
+  const LeapfrogInputs<S> inputs{row, row, {none.data(), 0, 0}, {&one, 0, 0}, {}, ComputeType<S>(0.5)};
+  const std::string what = "leapfrog_step, step size's gradient of a long row";
+  check_long_sum(on_any_threads(what,
+                                [&] {
+                                  std::vector<ComputeType<S>> out = unwritten<ComputeType<S>>(1);
+                                  LeapfrogKernels<S>::leapfrog_step_backward(1, very_many, inputs, numbers.data(),
+                                                                             none.data(),
+                                                                             {nullptr, nullptr, out.data(), nullptr});
+                                  return out;
+                                }),
+                 very_many * exact(numbers[0]) * exact(numbers[0]), what);
+}
+
+template <class S>
 void check_all() {
   constexpr Kind kinds[] = {Kind::absent, Kind::number, Kind::by_row, Kind::by_column, Kind::by_both};
-  Random<T> random(19870903);
+  Random<S> random(19870903);
   for (const Extent& extent : extents()) {
     for (const Kind step : kinds) {
       for (const Kind mass : kinds) {
@@ -154,7 +189,8 @@ void check_all() {
       }
     }
   }
-  check_energy<T>();
+  check_energy<S>();
+  check_long_row<S>();
 }
 
 }  // namespace
@@ -163,5 +199,7 @@ void check_all() {
 int main() {
   fastvi::test::check_all<float>();
   fastvi::test::check_all<double>();
+  fastvi::test::check_all<fastvi::BFloat16>();
+  fastvi::test::check_all<fastvi::Float16>();
   return fastvi::test::report("leapfrog");
 }

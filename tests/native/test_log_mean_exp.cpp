@@ -8,6 +8,9 @@
 namespace fastvi::test {
 namespace {
 
+// Narrow rows are folded, 64 at most: where their sums come together they are added one after the other again.
+constexpr Exact fold_roundings = 64.0L / 4;
+
 // Pieces of the reduced axis meet at 256 (columns side by side) and 4096 (a contiguous axis).
 std::vector<AxisExtent> axis_extents() {
   std::vector<AxisExtent> made{{0, 5, 3}, {4, 5, 0}, {2, 5000, 20}};
@@ -25,11 +28,11 @@ std::string describe(const AxisExtent& e) {
   return " (" + std::to_string(e.outer) + ", " + std::to_string(e.count) + ", " + std::to_string(e.inner) + ")";
 }
 
-template <class T>
-void check_finite(const AxisExtent& extent, Random<T>& random) {
+template <class S>
+void check_finite(const AxisExtent& extent, Random<S>& random) {
   const auto columns = static_cast<std::size_t>(extent.outer * extent.inner);
-  const std::vector<T> x = random.normal(extent.outer * extent.count * extent.inner);
-  const std::vector<T> scale = random.normal(static_cast<std::int64_t>(columns));
+  const std::vector<S> x = random.normal(extent.outer * extent.count * extent.inner);
+  const std::vector<S> scale = random.normal(static_cast<std::int64_t>(columns));
   std::vector<Bounded> value(columns), size(columns), weights(x.size()), scaled(x.size());
   for (std::int64_t outer = 0; outer < extent.outer; ++outer) {
     for (std::int64_t inner = 0; inner < extent.inner; ++inner) {
@@ -39,85 +42,119 @@ void check_finite(const AxisExtent& extent, Random<T>& random) {
       };
       Exact sum = 0, squares = 0, largest = 0;
       for (std::int64_t k = 0; k < extent.count; ++k) {
-        sum += std::exp(static_cast<Exact>(x[at(k)]));
-        squares += std::exp(2 * static_cast<Exact>(x[at(k)]));
-        largest = std::max(largest, std::fabs(static_cast<Exact>(x[at(k)])));
+        sum += std::exp(exact(x[at(k)]));
+        squares += std::exp(2 * exact(x[at(k)]));
+        largest = std::max(largest, std::fabs(exact(x[at(k)])));
       }
       const Exact rounding = 1 + 2 * largest,
                   log_sum = std::log(sum);  // exponents are rounded in proportion to their size
       value[column].add(log_sum - std::log(static_cast<Exact>(extent.count)), rounding + std::fabs(log_sum));
       size[column].add(sum * sum / squares, sum * sum / squares * 4 * rounding);
       for (std::int64_t k = 0; k < extent.count; ++k) {
-        const Exact weight = std::exp(static_cast<Exact>(x[at(k)])) / sum, factor = scale[column];
+        const Exact weight = std::exp(exact(x[at(k)])) / sum, factor = exact(scale[column]);
         weights[at(k)].add(weight, weight * rounding);
         scaled[at(k)].add(factor * weight, std::fabs(factor) * weight * rounding);
       }
     }
   }
-  using Kernels = LogMeanExpKernels<T>;
+  using Kernels = LogMeanExpKernels<S>;
   const std::string what = describe(extent);
   // Where columns stand side by side, a column's piece is added up one by one.
   const std::int64_t terms = extent.inner == 1 ? extent.count : 16 * std::min<std::int64_t>(extent.count, 256);
   const auto run = [&](const std::string& name, std::size_t elements, const auto& kernel) {
     return on_any_threads(name + what, [&] {
-      std::vector<T> out(elements, std::numeric_limits<T>::quiet_NaN());
+      std::vector<S> out = unwritten<S>(elements);
       kernel(out.data());
       return out;
     });
   };
-  check_close(run("log_mean_exp", columns, [&](T* out) { Kernels::log_mean_exp(extent, x.data(), out); }), value, terms,
+  check_close(run("log_mean_exp", columns, [&](S* out) { Kernels::log_mean_exp(extent, x.data(), out); }), value, terms,
               "log_mean_exp" + what);
   check_close(
-      run("effective_sample_size", columns, [&](T* out) { Kernels::effective_sample_size(extent, x.data(), out); }),
+      run("effective_sample_size", columns, [&](S* out) { Kernels::effective_sample_size(extent, x.data(), out); }),
       size, terms, "effective_sample_size" + what);
   check_close(run("importance weights", x.size(),
-                  [&](T* out) { Kernels::scaled_softmax(extent, x.data(), nullptr, false, out); }),
+                  [&](S* out) { Kernels::scaled_softmax(extent, x.data(), nullptr, false, out); }),
               weights, terms, "importance weights" + what);
   check_close(run("scaled_softmax", x.size(),
-                  [&](T* out) { Kernels::scaled_softmax(extent, x.data(), scale.data(), true, out); }),
+                  [&](S* out) { Kernels::scaled_softmax(extent, x.data(), scale.data(), true, out); }),
               scaled, terms, "scaled_softmax" + what);
 }
 
 // One column of each kind, both along a contiguous axis and side by side.
-template <class T>
+template <class S>
 void check_special() {
-  constexpr T infinity = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
+  constexpr Exact infinity = std::numeric_limits<Exact>::infinity();
   constexpr std::int64_t count = 5000, kinds = 4;
   for (const bool contiguous : {false, true}) {
     const AxisExtent extent = contiguous ? AxisExtent{kinds, count, 1} : AxisExtent{1, count, kinds};
-    std::vector<T> x(static_cast<std::size_t>(count * kinds));
+    std::vector<S> x(static_cast<std::size_t>(count * kinds));
     const auto at = [&](std::int64_t kind, std::int64_t k) {
       return static_cast<std::size_t>(contiguous ? kind * count + k : k * kinds + kind);
     };
-    for (std::int64_t k = 0; k < count; ++k) x[at(0, k)] = -infinity;
-    x[at(1, 4500)] = infinity;
-    x[at(2, 4500)] = nan;
-    for (std::int64_t k = 0; k < count - 1; ++k) x[at(3, k)] = -infinity;
-    x[at(3, count - 1)] = T(2);
-    std::vector<T> value(kinds), size(kinds), weights(x.size()), gradient(x.size());
-    LogMeanExpKernels<T>::log_mean_exp(extent, x.data(), value.data());
-    LogMeanExpKernels<T>::effective_sample_size(extent, x.data(), size.data());
-    LogMeanExpKernels<T>::scaled_softmax(extent, x.data(), nullptr, false, weights.data());
-    LogMeanExpKernels<T>::scaled_softmax(extent, x.data(), nullptr, true, gradient.data());
-    check(value[0] == -infinity, "log_mean_exp of minus infinities");
-    check(value[1] == infinity, "log_mean_exp of an infinite weight");
-    check(std::isnan(value[2]), "log_mean_exp of NaN");
-    check_close(std::vector<T>{value[3]}, {{2 - std::log(static_cast<Exact>(count)), 10}}, 1,
+    for (std::int64_t k = 0; k < count; ++k) x[at(0, k)] = stored<S>(-INFINITY);
+    x[at(1, 4500)] = stored<S>(INFINITY);
+    x[at(2, 4500)] = stored<S>(NAN);
+    for (std::int64_t k = 0; k < count - 1; ++k) x[at(3, k)] = stored<S>(-INFINITY);
+    x[at(3, count - 1)] = stored<S>(2);
+    std::vector<S> value(kinds), size(kinds), weights(x.size()), gradient(x.size());
+    LogMeanExpKernels<S>::log_mean_exp(extent, x.data(), value.data());
+    LogMeanExpKernels<S>::effective_sample_size(extent, x.data(), size.data());
+    LogMeanExpKernels<S>::scaled_softmax(extent, x.data(), nullptr, false, weights.data());
+    LogMeanExpKernels<S>::scaled_softmax(extent, x.data(), nullptr, true, gradient.data());
+    check(exact(value[0]) == -infinity, "log_mean_exp of minus infinities");
+    check(exact(value[1]) == infinity, "log_mean_exp of an infinite weight");
+    check(std::isnan(exact(value[2])), "log_mean_exp of NaN");
+    check_close(std::vector<S>{value[3]}, {{2 - std::log(static_cast<Exact>(count)), 10}}, 1,
                 "log_mean_exp of one weight");
-    check(std::isnan(size[0]) && std::isnan(size[2]) && size[3] == T(1), "effective_sample_size of special columns");
+    check(std::isnan(exact(size[0])) && std::isnan(exact(size[2])) && exact(size[3]) == 1,
+          "effective_sample_size of special columns");
     for (std::int64_t k = 0; k < count; ++k) {
-      check(std::isnan(weights[at(0, k)]) && gradient[at(0, k)] == T(0), "weights of minus infinities");
-      check(std::isnan(weights[at(2, k)]) && std::isnan(gradient[at(2, k)]), "weights of NaN");
-      check(weights[at(3, k)] == T(k == count - 1), "weights of one finite weight");
+      check(std::isnan(exact(weights[at(0, k)])) && exact(gradient[at(0, k)]) == 0, "weights of minus infinities");
+      check(std::isnan(exact(weights[at(2, k)])) && std::isnan(exact(gradient[at(2, k)])), "weights of NaN");
+      check(exact(weights[at(3, k)]) == (k == count - 1 ? 1 : 0), "weights of one finite weight");
     }
   }
 }
 
-template <class T>
+// Very many weights in two steps, so that sums of the smaller ones round in one direction: the logarithm has a sum's
+// relative error as its absolute one. One column, and columns side by side, whose pieces are of another kind.
+template <class S>
+void check_long_columns() {
+  for (const std::int64_t inner : {1, 2, 40, 300}) {
+    const AxisExtent extent{1, very_many / inner, inner};
+    std::vector<S> x(static_cast<std::size_t>(extent.count * inner), stored<S>(-0.1));
+    const auto columns = static_cast<std::size_t>(inner);
+    for (std::size_t i = 0; i < columns; ++i) x[i] = stored<S>(0);
+    const Exact rest = std::exp(exact(x.back())), others = static_cast<Exact>(extent.count - 1);
+    const Exact sum = 1 + others * rest, squares = 1 + others * rest * rest;
+    const std::string what = " of a long column, " + std::to_string(inner) + " side by side";
+    std::vector<S> mean = unwritten<S>(columns), size = unwritten<S>(columns);
+    LogMeanExpKernels<S>::log_mean_exp(extent, x.data(), mean.data());
+    LogMeanExpKernels<S>::effective_sample_size(extent, x.data(), size.data());
+    // Of log(sum) - log(count) both are rounded, too.
+    const Exact value = std::log(sum) - std::log(static_cast<Exact>(extent.count));
+    const Exact unit = std::numeric_limits<ComputeType<S>>::epsilon();
+    const Exact allowed = unit * (fold_roundings + roundings_of_a_long_sum + 2 * std::log(sum));
+    for (const S found : mean) {
+      check(std::fabs(exact(found) - value) <= allowed + storage_rounding<S>(std::fabs(value) + allowed),
+            "log_mean_exp" + what + ": " + std::to_string(exact(found)) + ", expected " + std::to_string(value));
+    }
+    const Exact expected_size = sum * sum / squares;
+    const Exact size_error = 4 * unit * (fold_roundings + roundings_of_a_long_sum) * expected_size;
+    for (const S found : size) {
+      check(std::fabs(exact(found) - expected_size) <= size_error + storage_rounding<S>(expected_size + size_error),
+            "effective_sample_size" + what + ": " + std::to_string(exact(found)));
+    }
+  }
+}
+
+template <class S>
 void check_all() {
-  Random<T> random(20150901);
+  Random<S> random(20150901);
   for (const AxisExtent& extent : axis_extents()) check_finite(extent, random);
-  check_special<T>();
+  check_special<S>();
+  check_long_columns<S>();
 }
 
 }  // namespace
@@ -126,5 +163,7 @@ void check_all() {
 int main() {
   fastvi::test::check_all<float>();
   fastvi::test::check_all<double>();
+  fastvi::test::check_all<fastvi::BFloat16>();
+  fastvi::test::check_all<fastvi::Float16>();
   return fastvi::test::report("log_mean_exp");
 }

@@ -42,32 +42,32 @@ T scalar_normal(const PhiloxBlock& counter, std::int64_t index, std::uint64_t se
   return std::sqrt(T(2) * neg_log_uniform<T>(words.word[pair])) * (index % 2 == 0 ? cosine : sine);
 }
 
-template <class T>
+template <class S>
 void check_flat_draws() {
   for (const std::uint64_t seed : {std::uint64_t{0}, std::uint64_t{0x7fffffff12345678u}}) {
     for (const std::int64_t count : {0, 1, 3, 4, 5, 31, 127, 128, 129, 1023, 1024, 1025, 5000, 16385}) {
       const std::string what = "standard_normal, " + std::to_string(count);
-      const std::vector<T> draws = on_any_threads(what, [&] {
-        std::vector<T> out(static_cast<std::size_t>(count));
+      const std::vector<S> draws = on_any_threads(what, [&] {
+        std::vector<S> out(static_cast<std::size_t>(count));
         standard_normal(out.data(), count, seed);
         return out;
       });
       for (std::int64_t i = 0; i < count; ++i) {
-        const T expected = scalar_normal<T>(flat_counter(static_cast<std::uint64_t>(i / 4)), i % 4, seed);
-        check(draws[static_cast<std::size_t>(i)] == expected, what + ": draw " + std::to_string(i));
+        const auto draw = scalar_normal<ComputeType<S>>(flat_counter(static_cast<std::uint64_t>(i / 4)), i % 4, seed);
+        check(exact(draws[static_cast<std::size_t>(i)]) == exact(S(draw)), what + ": draw " + std::to_string(i));
       }
     }
   }
 }
 
-template <class T>
+template <class S>
 void check_sample_noise() {
   const std::uint64_t seed = 0x123456789abcdefu;
   for (const Extent& extent : extents()) {
     for (const std::int64_t row_offset : {std::int64_t{0}, (std::int64_t{1} << 32) - 1}) {  // a carry into word 2
       const std::string what = "normal_noise" + describe(extent) + " from row " + std::to_string(row_offset);
-      const std::vector<T> noise = on_any_threads(what, [&] {
-        std::vector<T> out(static_cast<std::size_t>(extent.samples * extent.rows * extent.columns));
+      const std::vector<S> noise = on_any_threads(what, [&] {
+        std::vector<S> out(static_cast<std::size_t>(extent.samples * extent.rows * extent.columns));
         normal_noise(out.data(), extent, seed, row_offset);
         return out;
       });
@@ -75,10 +75,17 @@ void check_sample_noise() {
         const PhiloxBlock counter =
             sample_counter(static_cast<std::uint32_t>(d / 4), static_cast<std::uint64_t>(b + row_offset),
                            static_cast<std::uint32_t>(k));
-        check(noise[flat(extent, k, b, d)] == scalar_normal<T>(counter, d % 4, seed), what);
+        const auto draw = scalar_normal<ComputeType<S>>(counter, d % 4, seed);
+        check(exact(noise[flat(extent, k, b, d)]) == exact(S(draw)), what);
       });
     }
   }
+}
+
+template <class S>
+void check_all() {
+  check_flat_draws<S>();
+  check_sample_noise<S>();
 }
 
 }  // namespace
@@ -87,9 +94,9 @@ void check_sample_noise() {
 int main() {
   using namespace fastvi::test;
   check_known_answers();
-  check_flat_draws<float>();
-  check_flat_draws<double>();
-  check_sample_noise<float>();
-  check_sample_noise<double>();
+  check_all<float>();
+  check_all<double>();
+  check_all<fastvi::BFloat16>();
+  check_all<fastvi::Float16>();
   return report("noise");
 }

@@ -17,17 +17,17 @@ Bounded clamp(Bounded divergence, Exact free_bits, Exact& passed, Exact& doubt) 
   return {std::max(divergence.value, free_bits), divergence.magnitude + free_bits};
 }
 
-template <class T>
-void check_divergence(T free_bits) {
-  using Kernels = NormalKernels<T>;
+template <class S>
+void check_divergence(ComputeType<S> free_bits) {
+  using Kernels = NormalKernels<S>;
   const Exact threshold = free_bits;
-  check_row_kernels<T, 2>(
+  check_row_kernels<S, 2>(
       "kl_normal, standard prior",
-      [&](const Extent& extent, const std::array<RowView<const T>, 2>& in, T* out) {
+      [&](const Extent& extent, const std::array<RowView<const S>, 2>& in, S* out) {
         Kernels::kl_normal(extent, {in[0], in[1], {}, {}}, free_bits, out);
       },
-      [&](const Extent& extent, const std::array<RowView<const T>, 2>& in, const RowView<const T>& upstream,
-          const std::array<GradientView<T>, 2>& out) {
+      [&](const Extent& extent, const std::array<RowView<const S>, 2>& in, const RowView<const S>& upstream,
+          const std::array<GradientView<S>, 2>& out) {
         Kernels::kl_normal_backward(extent, {in[0], in[1], {}, {}}, free_bits, upstream, {out[0], out[1], {}, {}});
       },
       [&](const std::array<Exact, 2>& in) {
@@ -41,13 +41,13 @@ void check_divergence(T free_bits) {
             value,
             {{{passed * mean, std::fabs(mean) + doubt}, {passed * (variance - 1) / 2, (variance + 1) / 2 + doubt}}}};
       });
-  check_row_kernels<T, 4>(
+  check_row_kernels<S, 4>(
       "kl_normal",
-      [&](const Extent& extent, const std::array<RowView<const T>, 4>& in, T* out) {
+      [&](const Extent& extent, const std::array<RowView<const S>, 4>& in, S* out) {
         Kernels::kl_normal(extent, in, free_bits, out);
       },
-      [&](const Extent& extent, const std::array<RowView<const T>, 4>& in, const RowView<const T>& upstream,
-          const std::array<GradientView<T>, 4>& out) {
+      [&](const Extent& extent, const std::array<RowView<const S>, 4>& in, const RowView<const S>& upstream,
+          const std::array<GradientView<S>, 4>& out) {
         Kernels::kl_normal_backward(extent, in, free_bits, upstream, out);
       },
       [&](const std::array<Exact, 4>& in) {
@@ -73,11 +73,11 @@ void check_divergence(T free_bits) {
       });
 }
 
-template <class T>
+template <class S>
 void check_density_and_entropy() {
-  using Kernels = NormalKernels<T>;
+  using Kernels = NormalKernels<S>;
   const Exact log_two_pi_exact = std::log(8 * std::atan(Exact{1}));
-  check_row_kernels<T, 3>("normal_log_prob", Kernels::normal_log_prob, Kernels::normal_log_prob_backward,
+  check_row_kernels<S, 3>("normal_log_prob", Kernels::normal_log_prob, Kernels::normal_log_prob_backward,
                           [&](const std::array<Exact, 3>& in) {
                             const auto [x, mean, logvar] = in;
                             const Exact precision = std::exp(-logvar), difference = x - mean;
@@ -89,13 +89,13 @@ void check_density_and_entropy() {
                                              {difference * precision, spread * precision * exponent},
                                              {(difference * difference * precision - 1) / 2, (square_size + 1) / 2}}}};
                           });
-  check_row_kernels<T, 1>(
+  check_row_kernels<S, 1>(
       "normal_entropy",
-      [](const Extent& extent, const std::array<RowView<const T>, 1>& in, T* out) {
+      [](const Extent& extent, const std::array<RowView<const S>, 1>& in, S* out) {
         Kernels::normal_entropy(extent, in[0], out);
       },
-      [](const Extent& extent, const std::array<RowView<const T>, 1>& in, const RowView<const T>& upstream,
-         const std::array<GradientView<T>, 1>& out) {
+      [](const Extent& extent, const std::array<RowView<const S>, 1>& in, const RowView<const S>& upstream,
+         const std::array<GradientView<S>, 1>& out) {
         Kernels::normal_entropy_backward(extent, in[0], upstream, out[0]);
       },
       [&](const std::array<Exact, 1>& in) {
@@ -108,13 +108,13 @@ constexpr std::uint64_t seed = 0x5eed5eed5eedu;
 constexpr std::int64_t row_offset = 11;
 
 // The parameters of one sampling problem, and what it draws.
-template <class T>
+template <class S>
 struct Problem {
   Extent extent;
-  std::array<Operand<T>, 4> operands;  // mean, logvar, prior mean, prior logvar: one for all samples
-  std::vector<T> noise;
+  std::array<Operand<S>, 4> operands;  // mean, logvar, prior mean, prior logvar: one for all samples
+  std::vector<ComputeType<S>> noise;   // before it is rounded
 
-  Problem(const Extent& given, int variant, Random<T>& random)
+  Problem(const Extent& given, int variant, Random<S>& random)
       : extent(given),
         operands{operand(variant, random), operand(variant + 1, random), operand(variant + 2, random),
                  operand(variant + 3, random)},
@@ -122,15 +122,15 @@ struct Problem {
     normal_noise(noise.data(), extent, seed, row_offset);
   }
 
-  Operand<T> operand(int variant, Random<T>& random) const {
+  Operand<S> operand(int variant, Random<S>& random) const {
     return {{1, extent.rows, extent.columns}, static_cast<Layout>(variant % layouts), random};
   }
 
-  SampleParameters<T> parameters(bool with_prior) const {
+  SampleParameters<S> parameters(bool with_prior) const {
     return {operands[0].view(),
             operands[1].view(),
-            with_prior ? operands[2].view() : RowView<const T>{},
-            with_prior ? operands[3].view() : RowView<const T>{},
+            with_prior ? operands[2].view() : RowView<const S>{},
+            with_prior ? operands[3].view() : RowView<const S>{},
             seed,
             row_offset};
   }
@@ -138,34 +138,34 @@ struct Problem {
   Exact eps(std::int64_t k, std::int64_t b, std::int64_t d) const { return noise[flat(extent, k, b, d)]; }
 };
 
-template <class T>
-void check_samples(const Problem<T>& problem, const std::string& what, Random<T>& random) {
+template <class S>
+void check_samples(const Problem<S>& problem, const std::string& what, Random<S>& random) {
   const Extent& extent = problem.extent;
   const auto elements = problem.noise.size(), row_elements = static_cast<std::size_t>(extent.rows * extent.columns);
-  const std::vector<T> upstream = random.normal(static_cast<std::int64_t>(elements));
+  const std::vector<S> upstream = random.normal(static_cast<std::int64_t>(elements));
   std::vector<Bounded> z(elements), by_mean(row_elements), by_logvar(row_elements);
   for_each_element(extent, [&](std::int64_t k, std::int64_t b, std::int64_t d) {
     const Exact mean = problem.operands[0].at(0, b, d), logvar = problem.operands[1].at(0, b, d);
     const Exact shift = std::exp(logvar / 2) * problem.eps(k, b, d), size = std::fabs(shift) * (1 + std::fabs(logvar));
-    const Exact gradient = upstream[flat(extent, k, b, d)];
+    const Exact gradient = exact(upstream[flat(extent, k, b, d)]);
     z[flat(extent, k, b, d)].add(mean + shift, std::fabs(mean) + size);
     by_mean[flat(extent, 0, b, d)].add(gradient, std::fabs(gradient));
     by_logvar[flat(extent, 0, b, d)].add(gradient * shift / 2, std::fabs(gradient) * size / 2);
   });
   check_close(on_any_threads(what,
                              [&] {
-                               std::vector<T> out(elements, std::numeric_limits<T>::quiet_NaN());
-                               NormalKernels<T>::rsample_normal(extent, problem.parameters(false), out.data());
+                               std::vector<S> out = unwritten<S>(elements);
+                               NormalKernels<S>::rsample_normal(extent, problem.parameters(false), out.data());
                                return out;
                              }),
               z, 1, what);
   for (const bool mean_wanted : {false, true}) {
     for (const bool logvar_wanted : {false, true}) {
-      std::vector<T> found_logvar;
+      std::vector<S> found_logvar;
       const auto found_mean = on_any_threads(what + ", gradients", [&] {
-        std::vector<T> mean(mean_wanted ? row_elements : 0, std::numeric_limits<T>::quiet_NaN());
-        std::vector<T> logvar(logvar_wanted ? row_elements : 0, std::numeric_limits<T>::quiet_NaN());
-        NormalKernels<T>::rsample_normal_backward(extent, problem.parameters(false), upstream.data(),
+        std::vector<S> mean = unwritten<S>(mean_wanted ? row_elements : 0);
+        std::vector<S> logvar = unwritten<S>(logvar_wanted ? row_elements : 0);
+        NormalKernels<S>::rsample_normal_backward(extent, problem.parameters(false), upstream.data(),
                                                   mean_wanted ? mean.data() : nullptr,
                                                   logvar_wanted ? logvar.data() : nullptr);
         check(found_logvar.empty() || same_bits(found_logvar, logvar), what + ": logvar's gradient has other bits");
@@ -179,13 +179,13 @@ void check_samples(const Problem<T>& problem, const std::string& what, Random<T>
 }
 
 // log p(z) - log q(z) with every choice of prior, upstream gradients and detachment.
-template <class T>
-void check_log_ratio(const Problem<T>& problem, bool with_prior, const std::string& what, Random<T>& random) {
+template <class S>
+void check_log_ratio(const Problem<S>& problem, bool with_prior, const std::string& what, Random<S>& random) {
   const Extent& extent = problem.extent;
   const auto elements = problem.noise.size(), row_elements = static_cast<std::size_t>(extent.rows * extent.columns);
   const auto rows = static_cast<std::size_t>(extent.samples * extent.rows);
-  const std::vector<T> z_upstream = random.normal(static_cast<std::int64_t>(elements));
-  const std::vector<T> ratio_upstream = random.normal(static_cast<std::int64_t>(rows));
+  const std::vector<S> z_upstream = random.normal(static_cast<std::int64_t>(elements));
+  const std::vector<S> ratio_upstream = random.normal(static_cast<std::int64_t>(rows));
   const auto row_of = [&](std::int64_t k, std::int64_t b) { return static_cast<std::size_t>(k * extent.rows + b); };
 
   const auto value_and_gradients = [&](bool by_z, bool by_ratio, bool detached) {
@@ -207,8 +207,8 @@ void check_log_ratio(const Problem<T>& problem, bool with_prior, const std::stri
           (eps * eps + logvar - difference * difference * precision - prior_logvar) / 2,
           (eps * eps + std::fabs(logvar) + spread * spread * precision * rounding + std::fabs(prior_logvar)) / 2);
 
-      const Exact g_z = by_z ? static_cast<Exact>(z_upstream[flat(extent, k, b, d)]) : 0;
-      const Exact g_ratio = by_ratio ? static_cast<Exact>(ratio_upstream[row_of(k, b)]) : 0;
+      const Exact g_z = by_z ? exact(z_upstream[flat(extent, k, b, d)]) : 0;
+      const Exact g_ratio = by_ratio ? exact(ratio_upstream[row_of(k, b)]) : 0;
       const Exact posterior = detached ? eps / scale : 0;
       const Exact path = g_z + g_ratio * (posterior - difference * precision);
       const Exact path_size =
@@ -225,12 +225,12 @@ void check_log_ratio(const Problem<T>& problem, bool with_prior, const std::stri
     return found;
   };
 
-  std::vector<T> plain(elements);
-  NormalKernels<T>::rsample_normal(extent, problem.parameters(with_prior), plain.data());
+  std::vector<S> plain(elements);
+  NormalKernels<S>::rsample_normal(extent, problem.parameters(with_prior), plain.data());
   check_close(on_any_threads(what,
                              [&] {
-                               std::vector<T> z(elements), ratio(rows, std::numeric_limits<T>::quiet_NaN());
-                               NormalKernels<T>::rsample_normal_with_log_ratio(extent, problem.parameters(with_prior),
+                               std::vector<S> z = unwritten<S>(elements), ratio(rows);
+                               NormalKernels<S>::rsample_normal_with_log_ratio(extent, problem.parameters(with_prior),
                                                                                z.data(), ratio.data());
                                check(same_bits(z, plain), what + ": samples differ from rsample_normal's");
                                return ratio;
@@ -241,19 +241,19 @@ void check_log_ratio(const Problem<T>& problem, bool with_prior, const std::stri
     for (const bool detached : {false, true}) {
       const auto expected = value_and_gradients(by_z, by_ratio, detached).gradients;
       for (const unsigned wanted : choices(with_prior ? 4 : 2)) {
-        const std::vector<T> joined = on_any_threads(what + ", gradients", [&, by_z = by_z, by_ratio = by_ratio] {
-          std::array<std::vector<T>, 4> gradients;
-          std::array<T*, 4> targets{};
+        const std::vector<S> joined = on_any_threads(what + ", gradients", [&, by_z = by_z, by_ratio = by_ratio] {
+          std::array<std::vector<S>, 4> gradients;
+          std::array<S*, 4> targets{};
           for (std::size_t i = 0; i < 4; ++i) {
             if ((wanted >> i) % 2 == 0) continue;
-            gradients[i].assign(row_elements, std::numeric_limits<T>::quiet_NaN());
+            gradients[i] = unwritten<S>(row_elements);
             targets[i] = gradients[i].data();
           }
-          NormalKernels<T>::rsample_normal_with_log_ratio_backward(
+          NormalKernels<S>::rsample_normal_with_log_ratio_backward(
               extent, problem.parameters(with_prior), detached, by_z ? z_upstream.data() : nullptr,
-              by_ratio ? RowView<const T>{ratio_upstream.data(), extent.rows, 1} : RowView<const T>{},
+              by_ratio ? RowView<const S>{ratio_upstream.data(), extent.rows, 1} : RowView<const S>{},
               {targets[0], targets[1], targets[2], targets[3]});
-          std::vector<T> all;
+          std::vector<S> all;
           for (const auto& gradient : gradients) all.insert(all.end(), gradient.begin(), gradient.end());
           return all;
         });
@@ -261,7 +261,7 @@ void check_log_ratio(const Problem<T>& problem, bool with_prior, const std::stri
         for (std::size_t i = 0; i < 4; ++i) {
           if ((wanted >> i) % 2 == 0) continue;
           const auto last = next + static_cast<std::ptrdiff_t>(row_elements);
-          check_close(std::vector<T>(next, last), expected[i], 16 * extent.samples,
+          check_close(std::vector<S>(next, last), expected[i], 16 * extent.samples,
                       what + ", gradient " + std::to_string(i));
           next = last;
         }
@@ -270,12 +270,12 @@ void check_log_ratio(const Problem<T>& problem, bool with_prior, const std::stri
   }
 }
 
-template <class T>
+template <class S>
 void check_sampling() {
-  Random<T> random(20131220);
+  Random<S> random(20131220);
   for (const Extent& extent : extents()) {
     for (int variant = 0; variant < layouts; ++variant) {
-      const Problem<T> problem(extent, variant, random);
+      const Problem<S> problem(extent, variant, random);
       const std::string what = describe(extent) + ", variant " + std::to_string(variant);
       check_samples(problem, "rsample_normal" + what, random);
       check_log_ratio(problem, false, "log ratio, standard prior" + what, random);
@@ -284,12 +284,60 @@ void check_sampling() {
   }
 }
 
-template <class T>
+// A row of very many columns, and very many samples of one element.
+template <class S>
+void check_long_sums() {
+  using Kernels = NormalKernels<S>;
+  const std::vector<S> numbers(very_many, stored<S>(0.3));
+  const std::vector<S> small(very_many, stored<S>(0.0003));  // whose sum float16 can hold
+  const Exact number = exact(numbers[0]), weight = exact(small[0]), count = very_many;
+  const Exact log_two_pi_exact = std::log(8 * std::atan(Exact{1}));
+  const RowView<const S> row{numbers.data(), very_many, very_many}, column{small.data(), 1, 1};
+  check_long_sum(on_any_threads("normal_entropy of a long row",
+                                [&] {
+                                  std::vector<S> out = unwritten<S>(1);
+                                  Kernels::normal_entropy({1, 1, very_many}, row, out.data());
+                                  return out;
+                                }),
+                 count * (number + 1 + log_two_pi_exact) / 2, "normal_entropy of a long row");
+
+  const Extent samples{very_many, 1, 1};
+  std::vector<S> by_logvar = unwritten<S>(1);
+  Kernels::normal_entropy_backward(samples, {numbers.data(), 0, 0}, column, {by_logvar.data(), true});
+  check_long_sum(by_logvar, count * weight / 2, "normal_entropy, gradient of very many samples");
+
+  const SampleParameters<S> parameters{{numbers.data(), 0, 0}, {numbers.data(), 0, 0}, {}, {}, seed, row_offset};
+  std::vector<S> by_mean = unwritten<S>(1);
+  Kernels::rsample_normal_backward(samples, parameters, small.data(), by_mean.data(), nullptr);
+  check_long_sum(by_mean, count * weight, "rsample_normal, gradient of very many samples");
+  Kernels::rsample_normal_with_log_ratio_backward(samples, parameters, true, small.data(), {},
+                                                  {by_mean.data(), nullptr, nullptr, nullptr});
+  check_long_sum(by_mean, count * weight, "log ratio, gradient of very many samples");
+
+  // A ratio of one row is shared by threads; its sum is that of what normal_noise draws.
+  const Extent wide{1, 1, very_many};
+  std::vector<ComputeType<S>> noise(very_many);
+  normal_noise(noise.data(), wide, seed, row_offset);
+  Bounded expected;
+  for (const auto draw : noise) {
+    const Exact eps = exact(draw), z = number + std::exp(number / 2) * eps;
+    expected.add((eps * eps - z * z + number) / 2, (eps * eps + z * z + number) / 2);
+  }
+  const auto ratio = on_any_threads("log ratio of a long row", [&] {
+    std::vector<S> z(very_many), out = unwritten<S>(1);
+    Kernels::rsample_normal_with_log_ratio(wide, {row, row, {}, {}, seed, row_offset}, z.data(), out.data());
+    return out;
+  });
+  check_close(ratio, {expected}, very_many, "log ratio of a long row");
+}
+
+template <class S>
 void check_all() {
-  check_divergence<T>(T(0));
-  check_divergence<T>(T(0.5));
-  check_density_and_entropy<T>();
-  check_sampling<T>();
+  check_divergence<S>(0);
+  check_divergence<S>(0.5);
+  check_density_and_entropy<S>();
+  check_sampling<S>();
+  check_long_sums<S>();
 }
 
 }  // namespace
@@ -298,5 +346,7 @@ void check_all() {
 int main() {
   fastvi::test::check_all<float>();
   fastvi::test::check_all<double>();
+  fastvi::test::check_all<fastvi::BFloat16>();
+  fastvi::test::check_all<fastvi::Float16>();
   return fastvi::test::report("normal");
 }
