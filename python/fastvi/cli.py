@@ -38,6 +38,7 @@ app = typer.Typer(
 
 _DEFAULT_NUM_SAMPLES = {"elbo": 1, "stl": 1, "iwae": 5, "dreg": 5}
 _DEFAULT_EPOCHS = {"digits": 200}
+_FAILED_EXIT_CODE = 2
 _INTERRUPTED_EXIT_CODE = 130
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the data files; default: FASTVI_DATA.")]
@@ -65,7 +66,7 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training images; default: 200 for digits, else 20.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples for each step.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples for each step, shared by all processes.")] = 100,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Adam's step size.")] = 1e-3,
     latent_dim: Annotated[int, typer.Option(min=1, help="Latent dimensions; 2 gives a picture of them.")] = 50,
     hidden_dims: Annotated[str, typer.Option(help="Widths of the hidden layers, from the data inwards.")] = "200,200",
@@ -99,22 +100,32 @@ def train(
     from fastvi.data import test_images
     from fastvi.training.config import RunError, RunFolder
     from fastvi.training.pictures import write_pictures
+    from fastvi.training.processes import from_first, is_first, join_processes
 
-    console = Console(soft_wrap=True)
+    join_processes()
+    console = Console(soft_wrap=True, quiet=not is_first())
     if threads is not None:
         torch.set_num_threads(threads)
-    if resume is None:
-        dataset = _load_data(data, data_dir, download)
-        config = _new_config(context.params, dataset)
-        folder = _new_folder(out, overwrite, config)
+    dataset: Dataset | None = None
+
+    def prepare() -> tuple[TrainingConfig, RunFolder]:
+        nonlocal dataset
+        if resume is None:
+            dataset = _load_data(data, data_dir, download)
+            config = _new_config(context.params, dataset)
+            folder = _new_folder(out, overwrite, config)
+        else:
+            if out is not None or overwrite:
+                _fail("--resume goes on in the run's own folder: leave out --out and --overwrite")
+            folder = RunFolder(resume)
+            config = _resumed_config(context, folder)
+            dataset = _load_data(config.data, data_dir, download)
         folder.write_config(config)
-    else:
-        if out is not None or overwrite:
-            _fail("--resume goes on in the run's own folder: leave out --out and --overwrite")
-        folder = RunFolder(resume)
-        config = _resumed_config(context, folder)
-        dataset = _load_data(config.data, data_dir, download)
-        folder.write_config(config)
+        return config, folder
+
+    config, folder = from_first(prepare)
+    if dataset is None:  # in another process than the first
+        dataset = _load_data(config.data, data_dir, download=False)
 
     from fastvi.training.trainer import train as train_run
 
@@ -124,11 +135,15 @@ def train(
         model = train_run(
             config, dataset, folder, console=console, progress=show_bar, checkpoint_every=checkpoint_every
         )
+        if not is_first():
+            return
         images = test_images(dataset, config.binarization)
         write_pictures(model, images, dataset.image_shape, folder.path)
         if run_evaluation:
             _evaluate_run(folder, config, model, images, evaluation_samples, None, evaluation_limit, console, show_bar)
-    except RunError as error:
+    except RunError as error:  # in every process, with the same words
+        if not is_first():
+            raise typer.Exit(_FAILED_EXIT_CODE) from error
         _fail(str(error))
     except KeyboardInterrupt:
         console.print(f"\ninterrupted; to go on: fastvi train --resume {folder.path}", highlight=False)
@@ -202,9 +217,9 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    """End the command with one line on the error stream and the exit code 2."""
+    """End the command with one line on the error stream and the exit code of failure."""
     typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(2)
+    raise typer.Exit(_FAILED_EXIT_CODE)
 
 
 def _require_train_extra() -> None:

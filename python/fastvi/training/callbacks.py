@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import signal
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from fastvi.training.files import atomic_write
 from fastvi.training.module import VariationalModule
+from fastvi.training.processes import from_first
 
 _SECONDS_BETWEEN_REFRESHES = 0.2
 
@@ -38,8 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint made of tensors and plain values, whatever ``weights_only`` asks."""
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        """Read a checkpoint made of tensors and plain values, whatever ``weights_only`` asks, for all processes."""
+        checkpoint: dict[str, Any] = from_first(lambda: torch.load(path, map_location=map_location, weights_only=True))
         return checkpoint
 
 
@@ -63,6 +66,23 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
         trainer.save_checkpoint(self.path)
+
+
+class FormerSigterm(Callback):
+    """Puts back what SIGTERM did before Lightning took it: by default, the process ends at once.
+
+    Lightning's handler broadcasts to the other processes, wherever they are; one that is in another exchange, or does
+    not come back, makes all of them wait. A launcher that ends a run sends this signal, and the last checkpoint is
+    whole at every instant.
+    """
+
+    def __init__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put it back, where it can be: in the main thread, and unless it was set outside Python."""
+        if self._handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._handler)
 
 
 class MetricsFile(Logger):

@@ -142,6 +142,10 @@ class RunFolder:
             raise RunError(f"{self.checkpoint_file} is damaged ({error})") from error
         return checkpoint
 
+    def trained_steps(self) -> int:
+        """Return the number of steps taken up to the last checkpoint; 0 without a checkpoint."""
+        return int(self.read_checkpoint()["global_step"]) if self.checkpoint_file.exists() else 0
+
     def trained_epochs(self) -> int:
         """Return the number of epochs begun, as the last checkpoint has it; 0 without a checkpoint."""
         return int(self.read_checkpoint()["epoch"]) + 1 if self.checkpoint_file.exists() else 0

@@ -27,7 +27,7 @@ class VariationalModule(LightningModule):
     model
         The model being trained.
     latest_bound
-        Mean bound of the latest batch in nats, a tensor without a graph.
+        Mean bound of the latest batch in nats, over all processes, a tensor without a graph.
     """
 
     def __init__(self, config: TrainingConfig, model: VAE, data: Dataset) -> None:
@@ -62,9 +62,10 @@ class VariationalModule(LightningModule):
             objective = objective.with_beta(self.warm_up(batch.step))
         noise_seed = mix_seed(self.config.seed, NOISE_STREAM, batch.step)
         total = objective(self.model, x, seed=noise_seed, row_offset=batch.row_offset).sum()
-        self.latest_bound = total.detach() / batch.indices.shape[0]
-        self._epoch_total += total.detach()
-        self._epoch_examples += batch.indices.shape[0]
+        global_total = self.trainer.strategy.reduce(total.detach().double(), reduce_op="sum")
+        self.latest_bound = global_total / batch.global_size
+        self._epoch_total += global_total
+        self._epoch_examples += batch.global_size
         # Processes average their gradients; times world_size, that average is the gradient of the whole batch's mean,
         # even where the shares differ in size.
         loss = total * (-self.trainer.world_size / batch.global_size)

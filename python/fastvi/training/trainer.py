@@ -20,9 +20,17 @@ from fastvi.data import Dataset
 from fastvi.models import VAE
 from fastvi.seeding import mix_seed
 from fastvi.training.batches import INITIALISATION_STREAM
-from fastvi.training.callbacks import AtomicCheckpointIO, EpochLines, LastCheckpoint, MetricsFile, ProgressBar
+from fastvi.training.callbacks import (
+    AtomicCheckpointIO,
+    EpochLines,
+    FormerSigterm,
+    LastCheckpoint,
+    MetricsFile,
+    ProgressBar,
+)
 from fastvi.training.config import RunFolder, TrainingConfig
 from fastvi.training.module import VariationalModule
+from fastvi.training.processes import from_first, join_processes, layout
 
 
 class TrainingInterruptedError(BaseException):
@@ -41,6 +49,8 @@ def train(
     """Train a model, from the last checkpoint of ``folder`` if it has one, and return it.
 
     A run that was stopped at any moment and resumed ends with the same parameters, bit for bit, as one that was not.
+    Where torchrun started several processes, each calls this function and gets the model; the first reads and writes
+    the folder.
 
     Parameters
     ----------
@@ -51,7 +61,7 @@ def train(
     folder
         Where checkpoints and metrics go; it exists.
     console
-        Where progress is shown.
+        Where progress is shown; a quiet one in all processes but the first.
     progress
         A progress bar if true, one line for each epoch otherwise.
     checkpoint_every
@@ -64,21 +74,22 @@ def train(
     KeyboardInterrupt
         On control-C; the last checkpoint is whole.
     """
-    checkpoint_step, checkpoint_path = 0, None
-    if folder.checkpoint_file.exists():
-        checkpoint_step = int(folder.read_checkpoint()["global_step"])
-        checkpoint_path = str(folder.checkpoint_file)
+    join_processes()
+    checkpoint_step = from_first(folder.trained_steps)
+    processes, machines = layout()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix_seed(config.seed, INITIALISATION_STREAM))
         module = VariationalModule(config, config.build_model(data.train.mean(0)), data)
     with _quiet_lightning(), _interruptible():
         trainer = Trainer(
             accelerator="cpu",
-            devices=1,
+            devices=processes,
+            num_nodes=machines,
             max_epochs=config.epochs,
             logger=_loggers(folder, checkpoint_step),
             callbacks=[
                 ProgressBar(console) if progress else EpochLines(console),
+                FormerSigterm(),
                 LastCheckpoint(folder.checkpoint_file, checkpoint_every),
             ],
             plugins=[AtomicCheckpointIO()],
@@ -88,7 +99,7 @@ def train(
             use_distributed_sampler=False,
         )
         try:
-            trainer.fit(module, ckpt_path=checkpoint_path)
+            trainer.fit(module, ckpt_path=str(folder.checkpoint_file) if checkpoint_step else None)
         except TrainingInterruptedError as error:
             raise KeyboardInterrupt from error
     return module.model.eval()
