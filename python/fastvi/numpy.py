@@ -1,7 +1,7 @@
 """The operations of :mod:`fastvi.ops` on NumPy arrays: the same kernels and numbers, forward only, without PyTorch.
 
-Arrays are float32, float64 or float16, of any strides. Results are new arrays; what has no dimension left is an array of
-shape ``()``. A seed of None is drawn from the operating system's entropy: NumPy's generators have no say in it.
+Arrays are float32, float64 or float16, of any strides. Results are new arrays; what has no dimension left is an array
+of shape ``()``. A seed of None is drawn from the operating system's entropy: NumPy's generators have no say in it.
 """
 
 from __future__ import annotations
