@@ -113,7 +113,8 @@ class Pieces {
   // Calls visit(outer * inner size + inner, the whole column) for every column.
   template <class Visit>
   void for_each_column(const Visit& visit) const {
-    constexpr std::int64_t block = 64;
+    // Fewer at once where each has many pieces, but not so few that threads would write to the same cache lines.
+    const std::int64_t block = std::clamp<std::int64_t>(512 / std::max<std::int64_t>(per_column_, 1), 8, 64);
     const std::int64_t columns = extent_.outer * extent_.inner;
     parallel_for(ceil_divide(columns, block), columns * per_column_ * 10, [&](std::int64_t item) {
       for (std::int64_t i = item * block; i < std::min((item + 1) * block, columns); ++i) {
@@ -237,15 +238,17 @@ void scale_piece(const AxisExtent& extent, std::int64_t outer, std::int64_t firs
 }
 
 // The same where `out` is too narrow for exponentials to wait in: they are computed again from x.
-template <class S, class T>
-void scale_piece_again(const AxisExtent& extent, std::int64_t outer, std::int64_t first, std::int64_t count,
-                       const T* by, const Piece<T>* piece, const S* x, S* out) {
+template <class S>
+void scale_piece_again(const AxisExtent& extent, const Pieces<S>& pieces, std::int64_t outer, std::int64_t number,
+                       const ComputeType<S>* by, const S* x, S* out) {
+  using T = ComputeType<S>;
+  const std::int64_t count = piece_count(extent), first = number * count;
   if (extent.inner == 1) {
     const std::int64_t start = outer * extent.count + first, length = std::min(count, extent.count - first);
     RowBuffer<S, contiguous_count> values, results;
     const T* const value = values.load(x + start, length);
     T* const result = results.target(out + start);
-    const T shift = piece->shift, scale = *by;
+    const T shift = pieces.at(outer, number, 0).shift, scale = *by;
     for_columns<T>(length, [=](std::int64_t k) { result[k] = exp(value[k] - shift) * scale; });
     results.store(out + start, length);
     return;
@@ -257,7 +260,7 @@ void scale_piece_again(const AxisExtent& extent, std::int64_t outer, std::int64_
     for (std::int64_t start = 0; start < strip.wide(); start += strip.width) {
       for (std::int64_t i = 0; i < strip.width; ++i) {
         scale[start + i] = by[column + i];
-        shift[start + i] = piece[column + i].shift;
+        shift[start + i] = pieces.at(outer, number, column + i).shift;
       }
     }
     strip.for_each_row([&](std::int64_t offset, std::int64_t length) {
@@ -306,7 +309,7 @@ void LogMeanExpKernels<S>::scaled_softmax(const AxisExtent& extent, const S* x, 
                  const std::int64_t outer = item / pieces.per_column(), piece = item % pieces.per_column();
                  const T* const by = factor.data() + item * extent.inner;
                  if constexpr (is_narrow<S>) {
-                   scale_piece_again(extent, outer, piece * length, length, by, &pieces.at(outer, piece, 0), x, out);
+                   scale_piece_again(extent, pieces, outer, piece, by, x, out);
                  } else {
                    scale_piece(extent, outer, piece * length, length, by, out);
                  }
