@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
+from processes import printed_by
 
 # Examples that import or compile something take longer than others: no deadline, but print how to repeat a failure.
 settings.register_profile("fastvi", deadline=None, print_blob=True)
@@ -20,16 +20,7 @@ def run_python() -> Callable[..., str]:
     """``run_python(code, **environment)``: what a fresh process prints; a failure shows what it wrote."""
 
     def run(code: str, **environment: str) -> str:
-        finished = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert finished.returncode == 0, finished.stderr
-        return finished.stdout
+        return printed_by([sys.executable, "-c", code], {**os.environ, **environment})
 
     return run
 

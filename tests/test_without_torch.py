@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import venv
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from operations import SAMPLES, SEED, Sample, as_tuple
+from processes import printed_by
 
 import fastvi
 import fastvi.numpy as fnp
 from fastvi import _native, ops
 
-DTYPES = (torch.float32, torch.float64)
+DTYPES = (torch.float32, torch.float64, torch.float16)
 
 Run = Callable[..., str]
 
@@ -45,16 +45,8 @@ def run_without_torch(tmp_path_factory: pytest.TempPathFactory) -> Run:
             (packages / "fastvi" / path.name).symlink_to(path)
 
     def run(code: str, *arguments: object) -> str:
-        finished = subprocess.run(
-            # -I: no PYTHONPATH, which could lead to PyTorch.
-            [str(place / "bin" / "python"), "-I", "-B", "-W", "error", "-c", code, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert finished.returncode == 0, finished.stderr
-        return finished.stdout
+        # -I: no PYTHONPATH, which could lead to PyTorch.
+        return printed_by([str(place / "bin" / "python"), "-I", "-B", "-W", "error", "-c", code, *map(str, arguments)])
 
     return run
 
@@ -106,7 +98,7 @@ def test_operations_give_the_values_of_the_tensor_operations(run_without_torch: 
         calls.append((sample.operation, sample.names, sample.constants))
         given |= {f"{i} {name}": tensor.numpy() for name, tensor in zip(sample.names, tensors, strict=True)}
         expected |= {f"{i} {j}": output.numpy() for j, output in enumerate(as_tuple(sample.call(*tensors)))}
-    for dtype in ("float32", "float64"):
+    for dtype in ("float32", "float64", "float16"):
         expected[f"{len(calls)} 0"] = ops.standard_normal((5, 7), SEED, dtype=getattr(torch, dtype)).numpy()
         calls.append(("standard_normal", (), {"shape": (5, 7), "seed": SEED, "dtype": dtype}))
     assert {operation for operation, _, _ in calls} == set(fnp.__all__) - {"LogMeanExp"}

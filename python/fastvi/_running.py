@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 ArrayType = TypeVar("ArrayType")
@@ -42,7 +43,7 @@ def join(library: Any, first: Summary, second: Summary) -> Summary:
     return Summary(first.num_samples + second.num_samples, second.dtype, total, library.where(empty, math.nan, joined))
 
 
-class RunningLogMeanExp(Generic[ArrayType]):
+class RunningLogMeanExp(ABC, Generic[ArrayType]):
     """What both classes share; a subclass names its library and says how a chunk is summarised and a result rounded."""
 
     _library: ClassVar[Any]
@@ -51,13 +52,13 @@ class RunningLogMeanExp(Generic[ArrayType]):
         self.dim = dim
         self._summary: Summary | None = None
 
+    @abstractmethod
     def _summarise(self, chunk: ArrayType) -> Summary:
         """A chunk alone, after it was checked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _round(self, result: Any, dtype: Any) -> ArrayType:
         """A float64 result in the dtype of the chunks."""
-        raise NotImplementedError
 
     def _add(self, added: Summary) -> None:
         self._summary = added if self._summary is None else join(self._library, self._summary, added)

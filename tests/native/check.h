@@ -35,6 +35,15 @@ inline int report(const char* name) {
   return failures == 0 ? 0 : 1;
 }
 
+// Calls checks.operator()<S>() for every type that numbers are stored in.
+template <class Checks>
+void for_each_type(const Checks& checks) {
+  checks.template operator()<float>();
+  checks.template operator()<double>();
+  checks.template operator()<BFloat16>();
+  checks.template operator()<Float16>();
+}
+
 inline std::string describe(const Extent& e) {
   return " (" + std::to_string(e.samples) + ", " + std::to_string(e.rows) + ", " + std::to_string(e.columns) + ")";
 }

@@ -90,9 +90,6 @@ void check_all() {
 }  // namespace fastvi::test
 
 int main() {
-  fastvi::test::check_all<float>();
-  fastvi::test::check_all<double>();
-  fastvi::test::check_all<fastvi::BFloat16>();
-  fastvi::test::check_all<fastvi::Float16>();
+  fastvi::test::for_each_type([]<class S> { fastvi::test::check_all<S>(); });
   return fastvi::test::report("bernoulli");
 }

@@ -94,9 +94,6 @@ void check_all() {
 int main() {
   using namespace fastvi::test;
   check_known_answers();
-  check_all<float>();
-  check_all<double>();
-  check_all<fastvi::BFloat16>();
-  check_all<fastvi::Float16>();
+  for_each_type([]<class S> { check_all<S>(); });
   return report("noise");
 }

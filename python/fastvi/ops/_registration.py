@@ -30,6 +30,7 @@ _transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_acti
 _compiled_transforms: Callable[[], int] = torch._C._functorch.get_dynamic_layer_stack_depth
 _function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_vjp: Any = torch.func.vjp  # typed as if a third result, auxiliary ones, might come unasked
 # PyTorch hands its number of threads to OpenMP in each thread of the program when it is first asked there.
 adopt_thread_count: Callable[[], int] = torch.get_num_threads
 _autocast_active: Callable[[], bool] = torch._C._is_any_autocast_enabled
@@ -203,7 +204,7 @@ class Operation:
                 complete[i] = value
             return _as_tuple(self.formula(*complete, *constants))
 
-        outputs, pull_back = torch.func.vjp(of_wanted, *(tensors[i] for i in wanted))  # type: ignore[misc]
+        outputs, pull_back = _vjp(of_wanted, *(tensors[i] for i in wanted))
         cotangents = tuple(
             torch.zeros_like(output) if grad is None else grad for grad, output in zip(grads, outputs, strict=True)
         )
@@ -418,7 +419,7 @@ def _gradient_function(operation: Operation) -> type[torch.autograd.Function]:
 
             # Autocast would round the products in the derivatives of the formula.
             with torch.autocast(saved[wanted[0]].device.type, enabled=False):
-                outputs, pull_back = torch.func.vjp(of_wanted, *(saved[i] for i in wanted))  # type: ignore[misc]
+                outputs, pull_back = _vjp(of_wanted, *(saved[i] for i in wanted))
                 found = pull_back(
                     tuple(torch.zeros_like(o) if grad is None else grad for grad, o in zip(outer, outputs, strict=True))
                 )

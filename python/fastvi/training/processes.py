@@ -52,10 +52,11 @@ def from_first(make: Callable[[], Result]) -> Result:
         except Exception as error:
             outcome[1] = error
     dist.broadcast_object_list(outcome)
-    result, failure = outcome
+    failure: Exception | None = outcome[1]
     if failure is not None:
         raise failure
-    return result  # type: ignore[no-any-return]
+    result: Result = outcome[0]
+    return result
 
 
 def _joined() -> bool:
