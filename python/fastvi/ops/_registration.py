@@ -61,17 +61,18 @@ def check_operands(
             continue
         if not isinstance(operand, Tensor):
             raise TypeError(f"{operation}: {name} must be a torch.Tensor, got {type(operand).__name__}")
-        if operand.dtype not in SUPPORTED_DTYPES:
-            raise TypeError(f"{operation}: {name} has dtype {operand.dtype}, expected {SUPPORTED_NAMES}")
+        dtype, on_cpu = operand.dtype, operand.is_cpu
+        if dtype not in SUPPORTED_DTYPES:
+            raise TypeError(f"{operation}: {name} has dtype {dtype}, expected {SUPPORTED_NAMES}")
         if operand.layout is not torch.strided:
             raise ValueError(f"{operation}: {name} has layout {operand.layout}, expected torch.strided")
-        if not operand.is_cpu and operand.device.type != "meta":
+        if not on_cpu and operand.device.type != "meta":
             raise ValueError(f"{operation}: {name} is on {operand.device}, but there are kernels for cpu only")
         if first is None:
-            first, first_name = operand, name
-        elif operand.dtype is not first.dtype:
-            raise TypeError(f"{operation}: {name} has dtype {operand.dtype}, but {first_name} has {first.dtype}")
-        elif operand.device != first.device:
+            first, first_name, first_dtype, first_on_cpu = operand, name, dtype, on_cpu
+        elif dtype is not first_dtype:
+            raise TypeError(f"{operation}: {name} has dtype {dtype}, but {first_name} has {first_dtype}")
+        elif on_cpu is not first_on_cpu:
             raise ValueError(f"{operation}: {name} is on {operand.device}, but {first_name} is on {first.device}")
     return operands
 

@@ -36,8 +36,7 @@ class Rows:
     ) -> None:
         layouts: list[tuple[int, ...]] = []
         for tensor in tensors:
-            layouts.append(tensor.shape)
-            layouts.append(tensor.stride())
+            layouts += (tensor.shape, tensor.stride())
         plan: RowPlan = plan_rows(operation, names, tuple(layouts), sample_rank)
         self.operation, self.names = operation, names
         self.plan = plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +14,11 @@ from fastvi import reference
 from fastvi._layout import Shape, broadcast_shapes, expanded_strides, plan_rows
 from fastvi.ops._precision import HALF_DTYPES, backward_in_compute_dtype, compute_dtype, widen
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_number, check_operands
-from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, broadcast_shape, check_upstream, present, row_backward
+from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, View, broadcast_shape, check_upstream, present, row_backward
 
 _STEP_NAMES = ("q", "p", "grad", "step_size", "inverse_mass")
 _ENERGY_NAMES = ("p", "inverse_mass")
+_LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float32, torch.float64)}
 _NO_DIMENSION = "leapfrog_step: q has no dimension; expected the position's in the last one"
 
 
@@ -33,74 +34,65 @@ def _as_factor(tensor: Tensor | None, number: float | None, like: Tensor) -> Ten
     if number is None:
         return tensor
     dtype = compute_dtype(like.dtype)
-    if abs(number) > torch.finfo(dtype).max:  # PyTorch refuses to round it up
+    if abs(number) > _LARGEST[dtype]:  # PyTorch refuses to round it up
         number = math.copysign(math.inf, number)
     return torch.scalar_tensor(number, dtype=dtype, device=like.device)
 
 
 class _StepPlan(NamedTuple):
+    """How the native code goes through the arguments, by their places; those that were not given have no strides.
+
+    ``copies`` names the ones that must be copied first, contiguous, to a shape. ``strides`` are then those over samples
+    and rows, or for the factors those over rows and columns.
+    """
+
     full: Shape
     size: tuple[int, int]
-    states: tuple[tuple[int, Shape | None], ...]  # row stride, after a copy to the shape that is not None
-    factors: tuple[tuple[int, int, Shape | None], ...]  # row stride, column step, the same
+    copies: tuple[tuple[int, Shape], ...]
+    strides: tuple[tuple[int, int], ...]
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan_step(names: tuple[str, ...], layouts: tuple[Shape, ...]) -> _StepPlan:
+def _plan_step(layouts: tuple[tuple[Shape, Shape] | None, ...]) -> _StepPlan:
     """Rows that are merged, and factors that have one number a row or one a column."""
-    shapes, strides = layouts[::2], layouts[1::2]
-    full = broadcast_shapes("leapfrog_step", names, shapes)
+    given = [(i, *layout) for i, layout in enumerate(layouts) if layout is not None]
+    full = broadcast_shapes("leapfrog_step", tuple(_STEP_NAMES[i] for i, _, _ in given), tuple(s for _, s, _ in given))
     if len(full) == 0:
         raise ValueError(_NO_DIMENSION)
-    by_column = [i >= 3 and len(shape) > 0 and shape[-1] == full[-1] != 1 for i, shape in enumerate(shapes)]
+    by_row = [i for i, shape, _ in given if i < 3 or (len(shape) > 0 and shape[-1] == full[-1] != 1)]
     expanded: list[Shape] = []
-    for i, (shape, stride) in enumerate(zip(shapes, strides, strict=True)):
-        if i < 3 or by_column[i]:
+    for i, shape, stride in given:
+        if i in by_row:
             expanded += (full, tuple(expanded_strides(shape, stride, full)))
-    rows = plan_rows("leapfrog_step", ("operand",) * (len(expanded) // 2), tuple(expanded), 0)
-    views = [(row_stride, copy) for (_, row_stride), copy in zip(rows.strides, rows.copies, strict=True)]
-    column_views = iter(views[3:])
-    factors: list[tuple[int, int, Shape | None]] = []
-    for i, shape in enumerate(shapes[3:], 3):
-        if by_column[i]:
-            row_stride, copy = next(column_views)
-            factors.append((row_stride, 1, copy))
-        elif math.prod(shape) == 1:
-            factors.append((0, 0, None))
-        else:
-            factors.append((1, 0, (*full[:-1], 1)))
-    return _StepPlan(full, rows.extent[1:], tuple(views[:3]), tuple(factors))
+    rows = plan_rows("leapfrog_step", ("operand",) * len(by_row), tuple(expanded), 0)
+    copies = [(i, copy) for i, copy in zip(by_row, rows.copies, strict=True) if copy is not None]
+    strides = [(0, 0)] * len(layouts)
+    for i, (_, row_stride) in zip(by_row, rows.strides, strict=True):
+        strides[i] = (0, row_stride) if i < 3 else (row_stride, 1)
+    for i, shape, _ in given:
+        if i not in by_row and math.prod(shape) != 1:
+            copies.append((i, (*full[:-1], 1)))
+            strides[i] = (1, 0)
+    return _StepPlan(full, rows.extent[1:], tuple(copies), tuple(strides))
 
 
 class _Step:
     """Arguments of one step as the native views."""
 
-    __slots__ = ("factors", "full", "held", "size", "states")
+    __slots__ = ("full", "held", "size", "views")
 
-    def __init__(self, tensors: Sequence[Tensor | None]) -> None:
-        names, given = present(_STEP_NAMES, tensors)
-        given[3:] = [widen(factor) for factor in given[3:]]
-        layouts: list[Shape] = []
-        for tensor in given:
-            layouts += (tensor.shape, tensor.stride())
-        self.full, self.size, states, factors = _plan_step(names, tuple(layouts))
-        self.held = given[3:]  # copies live as long as the views that point into them
-        self.states = [
-            (self._address(tensor, copy), 0, row_stride)
-            for tensor, (row_stride, copy) in zip(given[:3], states, strict=True)
+    def __init__(self, tensors: Sequence[Any]) -> None:
+        self.held = held = list(tensors)  # what is widened or copied here lives as long as the views of it
+        if held[0].dtype in HALF_DTYPES:
+            held[3:] = [widen(factor) for factor in held[3:]]
+        layouts = tuple([None if tensor is None else (tensor.shape, tensor.stride()) for tensor in held])
+        self.full, self.size, copies, strides = _plan_step(layouts)
+        for i, shape in copies:
+            held[i] = held[i].expand(shape).contiguous()
+        self.views: list[View] = [
+            NO_VIEW if tensor is None else (tensor.data_ptr(), *each)
+            for tensor, each in zip(held, strides, strict=True)
         ]
-        self.factors = [
-            (self._address(tensor, copy), row_stride, column_step)
-            for tensor, (row_stride, column_step, copy) in zip(given[3:], factors, strict=True)
-        ]
-        if tensors[4] is None:
-            self.factors.append(NO_VIEW)
-
-    def _address(self, tensor: Tensor, copy: Shape | None) -> int:
-        if copy is not None:
-            tensor = tensor.expand(copy).contiguous()
-            self.held.append(tensor)
-        return tensor.data_ptr()
 
 
 def _step_forward(
@@ -111,9 +103,7 @@ def _step_forward(
         position, momentum = torch.empty_like(q), torch.empty_like(q)
     else:
         position, momentum = q.new_empty(step.full), q.new_empty(step.full)
-    KERNELS[q.dtype].leapfrog_step(
-        *step.size, *step.states, *step.factors, kick, position.data_ptr(), momentum.data_ptr()
-    )
+    KERNELS[q.dtype].leapfrog_step(*step.size, *step.views, kick, position.data_ptr(), momentum.data_ptr())
     return position, momentum
 
 
@@ -135,13 +125,12 @@ def _step_backward(
         gradients[0] = by_position
     for i in range(1, 5):
         if needs[i]:
-            by_column = i < 3 or step.factors[i - 3][2] == 1
+            by_column = i < 3 or step.views[i][2] == 1
             dtype = like.dtype if i < 3 else compute_dtype(like.dtype)
             gradients[i] = like.new_empty(step.full if by_column else (*step.full[:-1], 1), dtype=dtype)
     KERNELS[like.dtype].leapfrog_step_backward(
         *step.size,
-        *step.states,
-        *step.factors,
+        *step.views,
         *constants,
         by_position.data_ptr(),
         by_momentum.data_ptr(),
