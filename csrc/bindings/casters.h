@@ -7,9 +7,7 @@
 #include <array>
 #include <cstdint>
 
-#include "../cpu/leapfrog.h"
-#include "../cpu/log_mean_exp.h"
-#include "../cpu/rows.h"
+#include "../kernels.h"
 
 namespace fastvi {
 

@@ -1,10 +1,10 @@
 // The native module, built once for each instruction set: every kernel, for float32, float64, bfloat16 and float16.
 // Kernels run without the GIL.
+#include <omp.h>
+
 #include <string>
 
-#include "../cpu/bernoulli.h"
-#include "../cpu/noise.h"
-#include "../cpu/normal.h"
+#include "../cpu/storage.h"
 #include "../formulas/math_table.h"
 #include "../formulas/philox.h"
 #include "casters.h"
@@ -15,19 +15,19 @@ namespace {
 namespace py = pybind11;
 using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 
-// Seeds stay in tensors, so that a captured graph may draw anew.
-std::uint64_t read_seed(Address seed) { return static_cast<std::uint64_t>(*pointer<const std::int64_t>(seed)); }
-
 template <class S>
 void bind_noise(py::module_& m) {
+  using Kernels = NoiseKernels<S>;
   m.def(
       "standard_normal",
-      [](Address out, std::int64_t count, Address seed) { standard_normal(pointer<S>(out), count, read_seed(seed)); },
+      [](Address out, std::int64_t count, Address seed) {
+        Kernels::standard_normal(pointer<S>(out), count, pointer<const std::int64_t>(seed));
+      },
       ReleaseGil());
   m.def(
       "normal_noise",
       [](const Extent& extent, Address seed, std::int64_t row_offset, Address out) {
-        normal_noise(pointer<S>(out), extent, read_seed(seed), row_offset);
+        Kernels::normal_noise(pointer<S>(out), extent, pointer<const std::int64_t>(seed), row_offset);
       },
       ReleaseGil());
 }
@@ -81,14 +81,15 @@ void bind_normal(py::module_& m) {
   m.def(
       "rsample_normal",
       [](const Extent& extent, const View& mean, const View& logvar, Address seed, std::int64_t row_offset, Address z) {
-        Kernels::rsample_normal(extent, {mean, logvar, {}, {}, read_seed(seed), row_offset}, pointer<S>(z));
+        Kernels::rsample_normal(extent, {mean, logvar, {}, {}, pointer<const std::int64_t>(seed), row_offset},
+                                pointer<S>(z));
       },
       ReleaseGil());
   m.def(
       "rsample_normal_backward",
       [](const Extent& extent, const View& mean, const View& logvar, Address seed, std::int64_t row_offset,
          Address upstream, Address by_mean, Address by_logvar) {
-        Kernels::rsample_normal_backward(extent, {mean, logvar, {}, {}, read_seed(seed), row_offset},
+        Kernels::rsample_normal_backward(extent, {mean, logvar, {}, {}, pointer<const std::int64_t>(seed), row_offset},
                                          pointer<const S>(upstream), pointer<S>(by_mean), pointer<S>(by_logvar));
       },
       ReleaseGil());
@@ -96,9 +97,9 @@ void bind_normal(py::module_& m) {
       "rsample_normal_with_log_ratio",
       [](const Extent& extent, const View& mean, const View& logvar, const View& prior_mean, const View& prior_logvar,
          Address seed, std::int64_t row_offset, Address z, Address log_ratio) {
-        Kernels::rsample_normal_with_log_ratio(extent,
-                                               {mean, logvar, prior_mean, prior_logvar, read_seed(seed), row_offset},
-                                               pointer<S>(z), pointer<S>(log_ratio));
+        Kernels::rsample_normal_with_log_ratio(
+            extent, {mean, logvar, prior_mean, prior_logvar, pointer<const std::int64_t>(seed), row_offset},
+            pointer<S>(z), pointer<S>(log_ratio));
       },
       ReleaseGil());
   m.def(
@@ -107,8 +108,8 @@ void bind_normal(py::module_& m) {
          Address seed, std::int64_t row_offset, bool detach_posterior, Address z_upstream, const View& ratio_upstream,
          Address by_mean, Address by_logvar, Address by_prior_mean, Address by_prior_logvar) {
         Kernels::rsample_normal_with_log_ratio_backward(
-            extent, {mean, logvar, prior_mean, prior_logvar, read_seed(seed), row_offset}, detach_posterior,
-            pointer<const S>(z_upstream), ratio_upstream,
+            extent, {mean, logvar, prior_mean, prior_logvar, pointer<const std::int64_t>(seed), row_offset},
+            detach_posterior, pointer<const S>(z_upstream), ratio_upstream,
             {pointer<S>(by_mean), pointer<S>(by_logvar), pointer<S>(by_prior_mean), pointer<S>(by_prior_logvar)});
       },
       ReleaseGil());

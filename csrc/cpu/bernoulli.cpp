@@ -1,6 +1,6 @@
-#include "bernoulli.h"
-
 #include "../formulas/bernoulli.h"
+
+#include "rows.h"
 
 namespace fastvi {
 namespace {

@@ -1,8 +1,8 @@
-#include "leapfrog.h"
+#include "../formulas/leapfrog.h"
 
 #include <type_traits>
 
-#include "../formulas/leapfrog.h"
+#include "rows.h"
 
 namespace fastvi {
 namespace {

@@ -1,5 +1,3 @@
-#include "log_mean_exp.h"
-
 #include <cmath>
 #include <limits>
 #include <vector>

@@ -130,8 +130,9 @@ void NoiseTile::fill(T* noise, std::uint64_t seed, std::int64_t sample) {
 }
 
 template <class S>
-void standard_normal(S* out, std::int64_t count, std::uint64_t seed) {
+void NoiseKernels<S>::standard_normal(S* out, std::int64_t count, Seed seed) {
   using T = ComputeType<S>;
+  const std::uint64_t key = read_seed(seed);
   parallel_for(ceil_divide(count, tile_elements), count * 3, [&](std::int64_t item) {
     const std::int64_t start = item * tile_elements, length = std::min(tile_elements, count - start);
     const std::uint64_t first = static_cast<std::uint64_t>(start) / 4;
@@ -142,23 +143,24 @@ void standard_normal(S* out, std::int64_t count, std::uint64_t seed) {
       counters.last_word = counter.word[3];
     }
     if constexpr (!is_narrow<S>) {
-      if (length % 4 == 0) return fill_blocks(out + start, length / 4, counters, seed);
+      if (length % 4 == 0) return fill_blocks(out + start, length / 4, counters, key);
     }
     alignas(64) T draws[tile_elements];
-    fill_blocks(draws, ceil_divide(length, 4), counters, seed);
+    fill_blocks(draws, ceil_divide(length, 4), counters, key);
     convert(draws, length, out + start);
   });
 }
 
 template <class S>
-void normal_noise(S* out, const Extent& extent, std::uint64_t seed, std::int64_t row_offset) {
+void NoiseKernels<S>::normal_noise(S* out, const Extent& extent, Seed seed, std::int64_t row_offset) {
+  const std::uint64_t key = read_seed(seed);
   const NoiseTiling tiling(extent.rows, extent.columns, row_offset);
   parallel_for(extent.samples * tiling.count(), extent.samples * extent.rows * extent.columns * 3,
                [&](std::int64_t item) {
                  const std::int64_t k = item / tiling.count(), index = item % tiling.count();
                  alignas(64) ComputeType<S> noise[tile_elements];
                  NoiseTile tile = tiling.tile(index);
-                 tile.fill(noise, seed, k);
+                 tile.fill(noise, key, k);
                  for (std::int64_t row = 0; row < tiling.rows(index); ++row) {
                    const std::int64_t b = tiling.first_row(index) + row;
                    convert(noise + row * tiling.row_length(index), tiling.columns(index),
@@ -169,13 +171,9 @@ void normal_noise(S* out, const Extent& extent, std::uint64_t seed, std::int64_t
 
 template void NoiseTile::fill(float*, std::uint64_t, std::int64_t);
 template void NoiseTile::fill(double*, std::uint64_t, std::int64_t);
-template void standard_normal(float*, std::int64_t, std::uint64_t);
-template void standard_normal(double*, std::int64_t, std::uint64_t);
-template void standard_normal(BFloat16*, std::int64_t, std::uint64_t);
-template void standard_normal(Float16*, std::int64_t, std::uint64_t);
-template void normal_noise(float*, const Extent&, std::uint64_t, std::int64_t);
-template void normal_noise(double*, const Extent&, std::uint64_t, std::int64_t);
-template void normal_noise(BFloat16*, const Extent&, std::uint64_t, std::int64_t);
-template void normal_noise(Float16*, const Extent&, std::uint64_t, std::int64_t);
+template struct NoiseKernels<float>;
+template struct NoiseKernels<double>;
+template struct NoiseKernels<BFloat16>;
+template struct NoiseKernels<Float16>;
 
 }  // namespace fastvi

@@ -32,13 +32,7 @@ class NoiseTile {
   std::int64_t count_;
 };
 
-// Draw i depends on (seed, i) alone; 16-bit draws are those of float32, rounded.
-template <class S>
-void standard_normal(S* out, std::int64_t count, std::uint64_t seed);
-
-// eps[k, b, d] depends on (seed, k, b + row_offset, d) alone.
-template <class S>
-void normal_noise(S* out, const Extent& extent, std::uint64_t seed, std::int64_t row_offset);
+inline std::uint64_t read_seed(Seed seed) { return static_cast<std::uint64_t>(*seed); }
 
 // The tiles of a (rows, columns) plane, and the part of the plane that each covers.
 class NoiseTiling {

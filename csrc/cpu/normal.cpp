@@ -1,6 +1,5 @@
-#include "normal.h"
-
 #include "../formulas/normal.h"
+
 #include "noise.h"
 
 namespace fastvi {
@@ -133,6 +132,7 @@ void NormalKernels<S>::normal_entropy_backward(const Extent& extent, const RowVi
 template <class S>
 void NormalKernels<S>::rsample_normal(const Extent& extent, const SampleParameters<S>& parameters, S* z) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
+  const std::uint64_t seed = read_seed(parameters.seed);
   const std::int64_t groups = ceil_divide(extent.samples, samples_per_item);
   parallel_for(groups * tiling.count(), sample_work(extent), [&](std::int64_t item) {
     TileOf<S> tile(tiling, item % tiling.count());
@@ -142,7 +142,7 @@ void NormalKernels<S>::rsample_normal(const Extent& extent, const SampleParamete
     alignas(64) T noise[tile_elements];
     RowBuffer<S, tile_elements> buffer;
     for (std::int64_t k = first_sample; k < std::min(first_sample + samples_per_item, extent.samples); ++k) {
-      tile.noise.fill(noise, parameters.seed, k);
+      tile.noise.fill(noise, seed, k);
       for (std::int64_t row = 0; row < tile.rows; ++row) {
         const std::int64_t start = row * tile.row_length;
         S* const stored = z + tile.offset(extent, k, row);
@@ -160,13 +160,14 @@ template <class S>
 void NormalKernels<S>::rsample_normal_backward(const Extent& extent, const SampleParameters<S>& parameters,
                                                const S* upstream, S* mean_gradient, S* logvar_gradient) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
+  const std::uint64_t seed = read_seed(parameters.seed);
   parallel_for(tiling.count(), sample_work(extent), [&](std::int64_t item) {
     TileOf<S> tile(tiling, item);
     alignas(64) T noise[tile_elements];
     SampleSums<T, tile_elements> gradient_sums(tile.size()), noise_sums(tile.size());
     RowBuffer<S, tile_elements> buffer;
     for (std::int64_t k = 0; k < extent.samples; ++k) {
-      if (logvar_gradient != nullptr) tile.noise.fill(noise, parameters.seed, k);
+      if (logvar_gradient != nullptr) tile.noise.fill(noise, seed, k);
       for (std::int64_t row = 0; row < tile.rows; ++row) {
         const T* const gradient = buffer.load(upstream + tile.offset(extent, k, row), tile.columns);
         T* const sum = gradient_sums.sums() + row * tile.row_length;
@@ -207,6 +208,7 @@ template <class S>
 void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<S>& parameters, S* z,
                                                      S* log_ratio) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
+  const std::uint64_t seed = read_seed(parameters.seed);
   const std::int64_t groups = ceil_divide(extent.samples, samples_per_item);
   const bool standard = parameters.prior_mean.data == nullptr;
   if (extent.columns == 0) std::fill_n(log_ratio, extent.samples * extent.rows, S(T(0)));
@@ -228,7 +230,7 @@ void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const
       tile.load_posterior(local, parameters);
       if (!standard) tile.load_prior(local, parameters);
       for (std::int64_t k = first_sample; k < last_sample; ++k) {
-        tile.noise.fill(noise, parameters.seed, k);
+        tile.noise.fill(noise, seed, k);
         for (std::int64_t row = 0; row < tile.rows; ++row) {
           const std::int64_t start = row * tile.row_length;
           S* const stored = z + tile.offset(extent, k, row);
@@ -271,6 +273,7 @@ void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& exte
                                                               const RowView<const S>& ratio_upstream,
                                                               const LogRatioGradients<S>& gradients) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
+  const std::uint64_t seed = read_seed(parameters.seed);
   const bool standard = parameters.prior_mean.data == nullptr;
   const bool prior_wanted = gradients.prior_mean != nullptr || gradients.prior_logvar != nullptr;
   parallel_for(tiling.count(), sample_work(extent), [&](std::int64_t item) {
@@ -291,7 +294,7 @@ void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& exte
     // The log density of q along the path: its own parameters' part cancels the path's unless they are detached.
     const T detached = detach_posterior ? T(1) : T(0);
     for (std::int64_t k = 0; k < extent.samples; ++k) {
-      tile.noise.fill(noise, parameters.seed, k);
+      tile.noise.fill(noise, seed, k);
       T* const z_sum = z_sums.sums();
       T* const noise_sum = noise_sums.sums();
       T* const prior_mean_sum = prior_mean_sums.sums();

@@ -7,31 +7,11 @@
 #include <memory>
 #include <tuple>
 
-#include "../formulas/compiler.h"
+#include "../kernels.h"
 #include "parallel.h"
 #include "storage.h"
 
 namespace fastvi {
-
-struct Extent {
-  std::int64_t samples, rows, columns;
-};
-
-template <class T>
-struct RowView {
-  T* data;
-  std::int64_t sample_stride, row_stride;
-
-  T* row(std::int64_t k, std::int64_t b) const { return data + k * sample_stride + b * row_stride; }
-};
-
-// Where the gradient of one operand goes: contiguous (samples, rows, columns), or (rows, columns) with the samples
-// summed. A null pointer means that nobody asked for it.
-template <class T>
-struct GradientView {
-  T* data;
-  bool sums_samples;
-};
 
 // Buffers for a row of each operand.
 template <class S, std::size_t inputs, std::int64_t length>

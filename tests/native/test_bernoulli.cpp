@@ -1,5 +1,4 @@
 // The Bernoulli kernels against x * l - log(1 + exp(l)).
-#include "../../csrc/cpu/bernoulli.h"
 #include "check.h"
 
 namespace fastvi::test {

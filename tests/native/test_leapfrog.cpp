@@ -1,5 +1,4 @@
 // The leapfrog step with every kind of step size and mass against the formula in long double, and the kinetic energy.
-#include "../../csrc/cpu/leapfrog.h"
 #include "check.h"
 
 namespace fastvi::test {

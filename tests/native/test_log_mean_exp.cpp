@@ -2,7 +2,6 @@
 // columns that hold infinities and NaN.
 #include <algorithm>
 
-#include "../../csrc/cpu/log_mean_exp.h"
 #include "check.h"
 
 namespace fastvi::test {
