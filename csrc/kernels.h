@@ -42,6 +42,9 @@ struct NoiseKernels {
   static void normal_noise(S* out, const Extent& extent, Seed seed, std::int64_t row_offset);
 };
 
+// The Philox words that the first 4 * blocks flat draws are made of.
+void philox_words(std::uint32_t* out, std::int64_t blocks, Seed seed);
+
 // The parameters of a Gaussian sample z[k, b, d] = mean[b, d] + exp(logvar[b, d] / 2) * eps[k, b, d] and of the prior
 // (null pointers: standard normal); their sample strides are zero.
 template <class S>

@@ -1,12 +1,6 @@
-// The native module, built once for each instruction set: every kernel, for float32, float64, bfloat16 and float16.
-// Kernels run without the GIL.
-#include <omp.h>
-
-#include <string>
-
-#include "../cpu/storage.h"
-#include "../formulas/math_table.h"
-#include "../formulas/philox.h"
+// The native module, built once for each backend: every kernel, for float32, float64, bfloat16 and float16. Kernels run
+// without the GIL.
+#include "backend.h"
 #include "casters.h"
 
 namespace fastvi {
@@ -215,52 +209,20 @@ void bind_all(py::module_ m) {
   bind_leapfrog<S>(m);
 }
 
-// Evaluates one formula over an array, as the kernels' vector loops do: what the accuracy tests measure. For the 16-bit
-// types these are their conversions, `widen` to float32 and `narrow` from it.
-template <class S>
-bool evaluate_dtype(const std::string& name, Address input, Address output, std::int64_t count) {
-  if constexpr (!is_narrow<S>) {
-    return evaluate(name, pointer<const void>(input), pointer<S>(output), count);
-  } else if (name == "widen") {
-    convert(pointer<const S>(input), count, pointer<ComputeType<S>>(output));
-  } else if (name == "narrow") {
-    convert(pointer<const ComputeType<S>>(input), count, pointer<S>(output));
-  } else {
-    return false;
-  }
-  return true;
-}
-
-void evaluate_formula(const std::string& name, const std::string& dtype, Address input, Address output,
-                      std::int64_t count) {
-  const auto chosen = dtype == "float32"    ? evaluate_dtype<float>
-                      : dtype == "float64"  ? evaluate_dtype<double>
-                      : dtype == "bfloat16" ? evaluate_dtype<BFloat16>
-                      : dtype == "float16"  ? evaluate_dtype<Float16>
-                                            : nullptr;
-  if (chosen == nullptr) {
-    throw py::value_error("evaluate_formula: dtype must be float32, float64, bfloat16 or float16, got '" + dtype + "'");
-  }
-  if (!chosen(name, input, output, count)) {
-    throw py::value_error("evaluate_formula: no formula for " + dtype + " is called '" + name + "'");
-  }
-}
-
-py::tuple philox_words(std::uint32_t c0, std::uint32_t c1, std::uint32_t c2, std::uint32_t c3, std::uint64_t key) {
-  const PhiloxBlock block = philox({{c0, c1, c2, c3}}, key);
-  return py::make_tuple(block.word[0], block.word[1], block.word[2], block.word[3]);
-}
-
 }  // namespace
 }  // namespace fastvi
 
 PYBIND11_MODULE(FASTVI_MODULE, m) {
-  m.doc() = "Native kernels of fastvi for one instruction set.";
+  m.doc() = "Native kernels of fastvi for one kind of device.";
   fastvi::bind_all<float>(m.def_submodule("float32"));
   fastvi::bind_all<double>(m.def_submodule("float64"));
   fastvi::bind_all<fastvi::BFloat16>(m.def_submodule("bfloat16"));
   fastvi::bind_all<fastvi::Float16>(m.def_submodule("float16"));
-  m.def("evaluate_formula", &fastvi::evaluate_formula);
-  m.def("philox", &fastvi::philox_words);
-  m.def("max_threads", [] { return omp_get_max_threads(); });
+  m.def(
+      "philox_words",
+      [](fastvi::Address out, std::int64_t blocks, fastvi::Address seed) {
+        fastvi::philox_words(fastvi::pointer<std::uint32_t>(out), blocks, fastvi::pointer<const std::int64_t>(seed));
+      },
+      pybind11::call_guard<pybind11::gil_scoped_release>());
+  fastvi::bind_backend(m);
 }

@@ -169,6 +169,23 @@ void NoiseKernels<S>::normal_noise(S* out, const Extent& extent, Seed seed, std:
                });
 }
 
+void philox_words(std::uint32_t* out, std::int64_t blocks, Seed seed) {
+  const std::uint64_t key = read_seed(seed);
+  for (std::int64_t first = 0; first < blocks; first += lanes) {
+    PhiloxCounters counters;
+    for (std::int64_t i = 0; i < lanes; ++i) {
+      const PhiloxBlock counter = flat_counter(static_cast<std::uint64_t>(first + i));
+      for (int w = 0; w < 3; ++w) counters.word[w][i] = counter.word[w];
+      counters.last_word = counter.word[3];
+    }
+    PhiloxLanes block;
+    run_philox(counters, 0, key, block);
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(lanes, blocks - first); ++i) {
+      for (int w = 0; w < 4; ++w) out[4 * (first + i) + w] = block.word[w][i];
+    }
+  }
+}
+
 template void NoiseTile::fill(float*, std::uint64_t, std::int64_t);
 template void NoiseTile::fill(double*, std::uint64_t, std::int64_t);
 template struct NoiseKernels<float>;

@@ -50,6 +50,18 @@ def philox_words(counters: list[tuple[int, int, int, int]], seed: int) -> torch.
     return torch.tensor([_native.module().philox(*counter, seed) for counter in counters], dtype=torch.float64)
 
 
+@pytest.mark.parametrize("isa", _native.available_isas())
+@pytest.mark.parametrize("blocks", [1, 63, 64, 65, 500])
+def test_words_of_flat_draws(isa, blocks):
+    """The generator as the kernels run it, many blocks at once, against one at a time."""
+    seed = torch.tensor(SEED)
+    words = torch.full((blocks + 1, 4), -1, dtype=torch.int32)
+    _native.load(isa).philox_words(words.data_ptr(), blocks, seed.data_ptr())
+    expected = philox_words([(block, 0, 0, 0xFFFFFFFF) for block in range(blocks)], SEED)
+    assert torch.equal(words[:-1].double() % 2**32, expected)
+    assert (words[-1] == -1).all()
+
+
 def box_muller(words: torch.Tensor) -> torch.Tensor:
     """Box and Muller 1958: a radius from each first word, the middle of its cell; an angle from each second."""
     uniform = (words[:, ::2] + 0.5) / 2.0**32

@@ -1,0 +1,61 @@
+// The CPU modules alone: the formulas one by one, for the tests of their accuracy, and the number of threads.
+#include <omp.h>
+
+#include <string>
+
+#include "../cpu/storage.h"
+#include "../formulas/math_table.h"
+#include "../formulas/philox.h"
+#include "backend.h"
+#include "casters.h"
+
+namespace fastvi {
+namespace {
+
+namespace py = pybind11;
+
+// Evaluates one formula over an array, as the kernels' vector loops do: what the accuracy tests measure. For the 16-bit
+// types these are their conversions, `widen` to float32 and `narrow` from it.
+template <class S>
+bool evaluate_dtype(const std::string& name, Address input, Address output, std::int64_t count) {
+  if constexpr (!is_narrow<S>) {
+    return evaluate(name, pointer<const void>(input), pointer<S>(output), count);
+  } else if (name == "widen") {
+    convert(pointer<const S>(input), count, pointer<ComputeType<S>>(output));
+  } else if (name == "narrow") {
+    convert(pointer<const ComputeType<S>>(input), count, pointer<S>(output));
+  } else {
+    return false;
+  }
+  return true;
+}
+
+void evaluate_formula(const std::string& name, const std::string& dtype, Address input, Address output,
+                      std::int64_t count) {
+  const auto chosen = dtype == "float32"    ? evaluate_dtype<float>
+                      : dtype == "float64"  ? evaluate_dtype<double>
+                      : dtype == "bfloat16" ? evaluate_dtype<BFloat16>
+                      : dtype == "float16"  ? evaluate_dtype<Float16>
+                                            : nullptr;
+  if (chosen == nullptr) {
+    throw py::value_error("evaluate_formula: dtype must be float32, float64, bfloat16 or float16, got '" + dtype + "'");
+  }
+  if (!chosen(name, input, output, count)) {
+    throw py::value_error("evaluate_formula: no formula for " + dtype + " is called '" + name + "'");
+  }
+}
+
+py::tuple philox_words_of(std::uint32_t c0, std::uint32_t c1, std::uint32_t c2, std::uint32_t c3, std::uint64_t key) {
+  const PhiloxBlock block = philox({{c0, c1, c2, c3}}, key);
+  return py::make_tuple(block.word[0], block.word[1], block.word[2], block.word[3]);
+}
+
+}  // namespace
+
+void bind_backend(py::module_& m) {
+  m.def("evaluate_formula", &evaluate_formula);
+  m.def("philox", &philox_words_of);
+  m.def("max_threads", [] { return omp_get_max_threads(); });
+}
+
+}  // namespace fastvi
