@@ -1,0 +1,14 @@
+// What the kernels use of CUDA: the real thing under nvcc; under a host compiler, in tests, a stand-in that gives every
+// CUDA thread a fiber.
+#pragma once
+
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+
+#define FASTVI_SHARED(T, name, count) __shared__ T name[count]
+#define FASTVI_LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
+#else
+#include "cuda_on_host.h"
+#endif
+
+#define FASTVI_DEVICE __device__ __forceinline__

@@ -1,0 +1,53 @@
+// How kernels are launched: on the queue's stream and device, without waiting for them.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda.h"
+#include "queue.h"
+
+namespace fastvi {
+
+// Makes the queue's device current as long as it lives.
+class DeviceGuard {
+ public:
+  DeviceGuard();
+  ~DeviceGuard();
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+// Throws std::runtime_error with CUDA's message.
+void check_launch(cudaError_t status);
+
+template <class T>
+T* scratch(std::int64_t count) {
+  return static_cast<T*>(queue().allocate(static_cast<std::size_t>(count) * sizeof(T)));
+}
+
+constexpr std::int64_t ceil_divide(std::int64_t numerator, std::int64_t denominator) {
+  return (numerator + denominator - 1) / denominator;
+}
+
+inline constexpr int block_threads = 256;
+inline constexpr int warp_threads = 32;
+
+// Blocks of a grid: the loops in the kernels stride over it, so that any amount of work fits.
+inline constexpr std::int64_t most_blocks = std::int64_t{1} << 20;
+
+// Starts `kernel` on `items` pieces of work, of which a block takes `items_per_block` at once.
+template <class... Parameters>
+void launch(void (*kernel)(Parameters...), std::int64_t items, int items_per_block,
+            const std::type_identity_t<Parameters>&... arguments) {
+  if (items == 0) return;
+  const auto blocks = static_cast<unsigned>(std::min(ceil_divide(items, items_per_block), most_blocks));
+  FASTVI_LAUNCH(kernel, dim3(blocks), dim3(block_threads), static_cast<cudaStream_t>(queue().stream), arguments...);
+  check_launch(cudaGetLastError());
+}
+
+}  // namespace fastvi

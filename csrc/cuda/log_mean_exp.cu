@@ -1,0 +1,309 @@
+#include <cmath>
+#include <limits>
+
+#include "../formulas/exp.h"
+#include "../formulas/log.h"
+#include "columns.cuh"
+#include "launch.cuh"
+#include "reduce.cuh"
+#include "rows.cuh"
+
+namespace fastvi {
+namespace {
+
+template <class T>
+FASTVI_DEVICE bool is_finite(T x) {
+  return x - x == T(0);
+}
+
+// The exponentials of one piece of a column, relative to `shift`, which is the piece's maximum where that is finite.
+template <class T>
+struct Piece {
+  T maximum, shift, sum, sum_of_squares;
+};
+
+// The factor that takes a piece's exponentials to the whole column's shift. An empty piece (all minus infinity) has
+// sum 0 or NaN, which any finite factor keeps.
+template <class T>
+FASTVI_DEVICE T rescale(const Piece<T>& piece, T shift) {
+  return piece.maximum == -infinity<T> ? T(1) : exp(piece.shift - shift);
+}
+
+// How the threads of a block share columns: `slices` of them, a power of two, go through each of `columns` columns, of
+// which a piece of `length` elements. Where the axis is contiguous neighbouring threads take neighbouring slices.
+struct Sharing {
+  int slices, columns;
+  bool neighbouring_slices;
+  std::int64_t length, pieces;
+
+  explicit Sharing(const AxisExtent& extent) {
+    constexpr std::int64_t few_terms = 4, least_length = 4096, enough_blocks = 256;
+    slices = 1;
+    while (slices < block_threads && slices * few_terms < extent.count) slices *= 2;
+    neighbouring_slices = extent.inner == 1;
+    if (!neighbouring_slices) slices = std::min(slices, block_threads / warp_threads);
+    columns = block_threads / slices;
+    const std::int64_t blocks = ceil_divide(extent.outer * extent.inner, columns);
+    const std::int64_t wanted = ceil_divide(enough_blocks, std::max<std::int64_t>(blocks, 1));
+    const std::int64_t most = ceil_divide(extent.count, least_length);
+    length = ceil_divide(extent.count, std::min(wanted, most));
+    pieces = ceil_divide(extent.count, length);
+  }
+
+  std::int64_t blocks(const AxisExtent& extent) const {
+    return ceil_divide(extent.outer * extent.inner, columns) * pieces;
+  }
+};
+
+// The elements of one piece of a column that fall to this thread.
+class Slice {
+ public:
+  FASTVI_DEVICE Slice(const AxisExtent& extent, const Sharing& sharing, std::int64_t item) {
+    const int thread = static_cast<int>(threadIdx.x);
+    slice = sharing.neighbouring_slices ? thread % sharing.slices : thread / sharing.columns;
+    const int own = sharing.neighbouring_slices ? thread / sharing.slices : thread % sharing.columns;
+    const Place place(item, sharing.pieces);
+    piece = place.inner;
+    column = place.outer * sharing.columns + own;
+    local_column = own;
+    inside = column < extent.outer * extent.inner;
+    const Place at(inside ? column : 0, extent.inner);
+    start = at.outer * extent.count * extent.inner + at.inner;
+    first = piece * sharing.length;
+    end = first + sharing.length < extent.count ? first + sharing.length : extent.count;
+    first += slice;
+    if (!inside) end = first;
+  }
+
+  // Calls visit(index of the element).
+  template <class Visit>
+  FASTVI_DEVICE void for_each(const AxisExtent& extent, const Sharing& sharing, const Visit& visit) const {
+    for (std::int64_t k = first; k < end; k += sharing.slices) visit(start + k * extent.inner);
+  }
+
+  std::int64_t column, piece;
+  int slice, local_column;
+  bool inside;
+
+ private:
+  std::int64_t start, first, end;
+};
+
+// Joins the slices' values of each column, by halves, for all of its threads.
+template <class T, class Join>
+FASTVI_DEVICE T join_slices(const Sharing& sharing, const Slice& slice, T value, const Join& join) {
+  FASTVI_SHARED(T, values, block_threads);
+  T* const own = values + slice.local_column * sharing.slices + slice.slice;
+  *own = value;
+  __syncthreads();
+  for (int half = sharing.slices / 2; half > 0; half /= 2) {
+    if (slice.slice < half) *own = join(own[0], own[half]);
+    __syncthreads();
+  }
+  const T joined = values[slice.local_column * sharing.slices];
+  __syncthreads();  // the next values come into the same memory
+  return joined;
+}
+
+template <class S>
+FASTVI_DEVICE Piece<ComputeType<S>> reduce_piece(const AxisExtent& extent, const Sharing& sharing, const Slice& slice,
+                                                 const S* x) {
+  using T = ComputeType<S>;
+  T maximum = -infinity<T>;
+  slice.for_each(extent, sharing, [&](std::int64_t i) {
+    const T value = static_cast<T>(x[i]);
+    maximum = value > maximum ? value : maximum;  // NaN is left to the sum
+  });
+  maximum = join_slices(sharing, slice, maximum, [](T a, T b) { return a > b ? a : b; });
+  const T shift = is_finite(maximum) ? maximum : T(0);
+  LongSum<T> sum, sum_of_squares;
+  slice.for_each(extent, sharing, [&](std::int64_t i) {
+    const T exponential = exp(static_cast<T>(x[i]) - shift);
+    sum.add(exponential);
+    sum_of_squares.add(exponential * exponential);
+  });
+  const auto add = [](T a, T b) { return a + b; };
+  const T total = join_slices(sharing, slice, sum.result(), add);
+  return {maximum, shift, total, join_slices(sharing, slice, sum_of_squares.result(), add)};
+}
+
+// All pieces of a column together.
+template <class T>
+FASTVI_DEVICE Piece<T> join_pieces(const Piece<T>* pieces, std::int64_t count) {
+  T maximum = -infinity<T>;
+  for (std::int64_t i = 0; i < count; ++i) maximum = pieces[i].maximum > maximum ? pieces[i].maximum : maximum;
+  const T shift = is_finite(maximum) ? maximum : T(0);
+  LongSum<T> sum, sum_of_squares;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const T factor = rescale(pieces[i], shift);
+    sum.add(factor * pieces[i].sum);
+    sum_of_squares.add(factor * factor * pieces[i].sum_of_squares);
+  }
+  return {maximum, shift, sum.result(), sum_of_squares.result()};
+}
+
+// What becomes of a column.
+template <class T>
+struct LogMean {
+  T log_count;
+  FASTVI_DEVICE T operator()(const Piece<T>& whole) const { return whole.shift + (log(whole.sum) - log_count); }
+};
+
+template <class T>
+struct EffectiveSize {
+  FASTVI_DEVICE T operator()(const Piece<T>& whole) const {
+    return is_finite(whole.maximum) ? whole.sum * whole.sum / whole.sum_of_squares : not_a_number<T>;
+  }
+};
+
+// What the exponentials of a column are multiplied with; `scale` null stands for one.
+template <class S>
+struct SoftmaxFactor {
+  const S* scale;
+  bool as_gradient;
+
+  using T = ComputeType<S>;
+  FASTVI_DEVICE T operator()(const Piece<T>& whole, std::int64_t column) const {
+    const bool finite = is_finite(whole.maximum);
+    if (!as_gradient && !finite) return not_a_number<T>;
+    if (!finite && whole.maximum < T(0) && whole.sum == T(0)) return T(0);
+    return (scale == nullptr ? T(1) : static_cast<T>(scale[column])) / whole.sum;
+  }
+};
+
+template <class S, class Finish>
+__global__ void __launch_bounds__(block_threads)
+    reduce_columns_kernel(AxisExtent extent, Sharing sharing, std::int64_t blocks, const S* x, Finish finish, S* out) {
+  for (std::int64_t item = blockIdx.x; item < blocks; item += gridDim.x) {
+    const Slice slice(extent, sharing, item);
+    const auto whole = reduce_piece(extent, sharing, slice, x);
+    if (slice.inside && slice.slice == 0) out[slice.column] = S(finish(whole));
+  }
+}
+
+template <class S>
+__global__ void __launch_bounds__(block_threads)
+    reduce_pieces_kernel(AxisExtent extent, Sharing sharing, std::int64_t blocks, const S* x,
+                         Piece<ComputeType<S>>* pieces) {
+  for (std::int64_t item = blockIdx.x; item < blocks; item += gridDim.x) {
+    const Slice slice(extent, sharing, item);
+    const auto piece = reduce_piece(extent, sharing, slice, x);
+    if (slice.inside && slice.slice == 0) pieces[slice.column * sharing.pieces + slice.piece] = piece;
+  }
+}
+
+template <class S, class Finish>
+__global__ void __launch_bounds__(block_threads)
+    join_pieces_kernel(std::int64_t columns, std::int64_t count, const Piece<ComputeType<S>>* pieces, Finish finish,
+                       S* out) {
+  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; i < columns; i += threads) {
+    out[i] = S(finish(join_pieces(pieces + i * count, count)));
+  }
+}
+
+template <class S>
+__global__ void __launch_bounds__(block_threads) softmax_kernel(AxisExtent extent, Sharing sharing, std::int64_t blocks,
+                                                                const S* x, SoftmaxFactor<S> factor, S* out) {
+  using T = ComputeType<S>;
+  for (std::int64_t item = blockIdx.x; item < blocks; item += gridDim.x) {
+    const Slice slice(extent, sharing, item);
+    const Piece<T> whole = reduce_piece(extent, sharing, slice, x);
+    if (!slice.inside) continue;
+    const T by = factor(whole, slice.column);
+    slice.for_each(extent, sharing, [&](std::int64_t i) { out[i] = S(exp(static_cast<T>(x[i]) - whole.shift) * by); });
+  }
+}
+
+// A column's shift and factor, from its pieces.
+template <class T>
+struct ShiftAndFactor {
+  T shift, factor;
+};
+
+template <class S>
+__global__ void __launch_bounds__(block_threads)
+    softmax_factors_kernel(std::int64_t columns, std::int64_t count, const Piece<ComputeType<S>>* pieces,
+                           SoftmaxFactor<S> factor, ShiftAndFactor<ComputeType<S>>* out) {
+  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; i < columns; i += threads) {
+    const auto whole = join_pieces(pieces + i * count, count);
+    out[i] = {whole.shift, factor(whole, i)};
+  }
+}
+
+template <class S>
+__global__ void __launch_bounds__(block_threads)
+    softmax_pieces_kernel(AxisExtent extent, Sharing sharing, std::int64_t blocks, const S* x,
+                          const ShiftAndFactor<ComputeType<S>>* factors, S* out) {
+  using T = ComputeType<S>;
+  for (std::int64_t item = blockIdx.x; item < blocks; item += gridDim.x) {
+    const Slice slice(extent, sharing, item);
+    if (!slice.inside) continue;
+    const ShiftAndFactor<T> by = factors[slice.column];
+    slice.for_each(extent, sharing,
+                   [&](std::int64_t i) { out[i] = S(exp(static_cast<T>(x[i]) - by.shift) * by.factor); });
+  }
+}
+
+template <class S>
+Piece<ComputeType<S>>* reduce_pieces(const AxisExtent& extent, const Sharing& sharing, const S* x) {
+  auto* const pieces = scratch<Piece<ComputeType<S>>>(extent.outer * extent.inner * sharing.pieces);
+  const std::int64_t blocks = sharing.blocks(extent);
+  launch(reduce_pieces_kernel<S>, blocks, 1, extent, sharing, blocks, x, pieces);
+  return pieces;
+}
+
+// out = finish(column).
+template <class S, class Finish>
+void reduce_columns(const AxisExtent& extent, const S* x, const Finish& finish, S* out) {
+  const DeviceGuard guard;
+  const Sharing sharing(extent);
+  const std::int64_t columns = extent.outer * extent.inner, blocks = sharing.blocks(extent);
+  if (columns == 0) return;
+  if (sharing.pieces == 1) {
+    launch(reduce_columns_kernel<S, Finish>, blocks, 1, extent, sharing, blocks, x, finish, out);
+  } else {
+    launch(join_pieces_kernel<S, Finish>, columns, block_threads, columns, sharing.pieces,
+           reduce_pieces(extent, sharing, x), finish, out);
+  }
+}
+
+}  // namespace
+
+template <class S>
+void LogMeanExpKernels<S>::log_mean_exp(const AxisExtent& extent, const S* x, S* out) {
+  using T = ComputeType<S>;
+  reduce_columns(extent, x, LogMean<T>{std::log(static_cast<T>(extent.count))}, out);
+}
+
+template <class S>
+void LogMeanExpKernels<S>::effective_sample_size(const AxisExtent& extent, const S* x, S* out) {
+  reduce_columns(extent, x, EffectiveSize<ComputeType<S>>{}, out);
+}
+
+template <class S>
+void LogMeanExpKernels<S>::scaled_softmax(const AxisExtent& extent, const S* x, const S* scale, bool as_gradient,
+                                          S* out) {
+  using T = ComputeType<S>;
+  const DeviceGuard guard;
+  const Sharing sharing(extent);
+  const std::int64_t columns = extent.outer * extent.inner, blocks = sharing.blocks(extent);
+  if (columns == 0) return;
+  const SoftmaxFactor<S> factor{scale, as_gradient};
+  if (sharing.pieces == 1) {
+    launch(softmax_kernel<S>, blocks, 1, extent, sharing, blocks, x, factor, out);
+    return;
+  }
+  const Piece<T>* const pieces = reduce_pieces(extent, sharing, x);
+  auto* const factors = scratch<ShiftAndFactor<T>>(columns);
+  launch(softmax_factors_kernel<S>, columns, block_threads, columns, sharing.pieces, pieces, factor, factors);
+  launch(softmax_pieces_kernel<S>, blocks, 1, extent, sharing, blocks, x, factors, out);
+}
+
+template struct LogMeanExpKernels<float>;
+template struct LogMeanExpKernels<double>;
+template struct LogMeanExpKernels<BFloat16>;
+template struct LogMeanExpKernels<Float16>;
+
+}  // namespace fastvi

@@ -1,0 +1,103 @@
+// Sums that do not depend on how many threads share them: each thread's in order, then those of the threads by halves.
+#pragma once
+
+#include <cstdint>
+
+#include "../formulas/compiler.h"
+#include "launch.cuh"
+
+namespace fastvi {
+
+// A sum of any length: after each 64 terms what they came to is added with its rounding error kept, so that the length
+// does not add to the error.
+template <class T>
+class LongSum {
+ public:
+  FASTVI_DEVICE void add(T term) {
+    recent_ += term;
+    if (++count_ == 64) carry();
+  }
+
+  FASTVI_DEVICE T result() const { return (total_ + recent_) + error_; }
+
+ private:
+  FASTVI_DEVICE void carry() {
+    const T sum = total_ + recent_;
+    const T added = sum - total_;
+    const T error = (total_ - (sum - added)) + (recent_ - added);  // exact (Knuth, TAOCP 2, 4.2.2)
+    // The error of infinities would be NaN.
+    error_ += error == error ? error : T(0);
+    total_ = sum;
+    recent_ = T(0);
+    count_ = 0;
+  }
+
+  T total_ = T(0), recent_ = T(0), error_ = T(0);
+  int count_ = 0;
+};
+
+inline constexpr unsigned whole_warp = 0xFFFFFFFFu;
+
+template <class T>
+FASTVI_DEVICE T warp_sum(T value) {
+#pragma unroll
+  for (int distance = warp_threads / 2; distance > 0; distance /= 2) {
+    value += __shfl_xor_sync(whole_warp, value, distance);
+  }
+  return value;
+}
+
+// The threads that share a row: a warp where rows are short, a block where they are long. `first` and `count` tell
+// which rows a group takes; `sum` adds up the values of its threads, all of which must call it, for the first of them.
+struct WarpGroup {
+  static constexpr int threads = warp_threads;
+  static constexpr int per_block = block_threads / warp_threads;
+
+  static FASTVI_DEVICE int lane() { return static_cast<int>(threadIdx.x) % warp_threads; }
+  static FASTVI_DEVICE std::int64_t first() {
+    return std::int64_t{blockIdx.x} * per_block + static_cast<int>(threadIdx.x) / warp_threads;
+  }
+  static FASTVI_DEVICE std::int64_t count() { return std::int64_t{gridDim.x} * per_block; }
+
+  template <class T>
+  static FASTVI_DEVICE T sum(T value) {
+    return warp_sum(value);
+  }
+};
+
+struct BlockGroup {
+  static constexpr int threads = block_threads;
+  static constexpr int per_block = 1;
+
+  static FASTVI_DEVICE int lane() { return static_cast<int>(threadIdx.x); }
+  static FASTVI_DEVICE std::int64_t first() { return blockIdx.x; }
+  static FASTVI_DEVICE std::int64_t count() { return gridDim.x; }
+
+  template <class T>
+  static FASTVI_DEVICE T sum(T value) {
+    constexpr int warps = block_threads / warp_threads;
+    FASTVI_SHARED(T, warp_sums, warps);
+    value = warp_sum(value);
+    if (lane() % warp_threads == 0) warp_sums[lane() / warp_threads] = value;
+    __syncthreads();
+    T total = T(0);
+    if (lane() < warp_threads) total = warp_sum(lane() < warps ? warp_sums[lane()] : T(0));
+    __syncthreads();  // the next row's sums come into the same memory
+    return total;
+  }
+};
+
+// Rows from this length on get a block each.
+inline constexpr std::int64_t long_row = 4096;
+
+// Calls run.operator()<Group>() with the group for rows of that length.
+template <class Run>
+void with_group(std::int64_t columns, const Run& run) {
+  if (columns < long_row) {
+    run.template operator()<WarpGroup>();
+  } else {
+    run.template operator()<BlockGroup>();
+  }
+}
+
+}  // namespace fastvi
