@@ -1,4 +1,5 @@
-// The CPU modules alone: the formulas one by one, for the tests of their accuracy, and the number of threads.
+// The CPU modules, one for each instruction set: the kernels, the formulas one by one, for the tests of their accuracy,
+// and the number of threads.
 #include <omp.h>
 
 #include <string>
@@ -6,8 +7,8 @@
 #include "../cpu/storage.h"
 #include "../formulas/math_table.h"
 #include "../formulas/philox.h"
-#include "backend.h"
 #include "casters.h"
+#include "module.h"
 
 namespace fastvi {
 namespace {
@@ -51,11 +52,12 @@ py::tuple philox_words_of(std::uint32_t c0, std::uint32_t c1, std::uint32_t c2, 
 }
 
 }  // namespace
+}  // namespace fastvi
 
-void bind_backend(py::module_& m) {
-  m.def("evaluate_formula", &evaluate_formula);
-  m.def("philox", &philox_words_of);
+PYBIND11_MODULE(FASTVI_MODULE, m) {
+  m.doc() = "Native kernels of fastvi for one instruction set.";
+  fastvi::bind_kernels(m);
+  m.def("evaluate_formula", &fastvi::evaluate_formula);
+  m.def("philox", &fastvi::philox_words_of);
   m.def("max_threads", [] { return omp_get_max_threads(); });
 }
-
-}  // namespace fastvi

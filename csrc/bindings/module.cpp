@@ -1,6 +1,7 @@
-// The native module, built once for each backend: every kernel, for float32, float64, bfloat16 and float16. Kernels run
-// without the GIL.
-#include "backend.h"
+// What the native modules of all backends have: every kernel, for float32, float64, bfloat16 and float16. Kernels run
+// without the GIL. Compiled once, and linked with the kernels of each backend.
+#include "module.h"
+
 #include "casters.h"
 
 namespace fastvi {
@@ -210,19 +211,18 @@ void bind_all(py::module_ m) {
 }
 
 }  // namespace
-}  // namespace fastvi
 
-PYBIND11_MODULE(FASTVI_MODULE, m) {
-  m.doc() = "Native kernels of fastvi for one kind of device.";
-  fastvi::bind_all<float>(m.def_submodule("float32"));
-  fastvi::bind_all<double>(m.def_submodule("float64"));
-  fastvi::bind_all<fastvi::BFloat16>(m.def_submodule("bfloat16"));
-  fastvi::bind_all<fastvi::Float16>(m.def_submodule("float16"));
+void bind_kernels(py::module_& m) {
+  bind_all<float>(m.def_submodule("float32"));
+  bind_all<double>(m.def_submodule("float64"));
+  bind_all<BFloat16>(m.def_submodule("bfloat16"));
+  bind_all<Float16>(m.def_submodule("float16"));
   m.def(
       "philox_words",
-      [](fastvi::Address out, std::int64_t blocks, fastvi::Address seed) {
-        fastvi::philox_words(fastvi::pointer<std::uint32_t>(out), blocks, fastvi::pointer<const std::int64_t>(seed));
+      [](Address out, std::int64_t blocks, Address seed) {
+        philox_words(pointer<std::uint32_t>(out), blocks, pointer<const std::int64_t>(seed));
       },
-      pybind11::call_guard<pybind11::gil_scoped_release>());
-  fastvi::bind_backend(m);
+      ReleaseGil());
 }
+
+}  // namespace fastvi

@@ -1,4 +1,4 @@
-"""Types of the native modules, one for each instruction set (``csrc/bindings/module.cpp``): for type checkers alone.
+"""Types of the native modules, one for each instruction set (``csrc/bindings``): for type checkers alone.
 
 An address is that of an array's first element, 0 where there is none; strides are in elements.
 """
