@@ -1,0 +1,103 @@
+"""What the kernels take of a device, read from what nvcc made of them: no GPU is needed.
+
+A kernel's bound is what it has now; before it is lowered, the kernel that wants more registers has to be looked at.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import budget
+import pytest
+
+# The least part of a multiprocessor's warps that can be there at once. float64 may take twice the registers.
+OCCUPANCY = {
+    "add_chunks_kernel": 1.0,
+    "bernoulli_epilogue_kernel": 0.5,
+    "join_pieces_kernel": 1.0,
+    "leapfrog_backward_kernel": 0.375,
+    "leapfrog_column_factors_kernel": 1.0,
+    "leapfrog_row_factors_kernel": 0.625,
+    "leapfrog_step_kernel": 0.25,
+    "normal_noise_kernel": 1.0,
+    "philox_words_kernel": 1.0,
+    "reduce_columns_kernel": 0.75,
+    "reduce_pieces_kernel": 0.75,
+    "reduce_rows_kernel": 0.375,
+    "row_gradients_kernel": 0.375,
+    "rsample_backward_kernel": 0.25,
+    "rsample_finish_kernel": 0.375,
+    "rsample_kernel": 0.75,
+    "rsample_with_log_ratio_kernel": 0.5,
+    "softmax_factors_kernel": 1.0,
+    "softmax_kernel": 0.75,
+    "softmax_pieces_kernel": 1.0,
+    "standard_normal_kernel": 1.0,
+    "summed_gradients_kernel": 0.5,
+}
+# Those that go through rows from end to end.
+STREAMING = {
+    "bernoulli_epilogue_kernel",
+    "leapfrog_backward_kernel",
+    "leapfrog_step_kernel",
+    "reduce_rows_kernel",
+    "row_gradients_kernel",
+}
+# Bytes that a thread stores and loads, by kernel, storage and architecture.
+SPILLED = {
+    ("leapfrog_step_kernel", "float16", 90): 8,
+    ("rsample_finish_kernel", "float64", 80): 72,
+    ("summed_gradients_kernel", "float64", 90): 8,
+}
+
+
+@pytest.mark.parametrize(
+    ("threads", "registers", "shared", "occupancy"),
+    [
+        (256, 32, 0, 1.0),
+        (256, 40, 0, 0.75),
+        (256, 65, 0, 0.375),
+        (1024, 33, 0, 0.5),
+        (32, 16, 0, 0.5),
+        (256, 32, 81000, 0.25),
+    ],
+)
+def test_occupancy_is_that_of_the_published_limits(threads, registers, shared, occupancy):
+    kernel = budget.Kernel("", "", 80, threads, registers, stack=0, spilled=0, shared=shared, ptx="")
+    assert kernel.occupancy == occupancy
+
+
+@pytest.fixture(scope="module")
+def kernels() -> list[budget.Kernel]:
+    if budget.NVCC is None or shutil.which("c++filt") is None:
+        pytest.skip("needs nvcc and c++filt")
+    return budget.compile_kernels(sorted(budget.SOURCES.glob("*.cu")))
+
+
+@pytest.mark.slow
+def test_every_kernel_has_a_bound(kernels):
+    assert {kernel.name for kernel in kernels} == set(OCCUPANCY)
+    assert set(OCCUPANCY) >= STREAMING
+
+
+@pytest.mark.slow
+def test_occupancy(kernels):
+    bounds = {kernel: OCCUPANCY[kernel.name] * (0.5 if kernel.storage == "float64" else 1.0) for kernel in kernels}
+    assert [f"{kernel}: {kernel.occupancy}" for kernel, bound in bounds.items() if kernel.occupancy < bound] == []
+
+
+@pytest.mark.slow
+def test_registers_are_not_spilled(kernels):
+    allowed = {kernel: SPILLED.get((kernel.name, kernel.storage, kernel.architecture), 0) for kernel in kernels}
+    assert [f"{kernel}: {kernel.spilled}" for kernel, most in allowed.items() if kernel.spilled > most] == []
+
+
+@pytest.mark.slow
+def test_only_float64_uses_double_precision(kernels):
+    assert [str(kernel) for kernel in kernels if kernel.storage != "float64" and kernel.uses_float64] == []
+
+
+@pytest.mark.slow
+def test_rows_are_read_or_written_in_vectors(kernels):
+    streaming = [kernel for kernel in kernels if kernel.name in STREAMING]
+    assert [str(kernel) for kernel in streaming if not kernel.has_vector_accesses] == []
