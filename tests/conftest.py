@@ -1,10 +1,11 @@
-"""What several test files share: a fresh Python process, PyTorch's settings put back, hypothesis without a clock."""
+"""What several test files share: where and on which kernels they run, fresh processes, hypothesis without a clock."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,46 @@ from processes import printed_by
 # Examples that import or compile something take longer than others: no deadline, but print how to repeat a failure.
 settings.register_profile("fastvi", deadline=None, print_blob=True)
 settings.load_profile("fastvi")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("fastvi")
+    group.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="where tests/ops put their tensors")
+    group.addoption(
+        "--kernels", metavar="MODULE", type=Path, help="native module (.so) whose kernels tests/ops use on the CPU"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") == "cuda":
+        if (obstacle := _cuda_obstacle()) is not None:
+            raise pytest.UsageError(f"--device cuda: {obstacle}")
+        from place import place
+
+        place.device = "cuda:0"
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    kernels = config.getoption("--kernels") or "those of the package"
+    return f"fastvi: operations on {config.getoption('--device')}, kernels: {kernels}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what looks at the CPU's own kernels where others are tested, and skip what needs a GPU without one."""
+    if config.getoption("--device") != "cpu" or config.getoption("--kernels") is not None:
+        own = [item for item in items if item.get_closest_marker("cpu_kernels")]
+        config.hook.pytest_deselected(items=own)
+        items[:] = [item for item in items if item not in own]
+    on_gpu = [item for item in items if item.get_closest_marker("cuda")]
+    if on_gpu and (obstacle := _cuda_obstacle()) is not None:
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason=obstacle.partition(":")[0]))
+
+
+def _cuda_obstacle() -> str | None:
+    from fastvi.ops._backends import cuda_obstacle
+
+    return cuda_obstacle()
 
 
 @pytest.fixture

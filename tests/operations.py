@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from place import place
 from torch import Tensor
 
 from fastvi import ops, reference
@@ -140,7 +141,7 @@ class Sample:
         for shape, domain in self.arguments.values():
             normal = torch.randn(shape, generator=generator, dtype=torch.float64)
             values = {"normal": normal, "unit": torch.sigmoid(normal), "positive": 0.1 + normal.abs()}[domain]
-            tensors.append(values.to(dtype).requires_grad_(requires_grad))
+            tensors.append(values.to(place.device, dtype).requires_grad_(requires_grad))
         return tensors
 
     def call(self, *tensors: Tensor) -> Any:
@@ -155,12 +156,12 @@ class Sample:
         """Arguments of ``torch.ops.fastvi.<operation>``: every tensor, None for those not given, then constants."""
         given: dict[str, Any] = dict(zip(self.arguments, tensors, strict=True)) | self.constants
         if "seed" in given:
-            given["seed"] = torch.tensor(given["seed"], dtype=torch.int64)
+            given["seed"] = place.tensor(given["seed"], dtype=torch.int64)
         if "sample_shape" in given:
             given["sample_shape"] = list(sample_shape_of(given["sample_shape"]))
         for name in ("step_size", "inverse_mass"):
             if isinstance(given.get(name), float):
-                given[name] = torch.tensor(given[name], dtype=tensors[0].dtype)
+                given[name] = place.tensor(given[name], dtype=tensors[0].dtype)
         defaults = inspect.signature(getattr(ops, self.operation)).parameters
         schema = getattr(torch.ops.fastvi, self.operation).default._schema
         return tuple(given.get(argument.name, defaults[argument.name].default) for argument in schema.arguments)

@@ -29,10 +29,12 @@ from fastvi.benchmarks.harness import (
     Case,
     Result,
     Settings,
-    Timer,
     Timing,
     Workload,
+    in_graph,
 )
+from fastvi.benchmarks.timers import CpuTimer, CudaTimer
+from fastvi.ops import _backends
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 OPERATION_FAMILIES = [family for family in benchmarks.FAMILIES if family != "step"]
@@ -73,14 +75,14 @@ class FakeClock:
 
         return call
 
-    def timer(self) -> Timer:
-        return Timer(clock=lambda: self.now)
+    def timer(self) -> CpuTimer:
+        return CpuTimer(clock=lambda: self.now)
 
 
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the copy of a large array: its speed is 1 GB/s."""
-    monkeypatch.setattr(harness, "copy_bandwidth", lambda timer, repeats: 1e9)
+    monkeypatch.setattr(harness, "copy_bandwidth", lambda timer, settings: 1e9)
 
 
 def fake_case(clock: FakeClock) -> Case:
@@ -136,15 +138,15 @@ def test_a_single_repeat_is_its_own_quartiles() -> None:
 
 def test_copy_bandwidth_counts_the_read_and_the_write() -> None:
     ticks = iter([0.0, 2.0, 2.0, 4.0, 4.0, 6.0])  # every copy takes two seconds
-    assert harness.copy_bandwidth(Timer(clock=lambda: next(ticks)), repeats=3, nbytes=1000) == 1000.0
+    assert harness.copy_bandwidth(CpuTimer(clock=lambda: next(ticks)), Settings(repeats=3), nbytes=1000) == 1000.0
 
 
 def test_peak_bytes_counts_what_is_held_at_once() -> None:
     x = torch.zeros(2**18)
     slack = 4096  # the scalars that the arithmetic wraps into tensors, and the sum
-    both = harness.peak_bytes(lambda: ((x + 1.0) * 2.0).sum())
+    both = CpuTimer().peak_bytes(lambda: ((x + 1.0) * 2.0).sum())
     assert 2 * x.nbytes <= both <= 2 * x.nbytes + slack
-    in_turn = harness.peak_bytes(lambda: [(x + 1.0).sum() for _ in range(3)])
+    in_turn = CpuTimer().peak_bytes(lambda: [(x + 1.0).sum() for _ in range(3)])
     assert x.nbytes <= in_turn <= x.nbytes + slack
 
 
@@ -163,6 +165,118 @@ def test_run_sets_each_thread_count_and_restores_it() -> None:
     assert seen == [("a", 1, False), ("a", 2, False), ("b", 1, False), ("b", 2, False)]
     assert [(result.mode, result.threads) for result in results] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
     assert torch.get_num_threads() == before
+
+
+class FakeGpu:
+    """A stream whose events are marks in a log; a call takes the milliseconds that it says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[str] = []
+
+    def work(self, name: str, milliseconds: float) -> Callable[[], None]:
+        def call() -> None:
+            self.log.append(name)
+            self.now += milliseconds
+
+        return call
+
+    def event(self) -> FakeEvent:
+        return FakeEvent(self)
+
+    def timer(self) -> CudaTimer:
+        return CudaTimer(self.work("flush", 100.0), self.event, self.work("synchronize", 0.0))
+
+
+class FakeEvent:
+    def __init__(self, gpu: FakeGpu) -> None:
+        self.gpu = gpu
+
+    def record(self) -> None:
+        self.time = self.gpu.now
+        self.gpu.log.append("event")
+
+    def elapsed_time(self, end_event: FakeEvent) -> float:
+        assert self.gpu.log[-1] == "synchronize"
+        return end_event.time - self.time
+
+
+def test_gpu_calls_are_timed_one_by_one_between_flushes() -> None:
+    gpu = FakeGpu()
+    assert gpu.timer().seconds(gpu.work("call", 2.0), 3) == pytest.approx(2e-3)
+    assert gpu.log == ["flush", "event", "call", "event"] * 3 + ["synchronize"]
+
+
+def test_gpu_blocks_are_as_long_as_what_is_timed_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CudaTimer, "peak_bytes", lambda self, call: 0)
+    gpu = FakeGpu()
+    calls = {EAGER: gpu.work(EAGER, 2.0), FASTVI: gpu.work(FASTVI, 0.5)}
+    timings = harness.measure(calls, Settings(repeats=5, block_seconds=0.02), gpu.timer())
+    assert (timings[EAGER].calls_per_block, timings[FASTVI].calls_per_block) == (10, 40)
+    assert timings[EAGER].median == pytest.approx(2e-3)
+    assert timings[FASTVI].median == pytest.approx(0.5e-3)
+
+
+def test_gpu_peak_is_what_a_call_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {"now": 1000, "peak": 9000}
+
+    def call() -> None:
+        held["peak"] = max(held["peak"], held["now"] + 500)
+
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: held.update(peak=held["now"]))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: held["now"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: held["peak"])
+    assert FakeGpu().timer().peak_bytes(call) == 500
+
+
+def test_what_can_be_captured_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, Callable[[], None]] = {EAGER: lambda: None, FASTVI: lambda: None}
+    replayed = []
+    monkeypatch.setattr(
+        harness, "captured", lambda call: None if call is calls[EAGER] else lambda: replayed.append(call)
+    )
+    found = harness.replays(calls)
+    assert list(found) == [in_graph(FASTVI)]
+    found[in_graph(FASTVI)]()
+    assert replayed == [calls[FASTVI]]
+
+
+def test_graphs_are_compared_with_graphs() -> None:
+    timings = {in_graph(name): timing for name, timing in fake_results()[0].timings.items()}
+    result = Result("normal", "kl", FORWARD, 1, 4000, 1e9, timings)
+    assert result.ratio(in_graph(EAGER), in_graph(FASTVI)) == pytest.approx(5.0)
+    screen = io.StringIO()
+    report.print_tables([result], MACHINE, Console(file=screen))
+    row = next(line for line in screen.getvalue().splitlines() if line.split()[:1] == ["kl"])
+    assert row.split() == ["kl", "forward", "1", "40.0", "30.0", "8.0", "5.00x", "3.75x", "2.00", "0.00", "1.00"]
+
+
+@pytest.mark.parametrize("family", benchmarks.FAMILIES)
+def test_cases_are_made_on_the_device(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On "meta", which no other device's tensors may meet: nothing in a call is made elsewhere."""
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda parameters, **_: adam(parameters))  # the fused one refuses "meta"
+    for case in harness.load_cases(family):
+        if family == "step" and case.name != "IWAE step, batch 20, K 1":
+            continue
+        for mode in case.modes:
+            with torch.device("meta"):
+                workload = case.prepare(mode, False)
+            for call in workload.calls.values():
+                call()
+
+
+@pytest.mark.cuda
+def test_command_on_a_gpu(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    for case in ("kl_normal 100x50", "rsample_normal 50x100x50", "IWAE step, batch 20, K 1"):
+        code, output = _invoke("--device", "cuda", "--case", case, "--quick", "--no-compile", "--json", str(path))
+        assert code == 0, output
+        written = json.loads(path.read_text())
+        assert written["machine"]["gpu"] == torch.cuda.get_device_name()
+        for row in written["results"]:
+            assert {EAGER, FASTVI, in_graph(EAGER), in_graph(FASTVI)} <= set(row["timings"])
+            assert row["ratios"][f"{in_graph(EAGER)} / {in_graph(FASTVI)}"] > 0.0
 
 
 def test_ratio_and_bandwidth_fraction() -> None:
@@ -335,7 +449,13 @@ def test_json_holds_everything(tmp_path: Path) -> None:
     report.write_json(path, fake_results(), settings, MACHINE)
     written = json.loads(path.read_text())
     assert written["machine"] == MACHINE
-    assert written["settings"] == {"threads": [1, 2], "repeats": 3, "block_seconds": 0.03, "with_compile": True}
+    assert written["settings"] == {
+        "device": "cpu",
+        "threads": [1, 2],
+        "repeats": 3,
+        "block_seconds": 0.03,
+        "with_compile": True,
+    }
     row = written["results"][1]
     assert (row["family"], row["case"], row["mode"], row["threads"]) == ("normal", "kl", FORWARD, 2)
     assert row["timings"][FASTVI] == {
@@ -400,7 +520,7 @@ def test_command_prints_the_table_and_writes_the_files(tmp_path: Path) -> None:
         (("--case", "no such case"), "no such case"),
         (("--threads", "1,zero"), "1,zero"),
         (("--threads", "0"), "positive"),
-        (("--device", "cuda"), "cuda"),
+        (("--device", "tpu"), "expected 'cpu' or 'cuda'"),
         (("--repeats", "0"), "greater than"),
     ],
 )
@@ -408,6 +528,13 @@ def test_command_refuses(arguments: tuple[str, str], expected: str) -> None:
     code, output = _invoke(*arguments)
     assert code == 2
     assert expected in output
+
+
+def test_command_says_what_the_gpu_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backends, "cuda_obstacle", lambda: "there is none here")
+    code, output = _invoke("--device", "cuda")
+    assert code == 2
+    assert "got 'cuda', but there is none here" in output
 
 
 @pytest.mark.parametrize("family", benchmarks.FAMILIES)

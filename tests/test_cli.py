@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from test_data import write_image_files
 from typer.testing import CliRunner
 
+from fastvi import cli
 from fastvi.cli import app
+from fastvi.ops import _backends
+from fastvi.training import processes as training_processes
 from fastvi.training.config import RunFolder
 from fastvi.training.module import VariationalModule
 
@@ -138,12 +142,48 @@ def test_existing_folders_are_not_overwritten_unasked(tmp_path):
         (("train", "--backward-samples", "9"), "backward_samples must be at most num_samples = 5, got 9"),
         (("train", "--objective", "elbo", "--backward-samples", "1"), "got backward_samples"),
         (("train", "--resume", "nowhere"), "nowhere is not a run folder"),
+        (("train", "--device", "tpu"), "--device must be one of auto, cpu, cuda, got 'tpu'"),
         (("evaluate", "nowhere"), "nowhere is not a run folder"),
+        (("evaluate", "nowhere", "--device", "gpu"), "--device must be one of auto, cpu, cuda, got 'gpu'"),
     ],
 )
 def test_mistakes_get_one_clear_line_and_leave_nothing_behind(tmp_path, arguments, message):
     assert_one_clear_line(call(*arguments), message)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "obstacle", "processes", "expected"),
+    [
+        ("auto", None, 1, "cuda"),
+        ("auto", None, 2, "cpu"),
+        ("auto", "there is no GPU", 1, "cpu"),
+        ("cpu", None, 1, "cpu"),
+        ("cuda", None, 1, "cuda"),
+        ("cuda", None, 2, "Error: --device cuda: several processes train on the CPU"),
+        ("cuda", "there is no GPU", 1, "Error: --device cuda: there is no GPU"),
+    ],
+)
+def test_device_is_chosen_by_what_stands_in_its_way(monkeypatch, capsys, wanted, obstacle, processes, expected):
+    monkeypatch.setattr(_backends, "cuda_obstacle", lambda: obstacle)
+    monkeypatch.setattr(training_processes, "layout", lambda: (processes, 1))
+    if not expected.startswith("Error"):
+        assert cli._choose_device(wanted) == expected
+        return
+    with pytest.raises(typer.Exit) as ended:
+        cli._choose_device(wanted)
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().err.strip() == expected
+
+
+@pytest.mark.cuda
+def test_training_and_evaluating_on_a_gpu():
+    for device in ("cuda", "auto", "cpu"):
+        result = call("train", *SMALL, *SHORT_EVALUATION, "--out", "run", "--overwrite", "--device", device)
+        assert result.exit_code == 0, result.output
+    elbo = json.loads(Path("run/evaluation.json").read_text())["elbo"]
+    assert call("evaluate", "run", "--num-samples", 50, "--limit", 20, "--device", "cuda").exit_code == 0
+    assert json.loads(Path("run/evaluation.json").read_text())["elbo"] == pytest.approx(elbo, rel=1e-3)
 
 
 def test_values_out_of_range_are_refused_by_the_parser():
@@ -203,7 +243,7 @@ def test_control_c_says_how_to_go_on(monkeypatch):
 def test_info_tells_what_is_in_use():
     result = call("info")
     assert result.exit_code == 0, result.output
-    for text in ("fastvi", "instruction set", "backends", "cpu", "threads", torch.__version__):
+    for text in ("fastvi", "instruction set", "backends", "cpu", "CUDA", "PyTorch finds", "threads", torch.__version__):
         assert text in result.output
 
 

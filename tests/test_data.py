@@ -267,6 +267,15 @@ def test_a_shard_is_binarised_as_in_the_whole_batch():
     assert torch.equal(torch.cat(parts), whole)
 
 
+@pytest.mark.parametrize("binarization", ["dynamic", "static", "none"])
+def test_batches_are_made_on_the_device_of_the_examples(binarization):
+    presenter = Presenter(torch.full((10, 64), 0.5), binarization)
+    presenter.to(torch.device("meta"))
+    batch = presenter(torch.arange(3, device="meta"), seed=1)
+    assert batch.is_meta
+    assert batch.shape == (3, 64)
+
+
 def test_static_binarisation_is_one_draw_and_none_is_the_values():
     images = torch.rand(12, 64, generator=torch.Generator().manual_seed(0))
     rows = torch.tensor([3, 1])

@@ -34,6 +34,15 @@ def test_streaming_equals_direct_computation(num_samples, chunk):
     torch.testing.assert_close(bounds.effective_sample_size, 1.0 / normalised.square().sum(0), **tolerance)
 
 
+def test_every_tensor_is_on_the_device_of_the_model():
+    """On "meta", which no other device's tensors may meet."""
+    model, x = (part.to("meta") for part in small_model())
+    for bound in vars(stream_bounds(model, x, 10, chunk=4)).values():
+        assert bound.is_meta
+        assert bound.shape == (7,)
+    assert active_units(model, x).is_meta
+
+
 def test_no_more_than_a_chunk_is_ever_held(monkeypatch):
     model, x = small_model()
     sizes = []

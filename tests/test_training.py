@@ -171,6 +171,22 @@ def test_gaussian_data_train(tmp_path, digits):
     assert bounds[-1] > bounds[0]
 
 
+@pytest.mark.cuda
+def test_training_on_a_gpu(tmp_path, digits):
+    """The same batches and the same noise as on the CPU; resumed, the same steps; and the model comes back."""
+    on_cpu = metrics_without_seconds(run(tmp_path / "cpu", digits))
+    whole = run(tmp_path / "whole", digits, device="cuda")
+    for row, expected in zip(metrics_without_seconds(whole), on_cpu, strict=True):
+        assert float(row["bound"]) == pytest.approx(float(expected["bound"]), rel=1e-3)
+    first = dataclasses.replace(CONFIG, epochs=1)
+    folder = run(tmp_path / "resumed", digits, first, device="cuda")
+    model = train(CONFIG, digits, folder, console=Console(file=io.StringIO()), progress=False, device="cuda")
+    torch.testing.assert_close(
+        folder.read_checkpoint()["state_dict"], whole.read_checkpoint()["state_dict"], rtol=1e-5, atol=1e-6
+    )
+    assert all(parameter.device.type == "cpu" for parameter in model.parameters())
+
+
 def test_run_resumed_after_an_epoch_equals_an_uninterrupted_one(tmp_path, digits):
     whole = run(tmp_path / "whole", digits)
     part = run(tmp_path / "part", digits, dataclasses.replace(CONFIG, epochs=1))

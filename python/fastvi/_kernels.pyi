@@ -1,8 +1,10 @@
-"""Types of the native modules, one for each instruction set (``csrc/bindings``): for type checkers alone.
+"""Types of the native modules, one for each instruction set and one for CUDA devices: for type checkers alone.
 
-An address is that of an array's first element, 0 where there is none; strides are in elements.
+An address is that of an array's first element, 0 where there is none; strides are in elements. Arrays, seeds included,
+are in the memory of the module's kind of device.
 """
 
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 Extent: TypeAlias = tuple[int, int, int]
@@ -167,8 +169,8 @@ class Kernels(Protocol):
         /,
     ) -> None: ...
 
-class NativeModule(Protocol):
-    """The module of one instruction set."""
+class KernelModule(Protocol):
+    """What every native module has."""
 
     @property
     def float32(self) -> Kernels: ...
@@ -179,6 +181,20 @@ class NativeModule(Protocol):
     @property
     def float16(self) -> Kernels: ...
     def philox_words(self, out: int, blocks: int, seed: int, /) -> None: ...
+
+class NativeModule(KernelModule, Protocol):
+    """The module of one instruction set."""
+
     def evaluate_formula(self, name: str, dtype: str, input: int, output: int, count: int, /) -> None: ...
     def philox(self, c0: int, c1: int, c2: int, c3: int, key: int, /) -> tuple[int, int, int, int]: ...
     def max_threads(self) -> int: ...
+
+class CudaModule(KernelModule, Protocol):
+    """The module of CUDA devices."""
+
+    def use(self, device: int, stream: int, allocate: Callable[[int], int], /) -> None:
+        """Tell where this thread's next kernel runs: the device's index, and a ``cudaStream_t``.
+
+        ``allocate(nbytes)`` returns the address of scratch memory on that device, which is there until the kernel's
+        function has returned, and after that for what was queued in the stream before.
+        """

@@ -1,4 +1,4 @@
-"""Chooses, when first asked, the native module built for the best instruction set that this processor runs.
+"""Finds the native modules: for the CPU, when first asked, that of the best instruction set that this processor runs.
 
 The environment variable ``FASTVI_ISA`` (``v2``, ``v3``, ``v4`` on x86-64; ``generic`` elsewhere) overrides the choice.
 """
@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, cast
 from fastvi import _processor
 
 if TYPE_CHECKING:
-    from fastvi._kernels import NativeModule
+    from fastvi._kernels import CudaModule, NativeModule
 
 _MINIMUM_LEVEL = {"v4": 4, "v3": 3, "v2": 2, "generic": 0}
+NO_CUDA = (
+    "this installation of fastvi has no CUDA kernels: build them from its source, where nvcc is found, with "
+    "'pip install . --config-settings=cmake.define.FASTVI_CUDA=ON'"
+)
 
 
 def available_isas() -> list[str]:
@@ -66,6 +70,19 @@ def module() -> NativeModule:
     return load(selected_isa())
 
 
+def cuda_module() -> CudaModule:
+    """The native module for CUDA devices.
+
+    Raises
+    ------
+    ImportError
+        If it was not built.
+    """
+    if "cuda" not in backends():
+        raise ImportError(f"fastvi: {NO_CUDA}")
+    return cast("CudaModule", importlib.import_module("fastvi._cuda"))
+
+
 def backends() -> list[str]:
     """Kinds of device that have kernels in this installation."""
-    return ["cpu"]
+    return ["cpu", "cuda"] if importlib.util.find_spec("fastvi._cuda") is not None else ["cpu"]

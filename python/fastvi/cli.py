@@ -44,6 +44,7 @@ _INTERRUPTED_EXIT_CODE = 130
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the data files; default: FASTVI_DATA.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: as many as PyTorch takes.")]
 ShowProgress = Annotated[bool, typer.Option("--progress/--no-progress", help="Progress bars, or lines for a log.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto is a GPU where there is one to use.")]
 Chunk = Annotated[int | None, typer.Option(min=1, help="Samples held at a time; default: about 4,096 decoder rows.")]
 
 
@@ -76,6 +77,7 @@ def train(
         str | None, typer.Option(help="dynamic, static or none; default: dynamic for grey Bernoulli data, else none.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
+    device: Device = "auto",
     threads: Threads = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/DATA-OBJECTIVE-NUMBER.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that OUT holds.")] = False,
@@ -108,8 +110,9 @@ def train(
         torch.set_num_threads(threads)
     dataset: Dataset | None = None
 
-    def prepare() -> tuple[TrainingConfig, RunFolder]:
+    def prepare() -> tuple[TrainingConfig, RunFolder, str]:
         nonlocal dataset
+        chosen_device = _choose_device(device)
         if resume is None:
             dataset = _load_data(data, data_dir, download)
             config = _new_config(context.params, dataset)
@@ -121,9 +124,9 @@ def train(
             config = _resumed_config(context, folder)
             dataset = _load_data(config.data, data_dir, download)
         folder.write_config(config)
-        return config, folder
+        return config, folder, chosen_device
 
-    config, folder = from_first(prepare)
+    config, folder, device = from_first(prepare)
     if dataset is None:  # in another process than the first
         dataset = _load_data(config.data, data_dir, download=False)
 
@@ -133,14 +136,22 @@ def train(
     show_bar = progress and console.is_terminal
     try:
         model = train_run(
-            config, dataset, folder, console=console, progress=show_bar, checkpoint_every=checkpoint_every
+            config,
+            dataset,
+            folder,
+            console=console,
+            progress=show_bar,
+            checkpoint_every=checkpoint_every,
+            device=device,
         )
         if not is_first():
             return
         images = test_images(dataset, config.binarization)
         write_pictures(model, images, dataset.image_shape, folder.path)
         if run_evaluation:
-            _evaluate_run(folder, config, model, images, evaluation_samples, None, evaluation_limit, console, show_bar)
+            _evaluate_run(
+                folder, config, model, images, evaluation_samples, None, evaluation_limit, device, console, show_bar
+            )
     except RunError as error:  # in every process, with the same words
         if not is_first():
             raise typer.Exit(_FAILED_EXIT_CODE) from error
@@ -157,6 +168,7 @@ def evaluate(
     chunk: Chunk = None,
     limit: Annotated[int | None, typer.Option(min=2, help="Use so many test images, evenly spaced.")] = None,
     data_dir: DataDir = None,
+    device: Device = "auto",
     threads: Threads = None,
     progress: ShowProgress = True,
 ) -> None:
@@ -170,6 +182,7 @@ def evaluate(
     console = Console(soft_wrap=True)
     if threads is not None:
         torch.set_num_threads(threads)
+    device = _choose_device(device)
     folder = RunFolder(run)
     try:
         config = folder.read_config()
@@ -178,7 +191,7 @@ def evaluate(
         _fail(str(error))
     images = test_images(_load_data(config.data, data_dir, download=False), config.binarization)
     show_bar = progress and console.is_terminal
-    _evaluate_run(folder, config, model, images, num_samples, chunk, limit, console, show_bar)
+    _evaluate_run(folder, config, model, images, num_samples, chunk, limit, device, console, show_bar)
 
 
 app.command("bench")(bench)
@@ -194,13 +207,13 @@ def info() -> None:
     from fastvi import _native
 
     backends = _native.backends()
-    available = "available" if torch.cuda.is_available() else "not available"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no device"
     rows = {
         "fastvi": importlib.metadata.version("fastvi"),
         "instruction set": _native.selected_isa(),
         "available": ", ".join(_native.available_isas()),
         "backends": ", ".join(backends),
-        "CUDA": f"{'built in' if 'cuda' in backends else 'not in this build'}; {available} to PyTorch",
+        "CUDA": f"{'built in' if 'cuda' in backends else 'not in this build'}; PyTorch finds {gpu}",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} processors",
         "PyTorch": torch.__version__,
         "Python": sys.version.split()[0],
@@ -225,6 +238,19 @@ def _fail(message: str) -> NoReturn:
 def _require_train_extra() -> None:
     if not all(importlib.util.find_spec(name) for name in ("lightning", "matplotlib", "sklearn")):
         _fail("fastvi train needs the 'train' extra: pip install \"fastvi[train]\"")
+
+
+def _choose_device(wanted: str) -> str:
+    """Return "cpu" or "cuda"; "auto" is the GPU where nothing stands in its way."""
+    from fastvi.ops._backends import cuda_obstacle
+    from fastvi.training.processes import layout
+
+    if wanted not in ("auto", "cpu", "cuda"):
+        _fail(f"--device must be one of auto, cpu, cuda, got {wanted!r}")
+    obstacle = cuda_obstacle() if layout() == (1, 1) else "several processes train on the CPU"
+    if wanted == "cuda" and obstacle is not None:
+        _fail(f"--device cuda: {obstacle}")
+    return "cpu" if wanted == "cpu" or obstacle is not None else "cuda"
 
 
 def _load_data(name: str, data_dir: Path | None, download: bool) -> Dataset:
@@ -335,6 +361,7 @@ def _evaluate_run(
     num_samples: int,
     chunk: int | None,
     limit: int | None,
+    device: str,
     console: Console,
     show_bar: bool,
 ) -> None:
@@ -352,8 +379,8 @@ def _evaluate_run(
     with Progress(console=console, auto_refresh=True, transient=True, disable=not show_bar) as bar:
         task = bar.add_task(f"evaluating with K = {num_samples}", total=rows)
         result = evaluate(
-            model,
-            images,
+            model.to(device),
+            images.to(device),
             num_samples=num_samples,
             training_num_samples=config.num_samples,
             chunk=chunk,

@@ -199,6 +199,10 @@ class Presenter:
         """Return the number of examples, N."""
         return self._values.shape[0]
 
+    def to(self, device: torch.device) -> None:
+        """Move the examples to a device: there the indices must be, and there the batches are made."""
+        self._values = self._values.to(device)
+
     def __call__(self, indices: Tensor, seed: int, row_offset: int = 0) -> Tensor:
         """Return the examples ``indices`` (B,) as a (B, D) tensor.
 

@@ -134,7 +134,7 @@ def stream_bounds(
         if value < 1:
             raise ValueError(f"stream_bounds: {name} must be positive, got {value}")
     weights = LogMeanExp(dim=0)
-    total = torch.zeros(x.shape[0], dtype=torch.float64)
+    total = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
     for number, start in enumerate(range(0, num_samples, chunk)):
         size = min(chunk, num_samples - start)
         log_w = log_weights(model, x, size, seed=mix_seed(seed, number), row_offset=row_offset)

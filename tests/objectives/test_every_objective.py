@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import fastvi.objectives
+from fastvi.models import VAE
 from fastvi.objectives import ELBO, IWAE, OBJECTIVES, STL, DReG, make_objective
 
 EVERY_OBJECTIVE = [
@@ -53,6 +54,16 @@ def test_torch_manual_seed_rules_where_no_seed_is_given(objective):
     assert (second[0] != first[0]).all()
     torch.manual_seed(23)
     torch.testing.assert_close(value_and_gradients(objective, model, x), first, rtol=0.0, atol=0.0)
+
+
+@every_objective
+def test_every_tensor_is_on_the_device_of_the_model(objective):
+    """On "meta", which no other device's tensors may meet, forward or backward."""
+    model = VAE(6, 2, (4,)).to("meta")
+    value = objective(model, torch.rand(3, 6, device="meta"), seed=0)
+    value.sum().backward()
+    assert value.is_meta
+    assert all(parameter.grad.is_meta for parameter in model.parameters())
 
 
 @every_objective

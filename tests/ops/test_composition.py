@@ -25,6 +25,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from operations import OPERATIONS, SEED, TYPICAL, Sample, as_tuple, derivative, gradients, weighted_sum
+from place import place
 
 import fastvi
 
@@ -194,7 +195,7 @@ class Call(torch.nn.Module):
 
 
 def run_export(case: Case) -> None:
-    tensors, one = case.sample.tensors(case.dtype), torch.ones((), dtype=case.dtype)
+    tensors, one = case.sample.tensors(case.dtype), place.ones((), dtype=case.dtype)
     exported = torch.export.export(Call(case.sample, tensors), (one,))
     assert f"fastvi.{case.sample.operation}" in str(exported.graph)
     file = io.BytesIO()
@@ -220,7 +221,7 @@ def run_autocast(case: Case) -> None:
     double = with_grad([tensor.detach().double() for tensor in tensors])
     widened = torch.float32 if case.dtype in (torch.bfloat16, torch.float16) else case.dtype
     for inside in (torch.bfloat16, torch.float16):
-        with torch.autocast("cpu", dtype=inside):
+        with torch.autocast(place.device, dtype=inside):
             outputs = case.sample.call(*tensors)
             found = gradients(case.sample.call, tensors)
         assert_close(outputs, case.sample.twin(*double), widened)
@@ -246,7 +247,7 @@ def run_checkpoint(case: Case) -> None:
 
 def run_copies(case: Case) -> None:
     module = Call(case.sample, case.sample.tensors(case.dtype))
-    one = torch.ones((), dtype=case.dtype)
+    one = place.ones((), dtype=case.dtype)
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         for result, expected in zip(as_tuple(twin(one)), as_tuple(module(one)), strict=True):
             assert torch.equal(result, expected)
@@ -282,16 +283,16 @@ class DrawModule(torch.nn.Module):
         self.dtype = dtype
 
     def forward(self, seed: Tensor | None) -> Tensor:
-        return fastvi.standard_normal((5,), seed, dtype=self.dtype)
+        return fastvi.standard_normal((5,), seed, dtype=self.dtype, device=place.device)
 
 
 def draw_forward(dtype: torch.dtype) -> None:
-    expected = fastvi.standard_normal((5,), SEED, dtype=torch.float64)
-    assert_close(DrawModule(dtype)(torch.tensor(SEED)), expected, dtype)
+    expected = fastvi.standard_normal((5,), SEED, dtype=torch.float64, device=place.device)
+    assert_close(DrawModule(dtype)(place.tensor(SEED)), expected, dtype)
 
 
 def draw_vmap(dtype: torch.dtype) -> None:
-    seeds = torch.arange(3)
+    seeds = place.arange(3)
     together = torch.func.vmap(DrawModule(dtype))(seeds)
     assert torch.equal(together, torch.stack([DrawModule(dtype)(seed) for seed in seeds]))
     for randomness, alike in (("same", True), ("different", False)):
@@ -303,24 +304,24 @@ def draw_vmap(dtype: torch.dtype) -> None:
 
 def draw_compile(dtype: torch.dtype) -> None:
     compiled = torch.compile(DrawModule(dtype), fullgraph=True, backend="aot_eager")
-    seed = torch.tensor(SEED)
+    seed = place.tensor(SEED)
     assert torch.equal(compiled(seed), DrawModule(dtype)(seed))
 
 
 def draw_export(dtype: torch.dtype) -> None:
-    seed = torch.tensor(SEED)
+    seed = place.tensor(SEED)
     exported = torch.export.export(DrawModule(dtype), (seed,))
     assert torch.equal(exported.module()(seed), DrawModule(dtype)(seed))
 
 
 def draw_opcheck(dtype: torch.dtype) -> None:
-    torch.library.opcheck(torch.ops.fastvi.standard_normal.default, (torch.tensor(SEED), [5], dtype))
+    torch.library.opcheck(torch.ops.fastvi.standard_normal.default, (place.tensor(SEED), [5], dtype))
 
 
 def draw_autocast(dtype: torch.dtype) -> None:
-    expected = DrawModule(dtype)(torch.tensor(SEED))
-    with torch.autocast("cpu", dtype=torch.bfloat16):  # a dtype that is asked for is given
-        assert torch.equal(DrawModule(dtype)(torch.tensor(SEED)), expected)
+    expected = DrawModule(dtype)(place.tensor(SEED))
+    with torch.autocast(place.device, dtype=torch.bfloat16):  # a dtype that is asked for is given
+        assert torch.equal(DrawModule(dtype)(place.tensor(SEED)), expected)
 
 
 def draw_checkpoint(dtype: torch.dtype) -> None:
@@ -328,7 +329,7 @@ def draw_checkpoint(dtype: torch.dtype) -> None:
     found = []
     for call in (lambda scale: scale * DrawModule(dtype)(None), None):
         torch.manual_seed(0)
-        scale = torch.ones((), dtype=dtype, requires_grad=True)
+        scale = place.ones((), dtype=dtype, requires_grad=True)
         draws = call(scale) if call else checkpoint(lambda s: s * DrawModule(dtype)(None), scale, use_reentrant=False)
         draws.sum().backward()
         found.append(scale.grad)
@@ -336,7 +337,7 @@ def draw_checkpoint(dtype: torch.dtype) -> None:
 
 
 def draw_copies(dtype: torch.dtype) -> None:
-    module, seed = DrawModule(dtype), torch.tensor(SEED)
+    module, seed = DrawModule(dtype), place.tensor(SEED)
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(twin(seed), module(seed))
 

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from operations import SAMPLES, TYPICAL, Sample, as_tuple, backward_call, derivative, gradients, weighted_sum
+from place import place
 from torch import Tensor
 
 import fastvi
@@ -102,9 +103,9 @@ def test_one_of_several_outputs(sample):
 
 
 def strided_upstreams(output: Tensor) -> dict[str, Tensor]:
-    values = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=output.dtype)
+    values = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=output.dtype).to(place.device)
     return {
-        "of a sum": torch.ones((), dtype=output.dtype).expand(output.shape),
+        "of a sum": place.ones((), dtype=output.dtype).expand(output.shape),
         "transposed": values.mT.contiguous().mT if values.dim() > 1 else values,
         "stepped": torch.stack((values, values), -1)[..., 1],
         "a row for all": values[:1].expand(output.shape),
@@ -141,7 +142,7 @@ def test_graph_is_kept_and_freed(sample):
 
 
 def test_change_of_an_argument_in_place_is_noticed():
-    mean, logvar = torch.zeros(3, 2, requires_grad=True), torch.zeros(3, 2, requires_grad=True)
+    mean, logvar = place.zeros(3, 2, requires_grad=True), place.zeros(3, 2, requires_grad=True)
     scaled = mean * 2
     divergence = fastvi.kl_normal(scaled, logvar)
     scaled.add_(1)
@@ -153,7 +154,7 @@ def test_double_backward_among_other_terms():
     """A gradient penalty: first-order terms, the operation's and others', squared and differentiated again."""
     results = []
     for kl_normal in (fastvi.kl_normal, fastvi.reference.kl_normal):
-        mean = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3).requires_grad_()
+        mean = place.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3).requires_grad_()
         logvar = (mean.detach() / 2).requires_grad_()
         objective = kl_normal(mean, logvar).square().sum() + (mean**3 * logvar).sum()
         slopes = torch.autograd.grad(objective, (mean, logvar), create_graph=True)
@@ -166,7 +167,7 @@ def test_double_backward_among_other_terms():
 def test_same_tensor_twice():
     """As mean and as logvar at once: both gradients are added."""
     for sample_twin in (fastvi.kl_normal, fastvi.reference.kl_normal):
-        both = torch.linspace(-1, 1, 3, dtype=torch.float64).requires_grad_()
+        both = place.linspace(-1, 1, 3, dtype=torch.float64).requires_grad_()
         sample_twin(both, both).backward()
         expected = both.detach() + torch.expm1(both.detach()) / 2
         torch.testing.assert_close(both.grad, expected, **ROUNDING)
@@ -174,7 +175,8 @@ def test_same_tensor_twice():
 
 def test_detached_posterior_stops_the_gradient_through_its_density():
     """dz = g (eps / s - z) along the path and nothing else, in the words of the closed form."""
-    mean = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    normal = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mean = normal.to(place.device).requires_grad_()
     logvar = (mean.detach().flip(0) / 2).requires_grad_()
     z, log_ratio = fastvi.rsample_normal_with_log_ratio(mean, logvar, 5, detach_posterior=True, seed=2)
     log_ratio.sum().backward()
@@ -186,11 +188,11 @@ def test_detached_posterior_stops_the_gradient_through_its_density():
 
 
 def test_free_bits_send_no_gradient_where_they_clamp():
-    mean = torch.tensor([[0.1, 2.0]], requires_grad=True)
-    logvar = torch.tensor([[0.0, 0.5]], requires_grad=True)
+    mean = place.tensor([[0.1, 2.0]], requires_grad=True)
+    logvar = place.tensor([[0.0, 0.5]], requires_grad=True)
     fastvi.kl_normal(mean, logvar, free_bits=0.5).sum().backward()
-    torch.testing.assert_close(mean.grad, torch.tensor([[0.0, 2.0]]))
-    torch.testing.assert_close(logvar.grad, torch.expm1(torch.tensor([[0.0, 0.5]])) / 2)
+    torch.testing.assert_close(mean.grad, place.tensor([[0.0, 2.0]]))
+    torch.testing.assert_close(logvar.grad, torch.expm1(place.tensor([[0.0, 0.5]])) / 2)
 
 
 @pytest.mark.parametrize("sample", TYPICAL, ids=str)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from operations import TYPICAL, as_tuple, weighted_sum
+from place import place
 
 import fastvi
-from fastvi.ops import _rows
+from fastvi.ops import _backends
 
 # Kernel calls of one forward and one backward pass; the linear head's backward pass is matrix products alone, and the
 # gradients of the weights and of the effective sample size are written in PyTorch over the softmax.
@@ -37,8 +38,9 @@ class Counter:
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counting = Counter(_rows.KERNELS[torch.float64])
-    monkeypatch.setitem(_rows.KERNELS, torch.float64, counting)
+    counting = Counter(_backends.kernels(place.empty(0, dtype=torch.float64)))
+    monkeypatch.setitem(_backends.KERNELS, torch.float64, counting)
+    monkeypatch.setattr(_backends, "_cuda_kernels", lambda dtype, index: counting)
     return counting
 
 
@@ -104,7 +106,7 @@ def test_gradients_that_nobody_needs_have_no_memory(sample, counter):
 
 def test_one_output_alone_reads_one_upstream_gradient(counter):
     """Of z and the log ratio, the one that is not used has no gradient: none is made of zeros."""
-    mean = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
+    mean = place.zeros(3, 2, dtype=torch.float64, requires_grad=True)
     for output in range(2):
         outputs = fastvi.rsample_normal_with_log_ratio(mean, mean.detach(), 4, seed=1)
         counter.calls.clear()

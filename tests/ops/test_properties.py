@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operations import OPERATIONS, TWINS, as_tuple
+from place import place
 from torch import Tensor
 
 import fastvi
@@ -61,11 +62,11 @@ sizes = st.sampled_from([0, 1, 1, 2, 3, 5, 9, 33])
 def values(draw: st.DrawFn, shape: tuple[int, ...], dtype: torch.dtype, special: bool) -> Tensor:
     """Normal numbers, a few of them replaced by special ones."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    tensor = torch.randn(shape, generator=generator, dtype=torch.float64)
+    tensor = torch.randn(shape, generator=generator, dtype=torch.float64).to(place.device)
     if special and tensor.numel():
         places = st.tuples(st.integers(0, tensor.numel() - 1), st.sampled_from(SPECIAL))
-        for place, value in draw(st.lists(places, max_size=3)):
-            tensor.view(-1)[place] = value
+        for index, value in draw(st.lists(places, max_size=3)):
+            tensor.view(-1)[index] = value
     return tensor.to(dtype)
 
 
@@ -78,7 +79,7 @@ def layouts(draw: st.DrawFn, tensor: Tensor) -> Tensor:
         return tensor.permute(order).contiguous().permute([order.index(axis) for axis in range(tensor.dim())])
     if kind == "gaps" and tensor.dim():
         axis, step = draw(st.integers(0, tensor.dim() - 1)), draw(st.integers(2, 3))
-        apart = torch.full((*tensor.shape[:axis], tensor.shape[axis] * step, *tensor.shape[axis + 1 :]), math.nan)
+        apart = place.full((*tensor.shape[:axis], tensor.shape[axis] * step, *tensor.shape[axis + 1 :]), math.nan)
         view = apart.to(tensor.dtype).movedim(axis, 0)[::step].movedim(0, axis)
         return view.copy_(tensor)
     if kind == "shifted":
@@ -214,7 +215,7 @@ def test_bad_input_is_refused(call, data):
         dtype = data.draw(st.sampled_from([dtype for dtype in FLOATS if dtype != tensor.dtype]))
     else:
         dtype = data.draw(st.sampled_from(OTHERS))
-    wrong = torch.zeros(tensor.shape, dtype=dtype)
+    wrong = place.zeros(tensor.shape, dtype=dtype)
     with pytest.raises(TypeError, match=f"^{operation}: "):
         getattr(fastvi, operation)(**(tensors | {name: wrong}), **constants)
 
@@ -225,7 +226,7 @@ def test_any_shapes_never_crash(call, data):
     """Shapes drawn without regard to each other: a result of the formula's shape, or the operation's ValueError."""
     operation, tensors, constants = call
     shapes = {name: tuple(data.draw(st.lists(sizes, max_size=3))) for name in tensors}
-    strangers = {name: torch.ones(shapes[name], dtype=tensor.dtype) for name, tensor in tensors.items()}
+    strangers = {name: place.ones(shapes[name], dtype=tensor.dtype) for name, tensor in tensors.items()}
     try:
         results = as_tuple(getattr(fastvi, operation)(**strangers, **constants))
     except ValueError as error:
@@ -238,21 +239,21 @@ def test_any_shapes_never_crash(call, data):
 
 # Tensors that no kernel can read, and some that it can.
 ODD = {
-    "number": lambda: torch.ones(()),
-    "empty": lambda: torch.ones(0),
-    "float64 with a gradient": lambda: torch.ones(3, 5, dtype=torch.float64, requires_grad=True),
-    "bfloat16": lambda: torch.ones(3, 5, dtype=torch.bfloat16),
-    "expanded": lambda: torch.ones(5).expand(3, 5),
-    "parameter": lambda: torch.nn.Parameter(torch.ones(3, 5)),
-    "sparse": lambda: torch.ones(3, 5).to_sparse(),
+    "number": lambda: place.ones(()),
+    "empty": lambda: place.ones(0),
+    "float64 with a gradient": lambda: place.ones(3, 5, dtype=torch.float64, requires_grad=True),
+    "bfloat16": lambda: place.ones(3, 5, dtype=torch.bfloat16),
+    "expanded": lambda: place.ones(5).expand(3, 5),
+    "parameter": lambda: torch.nn.Parameter(place.ones(3, 5)),
+    "sparse": lambda: place.ones(3, 5).to_sparse(),
     "mkldnn": lambda: torch.ones(3, 5).to_mkldnn(),
     "meta": lambda: torch.ones(3, 5, device="meta"),
-    "int": lambda: torch.ones(3, 5, dtype=torch.int32),
-    "bool": lambda: torch.ones(3, 5, dtype=torch.bool),
-    "complex": lambda: torch.ones(3, 5, dtype=torch.complex64),
-    "conjugate": lambda: torch.ones(3, 5, dtype=torch.complex64).conj(),
-    "float8": lambda: torch.ones(3, 5).to(torch.float8_e4m3fn),
-    "seed": lambda: torch.ones((), dtype=torch.int64),
+    "int": lambda: place.ones(3, 5, dtype=torch.int32),
+    "bool": lambda: place.ones(3, 5, dtype=torch.bool),
+    "complex": lambda: place.ones(3, 5, dtype=torch.complex64),
+    "conjugate": lambda: place.ones(3, 5, dtype=torch.complex64).conj(),
+    "float8": lambda: place.ones(3, 5).to(torch.float8_e4m3fn),
+    "seed": lambda: place.ones((), dtype=torch.int64),
     "meta seed": lambda: torch.ones((), dtype=torch.int64, device="meta"),
 }
 
@@ -280,7 +281,7 @@ CONSTANTS = {
     "row_offset": st.integers(0, 9),
     "shape": st.just((2, 3)),
     "dtype": st.just(torch.float64),
-    "device": st.just("cpu"),
+    "device": st.just(place.device),
     "detach_posterior": st.booleans(),
 }
 
@@ -290,7 +291,7 @@ CONSTANTS = {
 def test_any_call_gives_a_result_or_the_documented_error(operation, data):
     """Each argument is a good one, or anything at all."""
     function = getattr(fastvi, operation)
-    good = st.just(torch.ones(3, 5, dtype=data.draw(st.sampled_from(FLOATS))))
+    good = st.just(place.ones(3, 5, dtype=data.draw(st.sampled_from(FLOATS))))
     arguments = {
         name: data.draw(st.one_of(CONSTANTS.get(name, good), junk), label=name)
         for name, parameter in inspect.signature(function).parameters.items()

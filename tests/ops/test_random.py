@@ -10,6 +10,7 @@ import math
 import pytest
 import torch
 from operations import SAMPLES, SEED, as_tuple, gradients, weighted_sum
+from place import place
 
 import fastvi
 from fastvi import _native
@@ -47,7 +48,7 @@ def test_philox_known_answers(isa, counter, key, expected):
 
 
 def philox_words(counters: list[tuple[int, int, int, int]], seed: int) -> torch.Tensor:
-    return torch.tensor([_native.module().philox(*counter, seed) for counter in counters], dtype=torch.float64)
+    return place.tensor([_native.module().philox(*counter, seed) for counter in counters], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("isa", _native.available_isas())
@@ -74,14 +75,14 @@ def box_muller(words: torch.Tensor) -> torch.Tensor:
 def test_flat_draws_are_box_muller_of_philox(seed):
     """By the definition, with the tested generator: every one of a word's 32 bits counts."""
     counters = [(block, 0, 0, 0xFFFFFFFF) for block in range(500)]
-    draws = fastvi.standard_normal(2000, seed, dtype=torch.float64)
+    draws = fastvi.standard_normal(2000, seed, dtype=torch.float64, device=place.device)
     torch.testing.assert_close(draws, box_muller(philox_words(counters, seed)).flatten(), **ROUNDING)
 
 
 def test_sample_noise_is_box_muller_of_philox():
     """Counter words: block of four columns, row (two words), sample."""
     offset = 2**32 - 2  # rows go past what one word counts
-    noise = fastvi.rsample_normal(*torch.zeros(2, 4, 8, dtype=torch.float64), 3, seed=SEED, row_offset=offset)
+    noise = fastvi.rsample_normal(*place.zeros(2, 4, 8, dtype=torch.float64), 3, seed=SEED, row_offset=offset)
     counters = [
         (block, (row + offset) % 2**32, (row + offset) // 2**32, sample)
         for sample in range(3)
@@ -94,11 +95,13 @@ def test_sample_noise_is_box_muller_of_philox():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_element_depends_on_seed_and_place_alone(dtype):
     """A shorter draw is the beginning of a longer one, whatever blocks and vectors it ends in."""
-    longest = fastvi.standard_normal(10_000, SEED, dtype=dtype)
+    longest = fastvi.standard_normal(10_000, SEED, dtype=dtype, device=place.device)
     for length in (0, 1, 2, 3, 4, 5, 127, 128, 129, 2047, 2048, 2049, 9_999):
-        assert torch.equal(fastvi.standard_normal(length, SEED, dtype=dtype), longest[:length])
-    assert torch.equal(fastvi.standard_normal((10, 5, 200), SEED, dtype=dtype), longest.reshape(10, 5, 200))
-    assert not torch.equal(fastvi.standard_normal(10_000, SEED + 1, dtype=dtype), longest)
+        assert torch.equal(fastvi.standard_normal(length, SEED, dtype=dtype, device=place.device), longest[:length])
+    assert torch.equal(
+        fastvi.standard_normal((10, 5, 200), SEED, dtype=dtype, device=place.device), longest.reshape(10, 5, 200)
+    )
+    assert not torch.equal(fastvi.standard_normal(10_000, SEED + 1, dtype=dtype, device=place.device), longest)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -106,7 +109,7 @@ def test_noise_depends_on_seed_sample_row_and_column_alone(dtype):
     """More samples, rows or columns change none of the others: eps[k, b, d] of any smaller draw is the same."""
 
     def noise(samples: int, rows: int, columns: int) -> torch.Tensor:
-        mean = torch.zeros(rows, columns, dtype=dtype)
+        mean = place.zeros(rows, columns, dtype=dtype)
         return fastvi.rsample_normal(mean, mean, samples, seed=SEED)
 
     whole = noise(20, 40, 1100)
@@ -117,7 +120,7 @@ def test_noise_depends_on_seed_sample_row_and_column_alone(dtype):
 @pytest.mark.parametrize("columns", [1, 3, 4, 50, 1030])
 def test_shards_draw_what_the_whole_draws(columns):
     generator = torch.Generator().manual_seed(0)
-    mean, logvar = torch.randn(2, 11, columns, generator=generator).unbind()
+    mean, logvar = torch.randn(2, 11, columns, generator=generator).to(place.device).unbind()
     whole = fastvi.rsample_normal(mean, logvar, 5, seed=SEED, row_offset=100)
     whole_z, whole_ratio = fastvi.rsample_normal_with_log_ratio(mean, logvar, 5, seed=SEED, row_offset=100)
     assert torch.equal(whole, whole_z)
@@ -130,7 +133,7 @@ def test_shards_draw_what_the_whole_draws(columns):
 
 
 def test_rows_are_counted_over_all_leading_axes():
-    mean = torch.zeros(2, 3, 5)
+    mean = place.zeros(2, 3, 5)
     draws = fastvi.rsample_normal(mean, mean, 4, seed=SEED)
     assert torch.equal(draws, fastvi.rsample_normal(mean.flatten(0, 1), mean[0, 0], 4, seed=SEED).reshape(4, 2, 3, 5))
     assert torch.equal(draws, fastvi.rsample_normal(mean, mean, (2, 2), seed=SEED).flatten(0, 1))
@@ -138,11 +141,11 @@ def test_rows_are_counted_over_all_leading_axes():
 
 def test_samples_rows_and_columns_are_independent_numbers():
     """No number comes twice among those of a sample and of a flat draw of the same seed."""
-    mean = torch.zeros(50, 40, dtype=torch.float64)
+    mean = place.zeros(50, 40, dtype=torch.float64)
     numbers = torch.cat(
         (
             fastvi.rsample_normal(mean, mean, 25, seed=SEED).flatten(),
-            fastvi.standard_normal(50_000, SEED, dtype=torch.float64),
+            fastvi.standard_normal(50_000, SEED, dtype=torch.float64, device=place.device),
         )
     )
     # Among 5e9 pairs of numbers of 52 bits, two equal ones have a probability of 1e-6.
@@ -151,8 +154,8 @@ def test_samples_rows_and_columns_are_independent_numbers():
 
 def test_float32_draws_are_the_float64_draws_rounded():
     """To a few ulp of the number itself, small ones included; the angle's rounding shows near the axes."""
-    double = fastvi.standard_normal(1_000_000, SEED, dtype=torch.float64)
-    single = fastvi.standard_normal(1_000_000, SEED, dtype=torch.float32).double()
+    double = fastvi.standard_normal(1_000_000, SEED, dtype=torch.float64, device=place.device)
+    single = fastvi.standard_normal(1_000_000, SEED, dtype=torch.float32, device=place.device).double()
     spacing = torch.finfo(torch.float32).eps
     assert ((single - double).abs() <= 4 * spacing * double.abs() + 1e-12).all()
 
@@ -171,9 +174,9 @@ def test_no_seed_follows_the_generator_of_torch(sample):
 
 def test_no_seed_of_standard_normal():
     torch.manual_seed(3)
-    first, second = fastvi.standard_normal(5), fastvi.standard_normal(5)
+    first, second = fastvi.standard_normal(5, device=place.device), fastvi.standard_normal(5, device=place.device)
     torch.manual_seed(3)
-    assert torch.equal(fastvi.standard_normal(5), first)
+    assert torch.equal(fastvi.standard_normal(5, device=place.device), first)
     assert not torch.equal(first, second)
 
 
@@ -181,11 +184,14 @@ def test_no_seed_of_standard_normal():
 def test_seeds_as_numbers_and_as_tensors(sample):
     tensors = sample.tensors()
     by_tensor = type(sample)(
-        sample.operation, sample.label, sample.arguments, sample.constants | {"seed": torch.tensor(SEED)}
+        sample.operation, sample.label, sample.arguments, sample.constants | {"seed": place.tensor(SEED)}
     )
     for result, expected in zip(as_tuple(by_tensor.call(*tensors)), as_tuple(sample.call(*tensors)), strict=True):
         assert torch.equal(result, expected)
-    assert torch.equal(fastvi.standard_normal(5, torch.tensor(SEED)), fastvi.standard_normal(5, SEED))
+    assert torch.equal(
+        fastvi.standard_normal(5, place.tensor(SEED), device=place.device),
+        fastvi.standard_normal(5, SEED, device=place.device),
+    )
 
 
 @pytest.mark.parametrize("sample", [s for s in DRAWS if not s.is_empty], ids=str)
@@ -195,10 +201,10 @@ def test_backward_draws_the_noise_of_forward(sample):
     tensors = sample.tensors(requires_grad=True)
     torch.manual_seed(3)
     number = weighted_sum(unseeded.call(*tensors))
-    torch.rand(7)
+    place.rand(7)
     found = torch.autograd.grad(number, tensors, materialize_grads=True)
     torch.manual_seed(3)
-    seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64))
+    seed = int(place.randint(2**63 - 1, (), dtype=torch.int64))
     seeded = type(sample)(sample.operation, sample.label, sample.arguments, sample.constants | {"seed": seed})
     for result, expected in zip(found, gradients(seeded.twin, tensors), strict=True):
         torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
@@ -206,7 +212,7 @@ def test_backward_draws_the_noise_of_forward(sample):
 
 def test_seed_changed_in_place_is_noticed():
     """A seed tensor that moves on between forward and backward would give another noise: an error instead."""
-    mean, seed = torch.zeros(3, 2, requires_grad=True), torch.tensor(5)
+    mean, seed = place.zeros(3, 2, requires_grad=True), place.tensor(5)
     z = fastvi.rsample_normal(mean, mean, seed=seed)
     seed.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -214,19 +220,19 @@ def test_seed_changed_in_place_is_noticed():
 
 
 def test_noise_operator_is_the_noise():
-    mean = torch.zeros(4, 6)
-    noise = normal_noise(torch.tensor(SEED), (2, 3), (4, 6), 9, mean)
+    mean = place.zeros(4, 6)
+    noise = normal_noise(place.tensor(SEED), (2, 3), (4, 6), 9, mean)
     assert torch.equal(noise, fastvi.rsample_normal(mean, mean, (2, 3), seed=SEED, row_offset=9))
 
 
 def test_dtype_and_device():
-    assert fastvi.standard_normal(3).dtype == torch.get_default_dtype()
-    assert fastvi.standard_normal(3, dtype=torch.float64).dtype == torch.float64
+    assert fastvi.standard_normal(3, device=place.device).dtype == torch.get_default_dtype()
+    assert fastvi.standard_normal(3, dtype=torch.float64, device=place.device).dtype == torch.float64
     assert fastvi.standard_normal((3, 2), device="meta").shape == (3, 2)
-    assert fastvi.standard_normal(()).shape == ()
+    assert fastvi.standard_normal((), device=place.device).shape == ()
     previous = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float64)
-        assert fastvi.standard_normal(3, 0).dtype == torch.float64
+        assert fastvi.standard_normal(3, 0, device=place.device).dtype == torch.float64
     finally:
         torch.set_default_dtype(previous)

@@ -18,6 +18,7 @@ import scipy.stats
 import torch
 from numpy.typing import ArrayLike, NDArray
 from operations import SEED
+from place import place
 from scipy.special import ndtr
 
 import fastvi
@@ -160,7 +161,7 @@ def polar(first: Array, second: Array) -> tuple[Array, Array]:
 
 
 def flat_draws(count: int = COUNT, seed: int = SEED, dtype: torch.dtype = torch.float64) -> NDArray[np.floating]:
-    return fastvi.standard_normal(count, seed, dtype=dtype).numpy()
+    return fastvi.standard_normal(count, seed, dtype=dtype, device=place.device).cpu().numpy()
 
 
 def noise(
@@ -172,8 +173,8 @@ def noise(
     dtype: torch.dtype = torch.float64,
 ) -> NDArray[np.floating]:
     """The noise of ``rsample_normal``, (samples, rows, columns); the last block of four of a row of 50 is cut."""
-    zeros = torch.zeros(1, dtype=dtype).expand(rows, columns)
-    return fastvi.rsample_normal(zeros, zeros, samples, seed, row_offset).numpy()
+    zeros = place.zeros(1, dtype=dtype).expand(rows, columns)
+    return fastvi.rsample_normal(zeros, zeros, samples, seed, row_offset).cpu().numpy()
 
 
 DRAWS: dict[str, Callable[..., NDArray[np.floating]]] = {"standard_normal": flat_draws, "rsample_normal": noise}

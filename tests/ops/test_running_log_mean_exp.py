@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from place import place
 
 import fastvi
 from fastvi import LogMeanExp
@@ -27,9 +28,10 @@ SPECIAL = [-math.inf, math.inf, math.nan, 700.0, -700.0, 0.0]
     st.integers(0, 2**31),
 )
 def test_chunks_are_the_whole(lengths, dim, special, seed):
-    whole = 20 * torch.randn(sum(lengths), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    for place, value in special:
-        whole.view(-1)[place % whole.numel()] = value
+    generator = torch.Generator().manual_seed(seed)
+    whole = 20 * torch.randn(sum(lengths), 3, generator=generator, dtype=torch.float64).to(place.device)
+    for index, value in special:
+        whole.view(-1)[index % whole.numel()] = value
     running, merged = LogMeanExp(dim), LogMeanExp(dim)
     for chunk in whole.split(lengths):
         chunk = chunk if dim == 0 else chunk.t()
@@ -45,24 +47,24 @@ def test_float32_in_float32_out_but_float64_between():
     """10^4 chunks of equal weights: a float32 running sum would have lost them."""
     running = LogMeanExp()
     for _ in range(10_000):
-        running.update(torch.full((1, 2), 100.0))
+        running.update(place.full((1, 2), 100.0))
     assert running.value.dtype == running.ess.dtype == torch.float32
-    torch.testing.assert_close(running.value, torch.full((2,), 100.0))
-    torch.testing.assert_close(running.ess, torch.full((2,), 1e4))
+    torch.testing.assert_close(running.value, place.full((2,), 100.0))
+    torch.testing.assert_close(running.ess, place.full((2,), 1e4))
 
 
 def test_nothing_is_differentiated():
-    running = LogMeanExp().update(torch.zeros(3, 2, requires_grad=True))
+    running = LogMeanExp().update(place.zeros(3, 2, requires_grad=True))
     assert not running.value.requires_grad
     assert not running.ess.requires_grad
 
 
 def test_merging_leaves_the_other_alone():
-    first, second = LogMeanExp().update(torch.zeros(3, 2)), LogMeanExp().update(torch.ones(3, 2))
+    first, second = LogMeanExp().update(place.zeros(3, 2)), LogMeanExp().update(place.ones(3, 2))
     before = second.value.clone(), second.ess.clone()
-    first.merge(second).update(torch.ones(1, 2))
+    first.merge(second).update(place.ones(1, 2))
     empty = LogMeanExp().merge(second)
-    empty.update(torch.zeros(1, 2))
+    empty.update(place.zeros(1, 2))
     assert second.count == 3
     assert torch.equal(second.value, before[0])
     assert torch.equal(second.ess, before[1])
@@ -70,10 +72,10 @@ def test_merging_leaves_the_other_alone():
 
 
 def test_pickle_and_copy():
-    running = LogMeanExp(1).update(torch.randn(2, 3, generator=torch.Generator().manual_seed(0)))
+    running = LogMeanExp(1).update(torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).to(place.device))
     for twin in (pickle.loads(pickle.dumps(running)), copy.deepcopy(running)):
         assert twin.count == running.count
-        assert torch.equal(twin.update(torch.zeros(2, 1)).value, copy.copy(running).update(torch.zeros(2, 1)).value)
+        assert torch.equal(twin.update(place.zeros(2, 1)).value, copy.copy(running).update(place.zeros(2, 1)).value)
 
 
 def test_errors():
@@ -84,14 +86,14 @@ def test_errors():
     with pytest.raises(TypeError, match=r"LogMeanExp.update: chunk must be a torch.Tensor, got list"):
         running.update([1.0])
     with pytest.raises(TypeError, match=r"LogMeanExp.update: chunk has dtype torch.int64"):
-        running.update(torch.ones(3, dtype=torch.int64))
+        running.update(place.ones(3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"LogMeanExp.update: chunk has shape \(0, 2\)"):
-        running.update(torch.ones(0, 2))
+        running.update(place.ones(0, 2))
     with pytest.raises(ValueError, match=r"LogMeanExp.update: dim is 3"):
-        LogMeanExp(3).update(torch.ones(3, 2))
+        LogMeanExp(3).update(place.ones(3, 2))
     with pytest.raises(TypeError, match=r"LogMeanExp.merge: other must be a LogMeanExp, got Tensor"):
-        running.merge(torch.ones(3))
-    running.update(torch.ones(3, 2))
+        running.merge(place.ones(3))
+    running.update(place.ones(3, 2))
     with pytest.raises(ValueError, match=r"LogMeanExp: got columns of shape \(4,\), expected \(2,\)"):
-        running.update(torch.ones(3, 4))
+        running.update(place.ones(3, 4))
     assert running.count == 3

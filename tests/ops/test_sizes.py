@@ -11,6 +11,7 @@ import os
 import pytest
 import torch
 from operations import as_tuple
+from place import place
 from torch import Tensor
 
 import fastvi
@@ -27,7 +28,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 
 
 def row(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape or (1, COLUMNS), generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return torch.randn(shape or (1, COLUMNS), generator=torch.Generator().manual_seed(seed)).to(place.device, dtype)
 
 
 def tall(tensor: Tensor) -> Tensor:
@@ -104,8 +105,8 @@ def test_draws_past_the_32nd_bit():
 @large
 def test_flat_draws_past_the_32nd_bit():
     """More than 2^31 numbers: the first are those of a short draw, and the last are normal too."""
-    draws = fastvi.standard_normal(2**31 + 4096, seed=3, dtype=torch.bfloat16)
-    assert torch.equal(draws[:4096], fastvi.standard_normal(4096, seed=3, dtype=torch.bfloat16))
+    draws = fastvi.standard_normal(2**31 + 4096, seed=3, dtype=torch.bfloat16, device=place.device)
+    assert torch.equal(draws[:4096], fastvi.standard_normal(4096, seed=3, dtype=torch.bfloat16, device=place.device))
     last = draws[-4096:].double()
     assert abs(last.mean()) < 6 / 64  # six standard errors
     assert abs(last.square().mean() - 1) < 6 * 2**0.5 / 64
@@ -114,11 +115,11 @@ def test_flat_draws_past_the_32nd_bit():
 
 @large
 def test_reductions_over_more_elements_than_32_bits_count():
-    x = torch.zeros(2, 2**30 + 2, dtype=torch.bfloat16)
+    x = place.zeros(2, 2**30 + 2, dtype=torch.bfloat16)
     x[:, -1] = 30.0
     torch.testing.assert_close(
         fastvi.log_mean_exp(x, 1).double(),
-        torch.full((2,), math.log((2**30 + 1 + math.exp(30.0)) / (2**30 + 2)), dtype=torch.float64),
+        place.full((2,), math.log((2**30 + 1 + math.exp(30.0)) / (2**30 + 2)), dtype=torch.float64),
         rtol=2**-8,
         atol=0,
     )

@@ -11,6 +11,8 @@ from operations import LARGE, Sample, as_tuple, gradients
 import fastvi
 from fastvi import _native
 
+pytestmark = pytest.mark.cpu_kernels
+
 
 def bits(sample: Sample, dtype: torch.dtype) -> list[torch.Tensor]:
     """Results and gradients."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from operations import SAMPLES, TYPICAL, Sample, as_tuple, backward_call, derivative, gradients, weighted_sum
+from place import place
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
@@ -168,8 +169,8 @@ def test_vmap_of_hessian_vector_product(sample):
 
 def test_functional_call_and_per_sample_gradients():
     """The usual recipe of per-example gradients, through a module with the fused decoder head."""
-    model = VariationalAutoencoder().double()
-    x = torch.rand(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model = VariationalAutoencoder().double().to(place.device)
+    x = torch.rand(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(place.device)
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
 
     def bound(values, x):
@@ -197,14 +198,14 @@ def test_randomness_of_vmap(sample):
 
 
 def test_vmap_over_seeds():
-    seeds = torch.arange(3)
-    mean, logvar = torch.ones(2, 2, 4, dtype=torch.float64).unbind()
+    seeds = place.arange(3)
+    mean, logvar = place.ones(2, 2, 4, dtype=torch.float64).unbind()
 
     def draws(seed):
         return (
             fastvi.rsample_normal(mean, logvar, 5, seed=seed),
             *fastvi.rsample_normal_with_log_ratio(mean, logvar, 5, seed=seed),
-            fastvi.standard_normal((2, 4), seed, dtype=torch.float64),
+            fastvi.standard_normal((2, 4), seed, dtype=torch.float64, device=place.device),
         )
 
     for i, results in enumerate(zip(*torch.func.vmap(draws)(seeds), strict=True)):
@@ -321,10 +322,10 @@ def test_compiled_transforms(sample, transform):
 @pytest.mark.usefixtures("fresh_compiler")
 def test_inductor_compiles_a_training_step():
     """The default backend fuses what surrounds the operations; shapes may change between calls."""
-    model = VariationalAutoencoder().double()
+    model = VariationalAutoencoder().double().to(place.device)
     compiled = torch.compile(model, fullgraph=True, dynamic=True)
     for batch in (4, 7, 3):
-        x = torch.rand(batch, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(batch))
+        x = torch.rand(batch, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(batch)).to(place.device)
         results = []
         for function in (model, compiled):
             bound = function(x)
@@ -336,10 +337,10 @@ def test_inductor_compiles_a_training_step():
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_draws_follow_the_generator(backend):
     """Without a seed two calls differ, and ``torch.manual_seed`` makes them repeat."""
-    mean = torch.zeros(3, 4)
+    mean = place.zeros(3, 4)
 
     def draw(mean: Tensor) -> tuple[Tensor, Tensor]:
-        return fastvi.rsample_normal(mean, mean, 2), fastvi.standard_normal((5,))
+        return fastvi.rsample_normal(mean, mean, 2), fastvi.standard_normal((5,), device=place.device)
 
     compiled = torch.compile(draw, fullgraph=True, backend=backend)
     torch.manual_seed(3)
@@ -366,9 +367,9 @@ def test_compiled_with_dynamic_shapes():
 
     compiled = torch.compile(draw, fullgraph=True, dynamic=True, backend=counting)
     for rows, samples, offset in ((5, 3, 7), (6, 4, 9), (9, 5, 11)):
-        mean = torch.linspace(0, 1, rows * 4).reshape(rows, 4)
+        mean = place.linspace(0, 1, rows * 4).reshape(rows, 4)
         expected = fastvi.rsample_normal(mean, mean, samples, seed=1, row_offset=offset)
-        assert torch.equal(compiled(mean, torch.empty(samples), offset), expected)
+        assert torch.equal(compiled(mean, place.empty(samples), offset), expected)
     assert graphs == 1
 
 
@@ -393,15 +394,15 @@ def test_export(sample, strict):
 
 
 def test_export_with_a_dynamic_batch_to_a_file():
-    model = VariationalAutoencoder().eval()
-    x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+    model = VariationalAutoencoder().eval().to(place.device)
+    x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)).to(place.device)
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     file = io.BytesIO()
     torch.export.save(exported, file)
     file.seek(0)
     loaded = torch.export.load(file).module()
     for batch in (4, 9):
-        x = torch.rand(batch, 6, generator=torch.Generator().manual_seed(batch))
+        x = torch.rand(batch, 6, generator=torch.Generator().manual_seed(batch)).to(place.device)
         assert torch.equal(loaded(x), model(x))
 
 
@@ -422,7 +423,7 @@ def test_opcheck_of_backward(sample):
 
 @pytest.mark.parametrize("name", ["standard_normal", "normal_noise"])
 def test_opcheck_of_draws(name):
-    seed = torch.tensor(3)
+    seed = place.tensor(3)
     arguments = (seed, [5, 3], torch.float32) if name == "standard_normal" else (seed, [2, 5, 3], 7, torch.float64)
     torch.library.opcheck(getattr(torch.ops.fastvi, name).default, arguments)
 
@@ -458,7 +459,9 @@ class Wrapper(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> Wrapper:
-        return torch.Tensor._make_wrapper_subclass(cls, held.shape, dtype=held.dtype, strides=held.stride())
+        return torch.Tensor._make_wrapper_subclass(
+            cls, held.shape, dtype=held.dtype, device=held.device, strides=held.stride()
+        )
 
     def __init__(self, held: Tensor) -> None:
         self.held = held
@@ -531,7 +534,7 @@ def test_autocast_changes_nothing(sample):
     """float32 stays float32 in a bfloat16 region, forward and backward, on every route."""
     tensors = sample.tensors(torch.float32, requires_grad=True)
     expected = (*as_tuple(sample.call(*tensors)), *gradients(sample.call, tensors))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(place.device, dtype=torch.bfloat16):
         results = (*as_tuple(sample.call(*tensors)), *gradients(sample.call, tensors))
         operator = getattr(torch.ops.fastvi, sample.operation)
         by_operator = as_tuple(operator(*sample.operator_arguments(tensors)))
@@ -547,7 +550,7 @@ def test_second_order_in_autocast(sample):
     """The plain formula behind second derivatives contains matrix products, which autocast would round."""
     tensors = sample.tensors(torch.float32, requires_grad=True)
     expected = gradients(derivative(sample.call), tensors)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(place.device, dtype=torch.bfloat16):
         results = gradients(derivative(sample.call), tensors)
     for result, plain in zip(results, expected, strict=True):
         assert result.dtype == torch.float32
@@ -595,8 +598,8 @@ def test_saved_tensor_hooks():
 
 
 def test_pickle_and_copy():
-    model = VariationalAutoencoder()
-    x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+    model = VariationalAutoencoder().to(place.device)
+    x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)).to(place.device)
     expected = model(x)
     file = io.BytesIO()
     torch.save(model, file)

@@ -9,6 +9,7 @@ import mpmath
 import pytest
 import torch
 from operations import LARGE, SAMPLES, TYPICAL, Sample, as_tuple, gradients
+from place import place
 from torch import Tensor
 
 import fastvi
@@ -90,7 +91,7 @@ def negative_view(tensor: Tensor) -> Tensor:
 
 def unaligned(tensor: Tensor) -> Tensor:
     """One element into its memory: not at a multiple of a vector's width."""
-    return torch.cat((torch.full((1,), math.nan, dtype=tensor.dtype), tensor.flatten()))[1:].view(tensor.shape)
+    return torch.cat((place.full((1,), math.nan, dtype=tensor.dtype), tensor.flatten()))[1:].view(tensor.shape)
 
 
 LAYOUTS = [transposed, stepped, second_half, front_axis_last, negative_view, unaligned]
@@ -166,7 +167,7 @@ def test_special_values_flow_as_in_the_formula(sample, value, dtype):
 
 def test_limits_that_the_formulas_miss():
     """Where the plain formula says inf - inf."""
-    zero, one, infinity = torch.zeros(1), torch.ones(1), torch.full((1,), math.inf)
+    zero, one, infinity = place.zeros(1), place.ones(1), place.full((1,), math.inf)
     assert fastvi.kl_normal(zero, infinity) == math.inf
     assert fastvi.kl_normal(zero, -infinity) == math.inf
     assert fastvi.kl_normal(zero, infinity, free_bits=0.5) == math.inf
@@ -175,32 +176,32 @@ def test_limits_that_the_formulas_miss():
 
 @pytest.mark.parametrize("name", ["mean", "logvar", "prior_mean", "prior_logvar"])
 def test_free_bits_do_not_hide_nan(name):
-    arguments = {each: torch.zeros(2, 3) for each in ("mean", "logvar", "prior_mean", "prior_logvar")}
+    arguments = {each: place.zeros(2, 3) for each in ("mean", "logvar", "prior_mean", "prior_logvar")}
     arguments[name][0, 1] = math.nan
     divergence = fastvi.kl_normal(**arguments, free_bits=0.5)
-    torch.testing.assert_close(divergence, torch.tensor([math.nan, 1.5]), equal_nan=True)
+    torch.testing.assert_close(divergence, place.tensor([math.nan, 1.5]), equal_nan=True)
 
 
 @pytest.mark.parametrize("logit", [-1000.0, -100.0, 100.0, 1000.0])
 def test_large_logits(logit):
     """No overflow on any route: the kernels', the plain formula's, and its derivatives'."""
-    weight = torch.full((1, 1), logit)
-    h, x = torch.ones(1), torch.full((1,), 0.25)
+    weight = place.full((1, 1), logit)
+    h, x = place.ones(1), place.full((1,), 0.25)
     expected = 0.25 * logit - max(logit, 0.0)
-    slope = torch.tensor([0.25 - (logit > 0)])
+    slope = place.tensor([0.25 - (logit > 0)])
     for function in (fastvi.bernoulli_log_prob, fastvi.reference.bernoulli_log_prob):
         assert function(x, weight[0]) == expected
         assert torch.equal(torch.func.grad(function, argnums=1)(x, weight[0]), slope)
         curvature = torch.func.jacrev(torch.func.grad(function, argnums=1), argnums=1)(x, weight[0])
-        assert torch.equal(curvature, torch.zeros(1, 1))
+        assert torch.equal(curvature, place.zeros(1, 1))
     assert fastvi.linear_bernoulli_log_prob(h, weight, None, x) == expected
     by_row = torch.func.vmap(fastvi.linear_bernoulli_log_prob, in_dims=(0, None, None, None))
-    assert torch.equal(by_row(h.expand(2, 1), weight, None, x), torch.full((2,), expected))
+    assert torch.equal(by_row(h.expand(2, 1), weight, None, x), place.full((2,), expected))
 
 
 @pytest.mark.parametrize("value", [0.0, *SPECIAL])
 def test_detaching_changes_no_value(value):
-    mean, logvar = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0)).unbind()
+    mean, logvar = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0)).to(place.device).unbind()
     logvar[0, 0] = value
     results = [
         fastvi.rsample_normal_with_log_ratio(mean, logvar, 4, detach_posterior=detach, seed=0)
@@ -211,37 +212,37 @@ def test_detaching_changes_no_value(value):
 
 
 def test_closed_forms():
-    zeros, ones = torch.zeros(2, 3), torch.ones(2, 3)
-    assert torch.equal(fastvi.kl_normal(zeros, zeros), torch.zeros(2))
-    assert torch.equal(fastvi.kl_normal(ones, zeros), torch.full((2,), 1.5))
-    assert torch.equal(fastvi.kl_normal(ones, zeros, ones, zeros), torch.zeros(2))
-    assert torch.equal(fastvi.kl_normal(zeros, zeros, free_bits=0.25), torch.full((2,), 0.75))
+    zeros, ones = place.zeros(2, 3), place.ones(2, 3)
+    assert torch.equal(fastvi.kl_normal(zeros, zeros), place.zeros(2))
+    assert torch.equal(fastvi.kl_normal(ones, zeros), place.full((2,), 1.5))
+    assert torch.equal(fastvi.kl_normal(ones, zeros, ones, zeros), place.zeros(2))
+    assert torch.equal(fastvi.kl_normal(zeros, zeros, free_bits=0.25), place.full((2,), 0.75))
     log_two_pi = math.log(2 * math.pi)
-    torch.testing.assert_close(fastvi.normal_log_prob(zeros, zeros, zeros), torch.full((2,), -1.5 * log_two_pi))
-    torch.testing.assert_close(fastvi.normal_entropy(zeros), torch.full((2,), 1.5 * (1 + log_two_pi)))
-    torch.testing.assert_close(fastvi.bernoulli_log_prob(ones, zeros), torch.full((2,), -3 * math.log(2)))
-    assert torch.equal(fastvi.bernoulli_log_prob(ones, 1e4 * ones), torch.zeros(2))
-    assert torch.equal(fastvi.bernoulli_log_prob(zeros, 1e4 * ones), torch.full((2,), -3e4))
-    torch.testing.assert_close(fastvi.log_mean_exp(torch.full((7, 2), 1e3)), torch.full((2,), 1e3))
-    torch.testing.assert_close(fastvi.importance_weights(zeros), torch.full((2, 3), 0.5))
-    torch.testing.assert_close(fastvi.effective_sample_size(torch.full((7,), -1e3)), torch.tensor(7.0))
-    torch.testing.assert_close(fastvi.kinetic_energy(ones, 2.0), torch.full((2,), 3.0))
+    torch.testing.assert_close(fastvi.normal_log_prob(zeros, zeros, zeros), place.full((2,), -1.5 * log_two_pi))
+    torch.testing.assert_close(fastvi.normal_entropy(zeros), place.full((2,), 1.5 * (1 + log_two_pi)))
+    torch.testing.assert_close(fastvi.bernoulli_log_prob(ones, zeros), place.full((2,), -3 * math.log(2)))
+    assert torch.equal(fastvi.bernoulli_log_prob(ones, 1e4 * ones), place.zeros(2))
+    assert torch.equal(fastvi.bernoulli_log_prob(zeros, 1e4 * ones), place.full((2,), -3e4))
+    torch.testing.assert_close(fastvi.log_mean_exp(place.full((7, 2), 1e3)), place.full((2,), 1e3))
+    torch.testing.assert_close(fastvi.importance_weights(zeros), place.full((2, 3), 0.5))
+    torch.testing.assert_close(fastvi.effective_sample_size(place.full((7,), -1e3)), place.tensor(7.0))
+    torch.testing.assert_close(fastvi.kinetic_energy(ones, 2.0), place.full((2,), 3.0))
     z, log_ratio = fastvi.rsample_normal_with_log_ratio(ones, zeros, 4, ones, zeros, seed=0)
     assert torch.equal(z, fastvi.rsample_normal(ones, zeros, 4, seed=0))
-    torch.testing.assert_close(log_ratio, torch.zeros(4, 2), rtol=0, atol=2e-6)  # 3 terms of size 5 that cancel
+    torch.testing.assert_close(log_ratio, place.zeros(4, 2), rtol=0, atol=2e-6)  # 3 terms of size 5 that cancel
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("logvar", [1e-8, -1e-8, 1e-4, -1e-4, 0.1, -0.1, 3.0, -3.0])
 def test_small_divergences_keep_their_digits(logvar, dtype):
     """KL = (e^l - 1 - l) / 2, which is 2.5e-17 for l = 1e-8: the digits are gone once e^l is rounded."""
-    given = torch.tensor([logvar], dtype=dtype)
+    given = place.tensor([logvar], dtype=dtype)
     with mpmath.workdps(50):
         exact = mpmath.mpf(given.item())
         expected = float((mpmath.exp(exact) - 1 - exact) / 2)
         expected_slope = float((mpmath.exp(exact) - 1) / 2)
     given.requires_grad_()
-    divergence = fastvi.kl_normal(torch.zeros(1, dtype=dtype), given)
+    divergence = fastvi.kl_normal(place.zeros(1, dtype=dtype), given)
     ulps = 4 * torch.finfo(dtype).eps  # 2 from the exponential, the rest from what follows it
     assert divergence.item() == pytest.approx(expected, rel=ulps, abs=0)
     divergence.backward()
@@ -270,43 +271,43 @@ INFINITY = math.inf
 @pytest.mark.parametrize("dim", [0, 1])
 def test_corners_of_log_mean_exp(column, expected, slope, dim):
     """Among ordinary columns, which they leave alone. The slope at plus infinity has no value that is right."""
-    x = torch.zeros(2, 3, dtype=torch.float64)
-    x[:, 1] = torch.tensor(column, dtype=torch.float64)
+    x = place.zeros(2, 3, dtype=torch.float64)
+    x[:, 1] = place.tensor(column, dtype=torch.float64)
     x = (x if dim == 0 else x.t().contiguous()).requires_grad_()
     value = fastvi.log_mean_exp(x, dim)
-    expected_values = torch.tensor([0.0, expected, 0.0], dtype=torch.float64)
+    expected_values = place.tensor([0.0, expected, 0.0], dtype=torch.float64)
     torch.testing.assert_close(value.detach(), expected_values, equal_nan=True)
     value.sum().backward()
     assert x.grad is not None
     by_column = x.grad if dim == 0 else x.grad.t()
-    torch.testing.assert_close(by_column[:, ::2], torch.full((2, 2), 0.5).double())
+    torch.testing.assert_close(by_column[:, ::2], place.full((2, 2), 0.5).double())
     if slope is not None:
-        torch.testing.assert_close(by_column[:, 1], torch.tensor(slope).double(), equal_nan=True)
+        torch.testing.assert_close(by_column[:, 1], place.tensor(slope).double(), equal_nan=True)
 
 
 def test_second_derivative_of_an_empty_column_is_zero():
-    x = torch.full((3, 2), -math.inf, dtype=torch.float64, requires_grad=True)
+    x = place.full((3, 2), -math.inf, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(fastvi.log_mean_exp(x).sum(), x, create_graph=True)
     (curvature,) = torch.autograd.grad(slope.sum(), x)
-    assert torch.equal(curvature, torch.zeros(3, 2).double())
+    assert torch.equal(curvature, place.zeros(3, 2).double())
 
 
 @pytest.mark.parametrize("operation", ["log_mean_exp", "importance_weights", "effective_sample_size"])
 def test_empty_reduction_is_refused(operation):
     with pytest.raises(ValueError, match=rf"{operation}: .*\(0, 3\), expected"):
-        getattr(fastvi, operation)(torch.zeros(0, 3), 0)
+        getattr(fastvi, operation)(place.zeros(0, 3), 0)
 
 
 def test_log_mean_exp_of_a_million_in_float32():
     """Partial sums: a running float32 sum of a million ones would be off by several per cent in the worst case."""
-    x = torch.randn(1_000_003, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1_000_003, generator=torch.Generator().manual_seed(0)).to(place.device)
     exact = fastvi.log_mean_exp(x.double())
     torch.testing.assert_close(fastvi.log_mean_exp(x).double(), exact, rtol=0, atol=1e-6)
 
 
 def test_more_elements_than_32_bits_count():
     """2.4e9 elements of stride zero: an index that overflows would leave memory that is ours."""
-    row = torch.randn(1153, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    row = torch.randn(1153, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(place.device)
     entropy = fastvi.normal_entropy(row.expand(2048, 1024, 1153))
     assert entropy.shape == (2048, 1024)
     assert bool((entropy == fastvi.normal_entropy(row)).all())
@@ -314,19 +315,19 @@ def test_more_elements_than_32_bits_count():
 
 def test_results_own_their_memory():
     """No result is a view of an argument, even where it equals it."""
-    q, p, zero = torch.ones(3), torch.ones(3), torch.zeros(3)
+    q, p, zero = place.ones(3), place.ones(3), place.zeros(3)
     position, momentum = fastvi.leapfrog_step(q, p, zero, 0.0)
     pointers = {tensor.data_ptr() for tensor in (q, p, zero, position, momentum)}
     assert len(pointers) == 5
-    z = fastvi.rsample_normal(q, torch.full((3,), -math.inf), seed=0)
+    z = fastvi.rsample_normal(q, place.full((3,), -math.inf), seed=0)
     assert torch.equal(z, q)
     assert z.data_ptr() != q.data_ptr()
 
 
 def test_scale_zero_gives_the_mean():
     """logvar = -inf is a scale of zero: the draw is the mean, as in the formula."""
-    mean = torch.arange(6.0).reshape(2, 3)
-    assert torch.equal(fastvi.rsample_normal(mean, torch.full((3,), -math.inf), 5, seed=1), mean.expand(5, 2, 3))
+    mean = place.arange(6.0).reshape(2, 3)
+    assert torch.equal(fastvi.rsample_normal(mean, place.full((3,), -math.inf), 5, seed=1), mean.expand(5, 2, 3))
 
 
 @pytest.mark.parametrize("function", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])

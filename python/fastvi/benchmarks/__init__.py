@@ -9,40 +9,50 @@ from typing import Annotated
 import typer
 
 FAMILIES = ("random", "normal", "bernoulli", "log_mean_exp", "leapfrog", "step")
+_THREADS = {"cpu": "1,2", "cuda": "1"}
+"""Thread counts that are taken on each device unless told otherwise."""
+_BLOCK_SECONDS = {"cpu": 0.03, "cuda": 0.003}
+"""Timed seconds of a block: on a GPU, the flushes between its calls take several times as long, and are not timed."""
 
 
 def bench(
     family: Annotated[str | None, typer.Option(help=f"Only this family: {', '.join(FAMILIES)}.")] = None,
     case: Annotated[str, typer.Option(help="Only cases whose name contains this text.")] = "",
-    threads: Annotated[str, typer.Option(help="Thread counts, separated by commas.")] = "1,2",
+    threads: Annotated[
+        str | None, typer.Option(help="Thread counts, separated by commas; default: 1,2, with cuda 1.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed blocks of every provider.")] = 7,
-    quick: Annotated[bool, typer.Option("--quick", help="Three repeats of 5 ms blocks: a smoke test.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Three repeats of short blocks: a smoke test.")] = False,
     with_compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Time torch.compile too.")] = True,
-    device: Annotated[str, typer.Option(help="Where to run; 'cpu' for now.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where to run: cpu, or cuda for PyTorch's current GPU.")] = "cpu",
     json: Annotated[Path | None, typer.Option(help="Write every number to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the ratios as bars into this picture.")] = None,
 ) -> None:
     """Time fastvi, plain PyTorch and torch.compile side by side, and print one table per family."""
     if family is not None and family not in FAMILIES:
         raise typer.BadParameter(f"got {family!r}, expected one of {', '.join(FAMILIES)}", param_hint="--family")
-    if device != "cpu":
-        raise typer.BadParameter(f"got {device!r}, expected 'cpu'", param_hint="--device")
-    thread_counts = _thread_counts(threads)
+    if device not in _THREADS:
+        raise typer.BadParameter(f"got {device!r}, expected 'cpu' or 'cuda'", param_hint="--device")
+    thread_counts = _thread_counts(_THREADS[device] if threads is None else threads)
 
     # Imported here, because they import torch: `fastvi --help` answers at once.
     from fastvi.benchmarks import report
     from fastvi.benchmarks.harness import Settings, load_cases, run
+    from fastvi.ops._backends import cuda_obstacle
 
+    if device == "cuda" and (obstacle := cuda_obstacle()) is not None:
+        raise typer.BadParameter(f"got 'cuda', but {obstacle}", param_hint="--device")
     cases = [found for name in FAMILIES if family in (None, name) for found in load_cases(name) if case in found.name]
     if not cases:
         raise typer.BadParameter(f"no case has {case!r} in its name", param_hint="--case")
     settings = Settings(
+        device=device,
         threads=thread_counts,
         repeats=min(repeats, 3) if quick else repeats,
-        block_seconds=0.005 if quick else 0.03,
+        block_seconds=_BLOCK_SECONDS[device] / (6 if quick else 1),
         with_compile=with_compile,
     )
-    machine = report.machine()
+    machine = report.machine(device)
     with report.progress() as track:
         results = run(cases, settings, track=track)
     report.print_tables(results, machine)

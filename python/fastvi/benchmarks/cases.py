@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fastvi.benchmarks.harness import COMPILE, EAGER, FASTVI, FORWARD, FORWARD_BACKWARD, Call, Case, Workload
+from fastvi.benchmarks.harness import COMPILE, EAGER, FASTVI, FORWARD, FORWARD_BACKWARD, Case, Workload
+from fastvi.benchmarks.timers import Call
 
 Operation = Callable[..., Tensor | tuple[Tensor, ...]]
 

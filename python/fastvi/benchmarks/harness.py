@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.autograd.profiler import profile
+
+from fastvi.benchmarks.timers import Call, CpuTimer, CudaTimer, Timer, captured
 
 FORWARD = "forward"
 FORWARD_BACKWARD = "forward+backward"
@@ -25,35 +24,26 @@ COMPILE = "torch.compile"
 FASTVI = "fastvi"
 FASTVI_COMPILE = "fastvi+compile"
 GEMMS = "GEMMs alone"
-PROVIDERS = (EAGER, COMPILE, FASTVI, FASTVI_COMPILE, GEMMS)
-RATIOS = ((EAGER, FASTVI), (COMPILE, FASTVI), (EAGER, FASTVI_COMPILE), (COMPILE, FASTVI_COMPILE))
+
+
+def in_graph(provider: str) -> str:
+    """Name of the provider that replays another one's call as a CUDA graph."""
+    return f"{provider}, graph"
+
+
+_CALLED = (EAGER, COMPILE, FASTVI, FASTVI_COMPILE, GEMMS)
+_COMPARED = ((EAGER, FASTVI), (COMPILE, FASTVI), (EAGER, FASTVI_COMPILE), (COMPILE, FASTVI_COMPILE))
+PROVIDERS = (*_CALLED, *map(in_graph, _CALLED))
+RATIOS = (*_COMPARED, *((in_graph(baseline), in_graph(provider)) for baseline, provider in _COMPARED))
 COPY_BYTES = 256 * 2**20
 SEED = 20150901
-
-Call = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Timer:
-    """A clock in seconds, and the wait for work that a call has only queued (nothing on the CPU)."""
-
-    clock: Callable[[], float] = time.perf_counter
-    synchronize: Callable[[], None] = lambda: None
-
-    def seconds(self, call: Call, count: int) -> float:
-        """Seconds per call, over one block of ``count`` calls."""
-        self.synchronize()
-        start = self.clock()
-        for _ in range(count):
-            call()
-        self.synchronize()
-        return (self.clock() - start) / count
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure: thread counts, timed blocks per provider, length of a block, torch.compile or not."""
+    """How to measure: where, thread counts, timed blocks per provider, length of a block, torch.compile or not."""
 
+    device: str = "cpu"
     threads: tuple[int, ...] = (1, 2)
     repeats: int = 7
     block_seconds: float = 0.03
@@ -71,7 +61,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the benchmark; ``prepare(mode, with_compile)`` makes its workload."""
+    """One row of the benchmark; ``prepare(mode, with_compile)`` makes its workload, on PyTorch's default device."""
 
     family: str
     name: str
@@ -128,14 +118,14 @@ def run(
     track: Callable[[Sequence[Case]], Iterable[Case]] = iter,
 ) -> list[Result]:
     """Check and time every mode of every case with every number of threads."""
-    timer = timer or Timer()
+    timer = timer or (CudaTimer.of_current_device() if settings.device == "cuda" else CpuTimer())
     threads_before = torch.get_num_threads()
     results = []
     try:
         bandwidth = {}
         for threads in settings.threads:
             torch.set_num_threads(threads)
-            bandwidth[threads] = copy_bandwidth(timer, settings.repeats)
+            bandwidth[threads] = copy_bandwidth(timer, settings)
         for case in track(cases):
             for mode in case.modes:
                 for threads in settings.threads:
@@ -143,9 +133,13 @@ def run(
                     if settings.with_compile:  # each workload compiles its own functions, for this thread count
                         torch.compiler.reset()
                     torch.manual_seed(SEED)
-                    workload = case.prepare(mode, settings.with_compile)
+                    with torch.device(settings.device):
+                        workload = case.prepare(mode, settings.with_compile)
                     workload.check()
-                    timings = measure(workload.calls, settings, timer)
+                    calls = workload.calls
+                    if settings.device == "cuda":
+                        calls = calls | replays(calls)
+                    timings = measure(calls, settings, timer)
                     results.append(
                         Result(case.family, case.name, mode, threads, workload.bytes_moved, bandwidth[threads], timings)
                     )
@@ -154,10 +148,16 @@ def run(
     return results
 
 
+def replays(calls: dict[str, Call]) -> dict[str, Call]:
+    """The calls as CUDA graphs, under names of their own; without those that cannot be captured."""
+    found = {in_graph(name): captured(call) for name, call in calls.items()}
+    return {name: replay for name, replay in found.items() if replay is not None}
+
+
 def measure(calls: dict[str, Call], settings: Settings, timer: Timer) -> dict[str, Timing]:
     """Time the calls turn by turn; each repeat runs one block of every provider, in a new random order."""
     counts = {name: _calls_per_block(call, settings.block_seconds, timer) for name, call in calls.items()}
-    peaks = {name: peak_bytes(call) for name, call in calls.items()}
+    peaks = {name: timer.peak_bytes(call) for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     shuffle = random.Random(SEED).shuffle
@@ -193,23 +193,9 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return lower, median, upper
 
 
-def copy_bandwidth(timer: Timer, repeats: int, nbytes: int = COPY_BYTES) -> float:
+def copy_bandwidth(timer: Timer, settings: Settings, nbytes: int = COPY_BYTES) -> float:
     """Bytes per second, read and written, while ``copy_`` copies an array of ``nbytes``: median over the repeats."""
-    source = torch.ones(nbytes // 4)
+    source = torch.ones(nbytes // 4, device=settings.device)
     target = torch.zeros_like(source)
-    seconds = [timer.seconds(lambda: target.copy_(source), 1) for _ in range(repeats)]
+    seconds = [timer.seconds(lambda: target.copy_(source), 1) for _ in range(settings.repeats)]
     return 2 * nbytes / statistics.median(seconds)
-
-
-def peak_bytes(call: Call) -> int:
-    """Largest number of bytes that one call holds at once in tensors it allocated, from PyTorch's own allocator."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler else prints two lines for each use
-    with profile(profile_memory=True) as recorded:
-        call()
-    events = recorded.kineto_results.events() if recorded.kineto_results is not None else []
-    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
-    held = peak = 0
-    for _, change in sorted(changes, key=lambda moment: moment[0]):
-        held += change
-        peak = max(peak, held)
-    return peak

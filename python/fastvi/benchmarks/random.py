@@ -14,16 +14,31 @@ from fastvi.benchmarks.harness import Case
 DRAWS = 10**6
 
 
+def _place() -> tuple[Tensor]:
+    """Nothing but the device to draw on."""
+    return (torch.empty(0),)
+
+
+def _plain_draws(place: Tensor) -> Tensor:
+    return torch.randn(DRAWS, device=place.device)
+
+
+def _draws(place: Tensor) -> Tensor:
+    return ops.standard_normal(DRAWS, device=place.device)
+
+
 def _parameters(batch: int, dimension: int) -> tuple[Tensor, Tensor]:
     return torch.randn(batch, dimension), torch.randn(batch, dimension)
 
 
 def _plain_rsample(mean: Tensor, logvar: Tensor, num_samples: int) -> Tensor:
-    return reference.rsample_normal(mean, logvar, torch.randn(num_samples, *mean.shape))
+    return reference.rsample_normal(mean, logvar, torch.randn(num_samples, *mean.shape, device=mean.device))
 
 
 def _plain_log_ratio(mean: Tensor, logvar: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
-    return reference.rsample_normal_with_log_ratio(mean, logvar, torch.randn(num_samples, *mean.shape))
+    return reference.rsample_normal_with_log_ratio(
+        mean, logvar, torch.randn(num_samples, *mean.shape, device=mean.device)
+    )
 
 
 def _rsample_case(num_samples: int, batch: int, dimension: int) -> Case:
@@ -56,9 +71,9 @@ CASES = [
     operation_case(
         "random",
         f"standard_normal {DRAWS}",
-        tuple,
-        partial(torch.randn, DRAWS),
-        partial(ops.standard_normal, (DRAWS,)),
+        _place,
+        _plain_draws,
+        _draws,
         draws=True,
     ),
     _rsample_case(50, 100, 50),

@@ -39,11 +39,13 @@ def progress() -> Iterator[Callable[[Sequence[Case]], Iterable[Case]]]:
         yield track
 
 
-def machine() -> dict[str, str | int]:
+def machine(device: str = "cpu") -> dict[str, str | int]:
     """Describe what the numbers were measured on and with."""
     from fastvi import _native
 
+    gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
     return {
+        **gpu,
         "cpu": _cpu_model(),
         "cores": os.cpu_count() or 1,
         "platform": platform.platform(),

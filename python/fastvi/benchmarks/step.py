@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from fastvi import reference
 from fastvi.benchmarks.cases import assert_same_moments, assert_same_values
-from fastvi.benchmarks.harness import COMPILE, EAGER, FASTVI, FASTVI_COMPILE, GEMMS, Call, Case, Workload
+from fastvi.benchmarks.harness import COMPILE, EAGER, FASTVI, FASTVI_COMPILE, GEMMS, Case, Workload
+from fastvi.benchmarks.timers import Call
 from fastvi.models import VAE
 from fastvi.objectives import IWAE
 
@@ -54,7 +55,7 @@ class PlainVAE(nn.Module):
 
 def _plain_loss(model: PlainVAE, num_samples: int, x: Tensor) -> Tensor:
     mean, logvar = model.encode(x)
-    z = mean + torch.exp(0.5 * logvar) * torch.randn(num_samples, *mean.shape)
+    z = mean + torch.exp(0.5 * logvar) * torch.randn(num_samples, *mean.shape, device=mean.device)
     log_prior = -0.5 * (z.square() + reference.LOG_TWO_PI).sum(-1)
     log_weights = model.log_likelihood(x, z) + log_prior - reference.normal_log_prob(z, mean, logvar)
     return -(torch.logsumexp(log_weights, 0) - math.log(num_samples)).mean()
@@ -65,7 +66,7 @@ def _fastvi_loss(model: VAE, objective: IWAE, x: Tensor) -> Tensor:
 
 
 def _training_step(model: nn.Module, loss: Loss, x: Tensor) -> Call:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True, capturable=x.is_cuda)
 
     def step() -> None:
         loss(x).backward()
@@ -101,7 +102,7 @@ def matrix_products(model: nn.Module, batch: int, num_samples: int) -> Call:
 def _check(plain: PlainVAE, fused: VAE, losses: dict[str, Loss], x: Tensor, num_samples: int, name: str) -> None:
     """Given z the two models must agree, with their gradients; with the draws the losses must agree statistically."""
     exact = copy.deepcopy(plain).double()
-    z = torch.randn(num_samples, x.shape[0], LATENT_DIM)
+    z = torch.randn(num_samples, x.shape[0], LATENT_DIM, device=x.device)
     values = []
     for model, dtype in ((fused, torch.float32), (exact, torch.float64)):
         mean, logvar = model.encode(x.to(dtype))

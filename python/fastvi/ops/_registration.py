@@ -1,7 +1,7 @@
 """One way to make a kernel a PyTorch operation: eager autograd, transforms, compilation, export.
 
-Two routes lead to the same kernels. Plain CPU tensors in eager mode take a ctx-style ``autograd.Function``, the
-cheapest there is. Everything else takes operators registered with ``torch.library``: ``torch.compile`` and
+Two routes lead to the same kernels. Plain CPU and CUDA tensors in eager mode take a ctx-style ``autograd.Function``,
+the cheapest there is. Everything else takes operators registered with ``torch.library``: ``torch.compile`` and
 ``torch.export`` as they are; ``torch.func``, tensor subclasses, modes and meta tensors through a second pair of
 Functions; and a transform inside of ``torch.compile`` the plain formula. Second derivatives are those of the plain
 formula, taken by ``torch.func.vjp``.
@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeAlias
 import torch
 from torch import Tensor
 
+from fastvi.ops._backends import check_device
 from fastvi.ops._precision import HALF_DTYPES, SUPPORTED_DTYPES, SUPPORTED_NAMES, in_compute_dtype
 
 Tensors: TypeAlias = tuple[Tensor | None, ...]
@@ -34,6 +35,12 @@ _vjp: Any = torch.func.vjp  # typed as if a third result, auxiliary ones, might 
 # PyTorch hands its number of threads to OpenMP in each thread of the program when it is first asked there.
 adopt_thread_count: Callable[[], int] = torch.get_num_threads
 _autocast_active: Callable[[], bool] = torch._C._is_any_autocast_enabled
+
+
+def register_kernel(name: str, kernel: Callable[..., Any]) -> None:
+    """Implement an operator for the kinds of device that have kernels."""
+    for key in ("CPU", "CUDA"):
+        LIBRARY.impl(name, kernel, key)
 
 
 def check_operands(
@@ -66,13 +73,13 @@ def check_operands(
             raise TypeError(f"{operation}: {name} has dtype {dtype}, expected {SUPPORTED_NAMES}")
         if operand.layout is not torch.strided:
             raise ValueError(f"{operation}: {name} has layout {operand.layout}, expected torch.strided")
-        if not on_cpu and operand.device.type != "meta":
-            raise ValueError(f"{operation}: {name} is on {operand.device}, but there are kernels for cpu only")
+        if not on_cpu:
+            check_device(operation, name, operand.device)
         if first is None:
             first, first_name, first_dtype, first_on_cpu = operand, name, dtype, on_cpu
         elif dtype is not first_dtype:
             raise TypeError(f"{operation}: {name} has dtype {dtype}, but {first_name} has {first_dtype}")
-        elif on_cpu is not first_on_cpu:
+        elif on_cpu is not first_on_cpu or (not on_cpu and operand.device != first.device):
             raise ValueError(f"{operation}: {name} is on {operand.device}, but {first_name} is on {first.device}")
     return operands
 
@@ -111,7 +118,9 @@ def _is_plain(tensors: Sequence[Tensor | None]) -> bool:
     if _transforms_active() or _function_modes() or _dispatch_modes():
         return False
     for tensor in tensors:
-        if tensor is not None and (type(tensor) not in _PLAIN_TYPES or not tensor.is_cpu or tensor.is_neg()):
+        if tensor is not None and (
+            type(tensor) not in _PLAIN_TYPES or not (tensor.is_cpu or tensor.is_cuda) or tensor.is_neg()
+        ):
             return False
     return True
 
@@ -254,7 +263,7 @@ class Operation:
             )
 
         for suffix, kernel, fake in (("", run_forward, self.fake), ("_backward", run_backward, fake_backward)):
-            LIBRARY.impl(f"{self.name}{suffix}", kernel, "CPU")
+            register_kernel(f"{self.name}{suffix}", kernel)
             torch.library.register_fake(f"fastvi::{self.name}{suffix}", fake, lib=LIBRARY)
 
     def _register_autograd(self) -> None:

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastvi import _native
 from fastvi._layout import RowPlan, plan_rows
+from fastvi.ops._backends import kernels
 from fastvi.ops._precision import HALF_DTYPES
 
 View = tuple[int, int, int]
 NO_VIEW: View = (0, 0, 0)
 NO_GRADIENT = (0, False)
-
-_native_module = _native.module()
-# Any, not Kernels: views are passed as lists of arguments, which mypy cannot count.
-KERNELS: dict[torch.dtype, Any] = {
-    torch.float32: _native_module.float32,
-    torch.float64: _native_module.float64,
-    torch.bfloat16: _native_module.bfloat16,
-    torch.float16: _native_module.float16,
-}
 
 
 class Rows:
@@ -124,7 +114,7 @@ def row_backward(
             gradients.append(None)
             targets.append(NO_GRADIENT)
     targets += [NO_GRADIENT] * (len(views) - len(operands))
-    getattr(KERNELS[grad.dtype], kernel)(rows.extent, *views, *constants, rows.upstream(grad), *targets)
+    getattr(kernels(grad), kernel)(rows.extent, *views, *constants, rows.upstream(grad), *targets)
     return tuple([rows.in_operand_shape(i, gradient, operands[i]) for i, gradient in enumerate(gradients)])
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from fastvi import reference
+from fastvi.ops._backends import kernels
 from fastvi.ops._precision import backward_in_compute_dtype, compute_dtype, widen
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
-from fastvi.ops._rows import KERNELS, Rows, broadcast_shape, check_upstream, row_backward
+from fastvi.ops._rows import Rows, broadcast_shape, check_upstream, row_backward
 
 _NAMES = ("x", "logits")
 _LINEAR_NAMES = ("h", "weight", "bias", "x")
@@ -20,7 +21,7 @@ _LINEAR_NAMES = ("h", "weight", "bias", "x")
 def _forward(x: Tensor, logits: Tensor) -> Tensor:
     rows = Rows("bernoulli_log_prob", _NAMES, (x, logits))
     out = logits.new_empty(rows.plan.leading)
-    KERNELS[x.dtype].bernoulli_log_prob(rows.extent, *rows.views, out.data_ptr())
+    kernels(x).bernoulli_log_prob(rows.extent, *rows.views, out.data_ptr())
     return out
 
 
@@ -125,7 +126,7 @@ def _linear_forward(
     rows = Rows("linear_bernoulli_log_prob", ("x",), (x.expand((*leading, x.shape[-1])),))
     bias = None if bias is None else bias.contiguous()
     out = h.new_empty(leading)
-    KERNELS[h.dtype].bernoulli_epilogue(
+    kernels(h).bernoulli_epilogue(
         rows.extent,
         logits.data_ptr(),
         0 if bias is None else bias.data_ptr(),

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from fastvi import reference
 from fastvi._layout import Shape, broadcast_shapes, expanded_strides, plan_rows
+from fastvi.ops._backends import kernels
 from fastvi.ops._precision import HALF_DTYPES, backward_in_compute_dtype, compute_dtype, widen
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_number, check_operands
-from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, View, broadcast_shape, check_upstream, present, row_backward
+from fastvi.ops._rows import NO_VIEW, Rows, View, broadcast_shape, check_upstream, present, row_backward
 
 _STEP_NAMES = ("q", "p", "grad", "step_size", "inverse_mass")
 _ENERGY_NAMES = ("p", "inverse_mass")
@@ -103,7 +104,7 @@ def _step_forward(
         position, momentum = torch.empty_like(q), torch.empty_like(q)
     else:
         position, momentum = q.new_empty(step.full), q.new_empty(step.full)
-    KERNELS[q.dtype].leapfrog_step(*step.size, *step.views, kick, position.data_ptr(), momentum.data_ptr())
+    kernels(q).leapfrog_step(*step.size, *step.views, kick, position.data_ptr(), momentum.data_ptr())
     return position, momentum
 
 
@@ -128,7 +129,7 @@ def _step_backward(
             by_column = i < 3 or step.views[i][2] == 1
             dtype = like.dtype if i < 3 else compute_dtype(like.dtype)
             gradients[i] = like.new_empty(step.full if by_column else (*step.full[:-1], 1), dtype=dtype)
-    KERNELS[like.dtype].leapfrog_step_backward(
+    kernels(like).leapfrog_step_backward(
         *step.size,
         *step.views,
         *constants,
@@ -235,7 +236,7 @@ def _energy_forward(p: Tensor, inverse_mass: Tensor | None) -> Tensor:
     rows = Rows("kinetic_energy", names, given)
     out = p.new_empty(rows.plan.leading)
     views = rows.views if inverse_mass is not None else (*rows.views, NO_VIEW)
-    KERNELS[p.dtype].kinetic_energy(rows.extent, *views, out.data_ptr())
+    kernels(p).kinetic_energy(rows.extent, *views, out.data_ptr())
     return out
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from fastvi import reference
 from fastvi._layout import plan_axis
 from fastvi._running import RunningLogMeanExp, Summary
+from fastvi.ops._backends import kernels
 from fastvi.ops._precision import backward_in_compute_dtype, widen
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
-from fastvi.ops._rows import KERNELS, check_upstream
+from fastvi.ops._rows import check_upstream
 
 
 def _check_axis(operation: str, name: str, tensor: Tensor, dim: object) -> tuple[Tensor, int]:
@@ -46,7 +47,7 @@ def _forward(x: Tensor, dim: int) -> Tensor:
     extent, shape = plan_axis("log_mean_exp", x.shape, dim)
     x = x.contiguous()
     out = x.new_empty(shape)
-    KERNELS[x.dtype].log_mean_exp(extent, x.data_ptr(), out.data_ptr())
+    kernels(x).log_mean_exp(extent, x.data_ptr(), out.data_ptr())
     return out
 
 
@@ -58,7 +59,7 @@ def _softmax(x: Tensor, dim: int, scale: Tensor | None, as_gradient: bool) -> Te
         check_upstream("log_mean_exp", scale, shape)
         scale = scale.contiguous()
     address = 0 if scale is None else scale.data_ptr()
-    KERNELS[x.dtype].scaled_softmax(extent, x.data_ptr(), address, as_gradient, out.data_ptr())
+    kernels(x).scaled_softmax(extent, x.data_ptr(), address, as_gradient, out.data_ptr())
     return out
 
 
@@ -185,7 +186,7 @@ def _ess_forward(log_w: Tensor, dim: int) -> Tensor:
     extent, shape = plan_axis("effective_sample_size", log_w.shape, dim)
     log_w = log_w.contiguous()
     out = log_w.new_empty(shape)
-    KERNELS[log_w.dtype].effective_sample_size(extent, log_w.data_ptr(), out.data_ptr())
+    kernels(log_w).effective_sample_size(extent, log_w.data_ptr(), out.data_ptr())
     return out
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from fastvi import reference
 from fastvi._sizes import check_counters
+from fastvi.ops._backends import kernels
 from fastvi.ops._precision import backward_in_compute_dtype
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_number, check_operands
-from fastvi.ops._rows import KERNELS, NO_VIEW, Rows, View, broadcast_shape, check_upstream, present, row_backward
+from fastvi.ops._rows import NO_VIEW, Rows, View, broadcast_shape, check_upstream, present, row_backward
 from fastvi.ops.random import Seed, check_shape, check_size, normal_noise, seed_tensor
 
 _PRIOR_NAMES = ("prior_mean", "prior_logvar")
@@ -42,7 +43,7 @@ def _kl_forward(
     rows = _kl_rows(mean, logvar, prior_mean, prior_logvar)
     out = mean.new_empty(rows.plan.leading)
     views = rows.views if prior_mean is not None else (*rows.views, NO_VIEW, NO_VIEW)
-    KERNELS[mean.dtype].kl_normal(rows.extent, *views, free_bits, out.data_ptr())
+    kernels(mean).kl_normal(rows.extent, *views, free_bits, out.data_ptr())
     return out
 
 
@@ -130,7 +131,7 @@ def kl_normal(
 def _log_prob_forward(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
     rows = Rows("normal_log_prob", _LOG_PROB_NAMES, (x, mean, logvar))
     out = x.new_empty(rows.plan.leading)
-    KERNELS[x.dtype].normal_log_prob(rows.extent, *rows.views, out.data_ptr())
+    kernels(x).normal_log_prob(rows.extent, *rows.views, out.data_ptr())
     return out
 
 
@@ -191,7 +192,7 @@ def normal_log_prob(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
 def _entropy_forward(logvar: Tensor) -> Tensor:
     rows = Rows("normal_entropy", ("logvar",), (logvar,))
     out = logvar.new_empty(rows.plan.leading)
-    KERNELS[logvar.dtype].normal_entropy(rows.extent, *rows.views, out.data_ptr())
+    kernels(logvar).normal_entropy(rows.extent, *rows.views, out.data_ptr())
     return out
 
 
@@ -274,7 +275,7 @@ def _rsample_forward(
     count, columns = rows.extent[1:]
     z = mean.new_empty((*sample_shape, *rows.plan.leading, columns))
     extent = (math.prod(sample_shape), count, columns)
-    KERNELS[mean.dtype].rsample_normal(extent, *rows.views, seed.data_ptr(), row_offset, z.data_ptr())
+    kernels(mean).rsample_normal(extent, *rows.views, seed.data_ptr(), row_offset, z.data_ptr())
     return z
 
 
@@ -292,7 +293,7 @@ def _rsample_backward(
     check_upstream("rsample_normal", grad, (*sample_shape, *rows.plan.leading, columns))
     grad = grad.contiguous()
     gradients, addresses = _parameter_gradients(rows, (mean, logvar), needs)
-    KERNELS[grad.dtype].rsample_normal_backward(
+    kernels(grad).rsample_normal_backward(
         (math.prod(sample_shape), count, columns),
         *rows.views,
         seed.data_ptr(),
@@ -403,7 +404,7 @@ def _ratio_forward(
     count, columns = rows.extent[1:]
     z = mean.new_empty((num_samples, *rows.plan.leading, columns))
     log_ratio = mean.new_empty((num_samples, *rows.plan.leading))
-    KERNELS[mean.dtype].rsample_normal_with_log_ratio(
+    kernels(mean).rsample_normal_with_log_ratio(
         (num_samples, count, columns), *views, seed.data_ptr(), row_offset, z.data_ptr(), log_ratio.data_ptr()
     )
     return z, log_ratio
@@ -428,7 +429,7 @@ def _ratio_backward(
     parameters = [tensor for tensor in tensors[:4] if tensor is not None]
     gradients, addresses = _parameter_gradients(rows, parameters, needs)
     absent = 4 - len(parameters)
-    KERNELS[like.dtype].rsample_normal_with_log_ratio_backward(
+    kernels(like).rsample_normal_with_log_ratio_backward(
         (num_samples, count, columns),
         *views,
         seed.data_ptr(),

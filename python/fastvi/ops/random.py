@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from fastvi import _sizes
+from fastvi.ops._backends import OTHER_DEVICE, cuda_obstacle, kernels
 from fastvi.ops._precision import SUPPORTED_DTYPES, SUPPORTED_NAMES
-from fastvi.ops._registration import LIBRARY, adopt_thread_count
-from fastvi.ops._rows import KERNELS
+from fastvi.ops._registration import LIBRARY, adopt_thread_count, register_kernel
 
 Seed: TypeAlias = int | Tensor | None
 
@@ -23,7 +23,7 @@ _INTEGERS = (int, torch.SymInt)
 
 
 def seed_tensor(operation: str, seed: Seed, device: torch.device) -> Tensor:
-    """The seed as an int64 tensor without dimensions; None takes one from PyTorch's own generator.
+    """The seed as an int64 tensor without dimensions; None takes one from PyTorch's own generator of that device.
 
     Raises
     ------
@@ -46,7 +46,8 @@ def seed_tensor(operation: str, seed: Seed, device: torch.device) -> Tensor:
         raise TypeError(f"{operation}: seed must be an int, an int64 tensor or None, got {type(seed).__name__}")
     if not 0 <= seed < _sizes.MAX_SEED:
         raise ValueError(f"{operation}: seed is {seed}, expected a number in [0, 2^63)")
-    return torch.tensor(seed, dtype=torch.int64, device=device)
+    # Filled on the device: torch.tensor would copy from the host, and wait for it.
+    return torch.scalar_tensor(seed, dtype=torch.int64, device=device)
 
 
 def check_size(operation: str, name: str, size: object) -> int:
@@ -60,19 +61,28 @@ def check_shape(operation: str, name: str, shape: int | Sequence[int]) -> tuple[
     return _sizes.check_shape(operation, name, shape, _INTEGERS)
 
 
-def _check_device(operation: str, device: object) -> torch.device:
+def _place(operation: str, device: object) -> torch.device:
+    """A device that has kernels, with its index."""
     if not isinstance(device, str | torch.device):
         raise TypeError(f"{operation}: device must be a torch.device or a str, got {type(device).__name__}")
     try:
-        return torch.device(device)
+        place = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"{operation}: device is {device!r}: {error}") from None
+    if place.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(f"{operation}: device is {place}, but {OTHER_DEVICE}")
+    if place.type == "cuda":
+        if (obstacle := cuda_obstacle()) is not None:
+            raise ValueError(f"{operation}: device is {place}, but {obstacle}")
+        if place.index is None:
+            place = torch.device("cuda", torch.cuda.current_device())
+    return place
 
 
 def _standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     adopt_thread_count()
     out = torch.empty(shape, dtype=dtype, device=seed.device)
-    KERNELS[dtype].standard_normal(out.data_ptr(), out.numel(), seed.data_ptr())
+    kernels(out).standard_normal(out.data_ptr(), out.numel(), seed.data_ptr())
     return out
 
 
@@ -80,7 +90,7 @@ def _normal_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: t
     samples, rows, columns = extent
     adopt_thread_count()
     out = torch.empty((samples, rows, columns), dtype=dtype, device=seed.device)
-    KERNELS[dtype].normal_noise((samples, rows, columns), seed.data_ptr(), row_offset, out.data_ptr())
+    kernels(out).normal_noise((samples, rows, columns), seed.data_ptr(), row_offset, out.data_ptr())
     return out
 
 
@@ -98,7 +108,7 @@ for _name, _schema, _kernel in (
     ("normal_noise", "Tensor seed, SymInt[] extent, SymInt row_offset, ScalarType dtype", _normal_noise),
 ):
     LIBRARY.define(f"{_name}({_schema}) -> Tensor")
-    LIBRARY.impl(_name, _kernel, "CPU")
+    register_kernel(_name, _kernel)
     torch.library.register_fake(f"fastvi::{_name}", _empty_draw, lib=LIBRARY)
     torch.library.register_vmap(f"fastvi::{_name}", _each_seed, lib=LIBRARY)
 
@@ -153,8 +163,6 @@ def standard_normal(
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or dtype not in SUPPORTED_DTYPES:
         raise TypeError(f"standard_normal: dtype is {dtype}, expected {SUPPORTED_NAMES}")
-    place = _check_device("standard_normal", "cpu" if device is None else device)
-    if place.type not in ("cpu", "meta"):
-        raise ValueError(f"standard_normal: device is {place}, but there are kernels for cpu only")
+    place = _place("standard_normal", "cpu" if device is None else device)
     result: Tensor = torch.ops.fastvi.standard_normal(seed_tensor("standard_normal", seed, place), sizes, dtype)
     return result

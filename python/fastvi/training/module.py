@@ -43,6 +43,12 @@ class VariationalModule(LightningModule):
         self._epoch_examples = 0
         self._epoch_start = time.monotonic()
 
+    def on_fit_start(self) -> None:
+        """Follow the model to its device with what is not a part of it."""
+        self.examples.to(self.device)
+        self.latest_bound = self.latest_bound.to(self.device)
+        self._epoch_total = self._epoch_total.to(self.device)
+
     def train_dataloader(self) -> ShuffledBatches:
         """Return the batches from the present step on: Lightning asks for them once a checkpoint is restored."""
         return ShuffledBatches(

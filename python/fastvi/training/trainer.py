@@ -45,6 +45,7 @@ def train(
     console: Console,
     progress: bool = True,
     checkpoint_every: int | None = None,
+    device: str = "cpu",
 ) -> VAE:
     """Train a model, from the last checkpoint of ``folder`` if it has one, and return it.
 
@@ -66,6 +67,8 @@ def train(
         A progress bar if true, one line for each epoch otherwise.
     checkpoint_every
         Also write a checkpoint every so many steps.
+    device
+        ``"cpu"``, or ``"cuda"`` for PyTorch's current GPU, in one process. The model comes back on the CPU.
 
     Raises
     ------
@@ -82,8 +85,8 @@ def train(
         module = VariationalModule(config, config.build_model(data.train.mean(0)), data)
     with _quiet_lightning(), _interruptible():
         trainer = Trainer(
-            accelerator="cpu",
-            devices=processes,
+            accelerator=device,
+            devices=[torch.cuda.current_device()] if device == "cuda" else processes,
             num_nodes=machines,
             max_epochs=config.epochs,
             logger=_loggers(folder, checkpoint_step),
