@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(block_threads)
 
 // The gradients by momentum and gradient.
 template <class S>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 3)
     leapfrog_backward_kernel(std::int64_t rows, std::int64_t columns, LeapfrogInputs<S> inputs, const S* by_position,
                              const S* by_momentum, LeapfrogGradients<S> gradients, std::int64_t pieces) {
   using T = ComputeType<S>;

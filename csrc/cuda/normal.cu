@@ -242,15 +242,15 @@ __global__ void __launch_bounds__(block_threads) rsample_finish_kernel(SampleBac
   const std::int64_t blocks = ceil_divide(backward.extent.columns, 4), items = backward.partial.items;
   const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
   for (std::int64_t item = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; item < items; item += threads) {
-    const Place place(item, blocks);
-    const FourColumns<S> columns(backward.extent, backward.parameters, place.outer, place.inner);
     T totals[4][4] = {};
 #pragma unroll
     for (int kind = 0; kind < kinds; ++kind) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) totals[kind][j] = backward.partial.total(backward.chunks.count, kind, j, item);
     }
-    backward.store(columns, totals, backward.partial.total(backward.chunks.count, kinds, 0, item));
+    const T ratio_sum = backward.partial.total(backward.chunks.count, kinds, 0, item);
+    const Place place(item, blocks);
+    backward.store(FourColumns<S>(backward.extent, backward.parameters, place.outer, place.inner), totals, ratio_sum);
   }
 }
 

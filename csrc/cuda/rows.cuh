@@ -138,9 +138,10 @@ struct Chunks {
 };
 
 // The same where some operands have no samples of their own: a thread goes through the samples of one column. Their
-// sums go to `partial`, of shape (inputs, chunks, rows * columns), where there are several chunks.
+// sums go to `partial`, of shape (inputs, chunks, rows * columns), where there are several chunks. (Two blocks a
+// multiprocessor: without a number ptxas spills a register of one instance to save others.)
 template <class S, std::size_t inputs, class Term>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 2)
     summed_gradients_kernel(Extent extent, std::array<RowView<const S>, inputs> operands, RowView<const S> upstream,
                             std::array<GradientView<S>, inputs> out, Term term, Chunks chunks,
                             ComputeType<S>* partial) {

@@ -1,5 +1,6 @@
 // The two 16-bit formats that numbers are stored in, and the type that arithmetic on a stored type runs in: float32 for
-// both. Conversions work on the bits without branches, so that loops over them become vector code everywhere.
+// both. Conversions work on the bits without branches, so that loops over them become vector code everywhere; a GPU has
+// an instruction for each of float16's.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +37,9 @@ struct Float16 {
 
   // Rounds to nearest, ties to even: from 65520 on to infinity.
   explicit FASTVI_HD constexpr Float16(float value) {
+#ifdef __CUDA_ARCH__
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+#else
     constexpr std::int32_t beyond = (127 + 16) << 23;
     const std::uint32_t wide = to_bits(value);
     const auto magnitude = static_cast<std::int32_t>(wide & 0x7FFFFFFFu);
@@ -46,9 +50,15 @@ struct Float16 {
     const std::int32_t finite = magnitude < rebias + lowest_exponent ? subnormal : normal;
     const std::int32_t narrow = magnitude >= beyond ? special : finite;
     bits = static_cast<std::uint16_t>(static_cast<std::uint32_t>(narrow) | ((wide >> 16) & 0x8000u));
+#endif
   }
 
   explicit FASTVI_HD constexpr operator float() const {
+#ifdef __CUDA_ARCH__
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+#else
     const std::int32_t magnitude = (std::int32_t{bits} & 0x7FFF) << 13;
     // A subnormal is taken for the mantissa behind a leading one, which is subtracted again: exact, and no subnormal
     // float32 takes part, which a processor may be told to flush.
@@ -59,6 +69,7 @@ struct Float16 {
     const float wide =
         from_bits(static_cast<std::uint32_t>(magnitude + rebias + leading_one + to_largest_exponent)) - excess;
     return from_bits(to_bits(wide) | ((std::uint32_t{bits} & 0x8000u) << 16));
+#endif
   }
 
  private:

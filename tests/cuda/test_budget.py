@@ -43,12 +43,6 @@ STREAMING = {
     "reduce_rows_kernel",
     "row_gradients_kernel",
 }
-# Bytes that a thread stores and loads, by kernel, storage and architecture.
-SPILLED = {
-    ("leapfrog_step_kernel", "float16", 90): 8,
-    ("rsample_finish_kernel", "float64", 80): 72,
-    ("summed_gradients_kernel", "float64", 90): 8,
-}
 
 
 @pytest.mark.parametrize(
@@ -88,8 +82,7 @@ def test_occupancy(kernels):
 
 @pytest.mark.slow
 def test_registers_are_not_spilled(kernels):
-    allowed = {kernel: SPILLED.get((kernel.name, kernel.storage, kernel.architecture), 0) for kernel in kernels}
-    assert [f"{kernel}: {kernel.spilled}" for kernel, most in allowed.items() if kernel.spilled > most] == []
+    assert [f"{kernel}: {kernel.spilled}" for kernel in kernels if kernel.spilled > 0] == []
 
 
 @pytest.mark.slow
