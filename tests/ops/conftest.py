@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,11 +12,11 @@ from fastvi.ops import _backends
 
 
 @pytest.fixture(scope="session", autouse=True)
-def chosen_kernels(pytestconfig: pytest.Config) -> None:
+def chosen_kernels(pytestconfig: pytest.Config) -> ModuleType | None:
     """Put the other module's kernels in the place of the CPU's: for example CUDA's, compiled for the host."""
     path = pytestconfig.getoption("--kernels")
     if path is None:
-        return
+        return None
     spec = importlib.util.spec_from_file_location(path.name.partition(".")[0], path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -24,3 +25,4 @@ def chosen_kernels(pytestconfig: pytest.Config) -> None:
         host = torch.device("cpu")
         found = {dtype: _backends.StreamKernels(module, dtype, host, lambda index: 0) for dtype in found}
     _backends.KERNELS.update(found)
+    return module

@@ -63,6 +63,23 @@ def test_words_of_flat_draws(isa, blocks):
     assert (words[-1] == -1).all()
 
 
+def test_other_kernels_draw_the_cpus_numbers(chosen_kernels):
+    """Integers to the bit. Normals to 4 units in the last place: a compiler may fuse multiplications with additions."""
+    if chosen_kernels is None:
+        pytest.skip("compares the kernels of --kernels with the CPU's")
+    seed, blocks = torch.tensor(SEED), 250_000
+    words = torch.full((2, 4 * blocks), -1, dtype=torch.int32)
+    for found, module in zip(words, (chosen_kernels, _native.module()), strict=True):
+        module.philox_words(found.data_ptr(), blocks, seed.data_ptr())
+    assert torch.equal(*words)
+    for dtype, integer in ((torch.float32, torch.int32), (torch.float64, torch.int64)):
+        draws = fastvi.standard_normal(4 * blocks, SEED, dtype=dtype)
+        expected = torch.empty_like(draws)
+        kernels = getattr(_native.module(), str(dtype).removeprefix("torch."))
+        kernels.standard_normal(expected.data_ptr(), expected.numel(), seed.data_ptr())
+        assert (draws.view(integer).long() - expected.view(integer).long()).abs().max() <= 4
+
+
 def box_muller(words: torch.Tensor) -> torch.Tensor:
     """Box and Muller 1958: a radius from each first word, the middle of its cell; an angle from each second."""
     uniform = (words[:, ::2] + 0.5) / 2.0**32
