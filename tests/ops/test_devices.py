@@ -142,7 +142,7 @@ def test_module_comes_with_the_first_cuda_tensor(run_python, tmp_path):
     )
     code = f"""
 import sys, fastvi
-fastvi.__path__.append({str(tmp_path)!r})
+fastvi.__path__.insert(0, {str(tmp_path)!r})  # before the module that may have been built
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from fastvi import _native
