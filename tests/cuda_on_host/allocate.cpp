@@ -1,5 +1,5 @@
-// Scratch memory for kernels that a C++ test calls, without a caller that lends it: kept until the thread's next kernels
-// have theirs, and of exactly the size that was asked for, so that AddressSanitizer sees a write past it.
+// Scratch memory for kernels that a C++ test calls, without a caller that lends it: kept until the thread's next
+// kernels have theirs, and of exactly the size that was asked for, so that AddressSanitizer sees a write past it.
 #include <array>
 #include <cstddef>
 #include <memory>
