@@ -7,6 +7,8 @@
 
 #define FASTVI_SHARED(T, name, count) __shared__ T name[count]
 #define FASTVI_LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
+// Of a grid: the loops in the kernels stride over it, so that any amount of work fits.
+#define FASTVI_MOST_BLOCKS (1 << 20)
 #else
 #include "cuda_on_host.h"
 #endif

@@ -39,15 +39,13 @@ constexpr std::int64_t ceil_divide(std::int64_t numerator, std::int64_t denomina
 inline constexpr int block_threads = 256;
 inline constexpr int warp_threads = 32;
 
-// Blocks of a grid: the loops in the kernels stride over it, so that any amount of work fits.
-inline constexpr std::int64_t most_blocks = std::int64_t{1} << 20;
-
 // Starts `kernel` on `items` pieces of work, of which a block takes `items_per_block` at once.
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), std::int64_t items, int items_per_block,
             const std::type_identity_t<Parameters>&... arguments) {
   if (items == 0) return;
-  const auto blocks = static_cast<unsigned>(std::min(ceil_divide(items, items_per_block), most_blocks));
+  const auto blocks =
+      static_cast<unsigned>(std::min<std::int64_t>(ceil_divide(items, items_per_block), FASTVI_MOST_BLOCKS));
   FASTVI_LAUNCH(kernel, dim3(blocks), dim3(block_threads), static_cast<cudaStream_t>(queue().stream), arguments...);
   check_launch(cudaGetLastError());
 }

@@ -30,22 +30,23 @@ FASTVI_DEVICE T rescale(const Piece<T>& piece, T shift) {
 }
 
 // How the threads of a block share columns: `slices` of them, a power of two, go through each of `columns` columns, of
-// which a piece of `length` elements. Where the axis is contiguous neighbouring threads take neighbouring slices.
+// which a piece of `length` elements. Where the axis is contiguous neighbouring threads take neighbouring slices; where
+// it is not, neighbouring columns, of float32 at least as many as the memory has in a sector of 32 bytes.
 struct Sharing {
   int slices, columns;
   bool neighbouring_slices;
   std::int64_t length, pieces;
 
   explicit Sharing(const AxisExtent& extent) {
-    constexpr std::int64_t few_terms = 4, least_length = 4096, enough_blocks = 256;
+    constexpr int few_terms = 4, enough_terms = 16, sector_columns = 8, enough_blocks = 256;
     slices = 1;
-    while (slices < block_threads && slices * few_terms < extent.count) slices *= 2;
     neighbouring_slices = extent.inner == 1;
-    if (!neighbouring_slices) slices = std::min(slices, block_threads / warp_threads);
+    const int most_slices = neighbouring_slices ? block_threads : block_threads / sector_columns;
+    while (slices < most_slices && slices * few_terms < extent.count) slices *= 2;
     columns = block_threads / slices;
     const std::int64_t blocks = ceil_divide(extent.outer * extent.inner, columns);
     const std::int64_t wanted = ceil_divide(enough_blocks, std::max<std::int64_t>(blocks, 1));
-    const std::int64_t most = ceil_divide(extent.count, least_length);
+    const std::int64_t most = ceil_divide(extent.count, std::int64_t{slices} * enough_terms);
     length = ceil_divide(extent.count, std::min(wanted, most));
     pieces = ceil_divide(extent.count, length);
   }

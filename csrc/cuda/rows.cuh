@@ -181,16 +181,26 @@ __global__ void __launch_bounds__(block_threads, 2)
   }
 }
 
-// out[i] = the sum of partial[chunk, i] over chunks.
-template <class S>
+// out[i] = the sum of partial[i] over chunks, where it is not null.
+template <class S, std::size_t inputs>
 __global__ void __launch_bounds__(block_threads)
-    add_chunks_kernel(std::int64_t plane, std::int64_t chunks, const ComputeType<S>* partial, S* out) {
+    add_chunks_kernel(std::int64_t plane, std::int64_t chunks, const ComputeType<S>* partial,
+                      std::array<S*, inputs> out) {
   using T = ComputeType<S>;
   const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; i < plane; i += threads) {
+  const std::int64_t items = static_cast<std::int64_t>(inputs) * plane;
+  for (std::int64_t item = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; item < items; item += threads) {
+    const Place place(item, plane);
+    S* target = nullptr;
+#pragma unroll
+    for (std::size_t i = 0; i < inputs; ++i) {
+      if (static_cast<std::int64_t>(i) == place.outer) target = out[i];
+    }
+    if (target == nullptr) continue;
+    const T* const own = partial + place.outer * chunks * plane + place.inner;
     LongSum<T> sum;
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) sum.add(partial[chunk * plane + i]);
-    out[i] = S(sum.result());
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) sum.add(own[chunk * plane]);
+    target[place.inner] = S(sum.result());
   }
 }
 
@@ -218,11 +228,10 @@ void row_gradients(const Extent& extent, const std::array<RowView<const S>, inpu
   launch(summed_gradients_kernel<S, inputs, Term>, plane * chunks.count, block_threads, extent, operands, upstream,
          gradients, term, chunks, partial);
   if (chunks.count == 1) return;
-  for (std::size_t i = 0; i < inputs; ++i) {
-    if (gradients[i].data == nullptr || !gradients[i].sums_samples) continue;
-    launch(add_chunks_kernel<S>, plane, block_threads, plane, chunks.count,
-           partial + static_cast<std::int64_t>(i) * chunks.count * plane, gradients[i].data);
-  }
+  std::array<S*, inputs> summed;
+  for (std::size_t i = 0; i < inputs; ++i) summed[i] = gradients[i].sums_samples ? gradients[i].data : nullptr;
+  launch(add_chunks_kernel<S, inputs>, static_cast<std::int64_t>(inputs) * plane, block_threads, plane, chunks.count,
+         partial, summed);
 }
 
 }  // namespace fastvi

@@ -1,18 +1,19 @@
 """What the CUDA kernels take of a device, by the compiler alone: registers, spills, shared memory, occupancy.
 
-``python tests/cuda/budget.py`` prints them in Markdown, and what memory each operation has to move. Needs nvcc and
-c++filt, but no GPU.
+``python tests/cuda/budget.py`` prints them in Markdown. Needs nvcc and c++filt, but no GPU. With the path of the module
+that is built for the host (tests/cuda_on_host) it also prints what each operation moves and launches.
 """
 
 from __future__ import annotations
 
-import inspect
+import ctypes
 import itertools
 import math
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -176,15 +177,15 @@ def kernel_table(kernels: Iterable[Kernel]) -> str:
     return _markdown(rows)
 
 
-def operation_table() -> str:
-    """A row for each benchmark of one operation: the memory it has to move, and the kernels that are started for it.
+def operation_table(module_for_host: Path) -> str:
+    """A row for each benchmark of one operation: the memory it has to move, and the kernels that are launched for it.
 
-    The time is that of a copy of as many bytes on an H100. A native call counts as one kernel, one of PyTorch's
-    operators too, though some of either start several.
+    The time is that of a copy of as many bytes on an H100. One of PyTorch's operators counts as one launch, though some
+    take several.
     """
     from fastvi.benchmarks.harness import EAGER, FASTVI, load_cases
 
-    count = _launch_counter()
+    count = _launch_counter(module_for_host)
     head = ["operation", "mode", "bytes an element", "H100, us", "launches: eager", "launches: fastvi"]
     rows = [head, ["---"] * len(head)]
     for case in itertools.chain.from_iterable(map(load_cases, FAMILIES)):
@@ -200,39 +201,30 @@ def operation_table() -> str:
     return _markdown(rows)
 
 
-def _launch_counter() -> Callable[[Callable[[], object]], int]:
-    """Make the function that counts the launches of a call, in PyTorch's operators and in fastvi's native functions."""
+def _launch_counter(module_for_host: Path) -> Callable[[Callable[[], object]], int]:
+    """Make the function that counts what a call launches: PyTorch's operators, and kernels of the module."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from fastvi import _native
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from other_kernels import use_kernels_of
 
-    launches = 0
+    own_launches = ctypes.CDLL(use_kernels_of(module_for_host.resolve()).__file__).cuda_on_host_launches
+    own_launches.restype = ctypes.c_uint64
 
     class CountOperators(TorchDispatchMode):
+        launches = 0
+
         def __torch_dispatch__(self, function, types, arguments=(), options=None):
-            nonlocal launches
             name = function._schema.name
-            launches += name.startswith("aten::") and not function.is_view and not re.search("empty|view|same", name)
+            computes = name.startswith("aten::") and not re.search("empty|view|same", name)
+            self.launches += computes and not function.is_view
             return function(*arguments, **(options or {}))
 
-    def counted(function: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: object) -> object:
-            nonlocal launches
-            launches += 1
-            return function(*arguments)
-
-        return call
-
-    kernels = _native.module().float32
-    for name, function in inspect.getmembers(kernels, callable):
-        setattr(kernels, name, counted(function))
-
     def count(call: Callable[[], object]) -> int:
-        nonlocal launches
-        launches = 0
-        with CountOperators():
+        before = own_launches()
+        with CountOperators() as operators:
             call()
-        return launches
+        return operators.launches + own_launches() - before
 
     return count
 
@@ -248,5 +240,6 @@ def _markdown(rows: Iterable[Sequence[str]]) -> str:
 
 if __name__ == "__main__":
     print(kernel_table(compile_kernels(sorted(SOURCES.glob("*.cu")))))
-    print()
-    print(operation_table())
+    for path in sys.argv[1:]:
+        print()
+        print(operation_table(Path(path)))

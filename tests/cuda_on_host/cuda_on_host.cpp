@@ -155,6 +155,8 @@ class Multiprocessor {
 // Not null while a kernel runs on this OS thread.
 constinit thread_local Multiprocessor* running = nullptr;
 
+constinit thread_local std::uint64_t launches = 0;
+
 std::string position() {
   if (running == nullptr) return "outside of a kernel";
   return "block " + describe(blockIdx) + ", thread " + describe(threadIdx);
@@ -405,6 +407,8 @@ void* shared_memory(const void* declaration, std::size_t bytes) {
   return running->shared_memory(declaration, bytes);
 }
 
+std::uint64_t cuda_on_host_launches() { return launches; }
+
 void run_grid(dim3 grid, dim3 block, void (*thread)(const void* arguments), const void* arguments) {
   if (running != nullptr) throw std::logic_error(position() + ": a launch");
   const auto within = [](dim3 size, unsigned x, unsigned y, unsigned z) {
@@ -413,6 +417,7 @@ void run_grid(dim3 grid, dim3 block, void (*thread)(const void* arguments), cons
   const bool valid = within(grid, 0x7fffffff, 65535, 65535) && within(block, 1024, 1024, 64) &&
                      std::uint64_t{block.x} * block.y * block.z <= most_threads;
   if (!valid) throw std::logic_error("invalid launch: grid " + describe(grid) + ", block " + describe(block));
+  ++launches;
   thread_local Multiprocessor multiprocessor;
   multiprocessor.run(grid, block, thread, arguments);
 }

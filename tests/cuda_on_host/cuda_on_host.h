@@ -35,8 +35,7 @@ extern constinit thread_local dim3 blockDim, gridDim;
 
 using cudaStream_t = struct CUstream_st*;
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidDevice = 101 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidDevice = 101 };
 
 // A launch reports its errors by exceptions.
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
@@ -45,8 +44,6 @@ inline const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
     case cudaSuccess:
       return "no error";
-    case cudaErrorInvalidValue:
-      return "invalid argument";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
   }
@@ -59,13 +56,6 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 
 inline cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
-
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-  if (device != 0) return cudaErrorInvalidDevice;
-  if (attribute != cudaDevAttrMultiProcessorCount) return cudaErrorInvalidValue;
-  *value = 4;  // few, so that grid-stride loops go round in small tests too
-  return cudaSuccess;
-}
 
 namespace cuda_on_host {
 
@@ -114,6 +104,9 @@ Array<T, count>& shared_array(const void* declaration) {
   return *static_cast<Array<T, count>*>(shared_memory(declaration, sizeof(Array<T, count>)));
 }
 
+// How many kernels the calling OS thread has launched. Can be looked up by name in a module that is built for the host.
+extern "C" __attribute__((visibility("default"))) std::uint64_t cuda_on_host_launches();
+
 void run_grid(dim3 grid, dim3 block, void (*thread)(const void* arguments), const void* arguments);
 
 // As on a GPU, the arguments are evaluated and converted once.
@@ -136,6 +129,9 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t, 
 
 #define FASTVI_LAUNCH(kernel, grid, block, stream, ...) \
   cuda_on_host::launch(kernel, grid, block, stream __VA_OPT__(, ) __VA_ARGS__)
+
+// Few, so that the loops that stride over a grid go round in small tests too.
+#define FASTVI_MOST_BLOCKS 5
 
 inline void __syncthreads(std::source_location where = std::source_location::current()) {
   cuda_on_host::meet({.operation = cuda_on_host::Operation::syncthreads, .where = where});
