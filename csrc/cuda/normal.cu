@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(block_threads) rsample_kernel(Extent extent, S
     T drawn[4];
     sample_noise(seed, place.outer, columns.row + parameters.row_offset, columns.block, drawn);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) drawn[j] = columns.mean[j] + columns.scale[j] * drawn[j];
+    for (int j = 0; j < 4; ++j) drawn[j] = sample_of(columns.mean[j], columns.scale[j], drawn[j]);
     store_four(drawn, columns.count, z + columns.offset(extent, place.outer));
   }
 }
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(block_threads)
       T noise[4], drawn[4];
       sample_noise(seed, place.outer, columns.row + parameters.row_offset, block, noise);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) drawn[j] = columns.mean[j] + columns.scale[j] * noise[j];
+      for (int j = 0; j < 4; ++j) drawn[j] = sample_of(columns.mean[j], columns.scale[j], noise[j]);
       if constexpr (standard) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
@@ -185,7 +185,7 @@ struct SampleBackward {
       for (int j = 0; j < 4; ++j) {
         T total = upstream[j];
         if (has_ratio) {
-          const T difference = columns.mean[j] + columns.scale[j] * noise[j] - prior.mean[j];
+          const T difference = sample_of(columns.mean[j], columns.scale[j], noise[j]) - prior.mean[j];
           const T scaled = difference * prior.precision[j];
           // The log density of q along the path: its own parameters' part cancels the path's unless they are detached.
           const T by_posterior = detach_posterior ? noise[j] / columns.scale[j] : T(0);
