@@ -10,7 +10,7 @@ namespace {
 // Narrow rows are folded, 64 at most: where their sums come together they are added one after the other again.
 constexpr Exact fold_roundings = 64.0L / 4;
 
-// Pieces of the reduced axis meet at 256 (columns side by side) and 4096 (a contiguous axis).
+// Pieces of the reduced axis meet at 256 and 512 (columns side by side), and at 4096 (a contiguous axis).
 std::vector<AxisExtent> axis_extents() {
   std::vector<AxisExtent> made{{0, 5, 3}, {4, 5, 0}, {2, 5000, 20}};
   for (const std::int64_t count : {1, 7, 8, 9, 31, 33, 50, 1023, 4097, 16385}) {
