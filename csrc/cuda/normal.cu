@@ -110,12 +110,6 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-// Sums over samples that the backward passes take for each of four columns.
-template <class T, int kinds>
-struct FourSums {
-  LongSum<T> sum[kinds][4];
-};
-
 // Where the sums of one chunk of samples wait for those of the others: (chunks, kinds, 4, rows * column blocks), so
 // that neighbouring threads write to neighbouring places.
 template <class T, int kinds>
@@ -158,6 +152,8 @@ template <int kinds, class S>
 struct SampleBackward {
   using T = ComputeType<S>;
   static constexpr int kept = kinds + 1;
+  // Those of each kind for each column, and the log ratio's.
+  using Sums = LongSums<T, 4 * kinds + 1>;
 
   Extent extent;
   SampleParameters<S> parameters;
@@ -169,8 +165,7 @@ struct SampleBackward {
   PartialSums<T, kept> partial;
 
   // Adds what the samples of one chunk send.
-  FASTVI_DEVICE void add(const FourColumns<S>& columns, std::int64_t chunk, LongSum<T> (&sums)[kinds][4],
-                         LongSum<T>& ratio_sum) const {
+  FASTVI_DEVICE void add(const FourColumns<S>& columns, std::int64_t chunk, Sums& sums) const {
     const std::uint64_t seed = read_seed(parameters.seed);
     const FourPriors<S> prior(parameters, columns);
     const bool has_ratio = ratio_upstream.data != nullptr, draws = has_ratio || gradients.logvar != nullptr;
@@ -180,7 +175,7 @@ struct SampleBackward {
       if (draws) sample_noise(seed, k, columns.row + parameters.row_offset, columns.block, noise);
       if (z_upstream != nullptr) load_four(z_upstream + columns.offset(extent, k), columns.count, upstream);
       const T by_ratio = has_ratio ? static_cast<T>(*ratio_upstream.row(k, columns.row)) : T(0);
-      ratio_sum.add(by_ratio);
+      sums.add(4 * kinds, by_ratio);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         T total = upstream[j];
@@ -191,13 +186,14 @@ struct SampleBackward {
           const T by_posterior = detach_posterior ? noise[j] / columns.scale[j] : T(0);
           total += by_ratio * (by_posterior - scaled);
           if constexpr (kinds == 4) {
-            sums[2][j].add(by_ratio * scaled);
-            sums[3][j].add(T(0.5) * by_ratio * (difference * scaled - T(1)));
+            sums.add(4 * 2 + j, by_ratio * scaled);
+            sums.add(4 * 3 + j, T(0.5) * by_ratio * (difference * scaled - T(1)));
           }
         }
-        sums[0][j].add(total);
-        sums[1][j].add(total * noise[j]);
+        sums.add(j, total);
+        sums.add(4 + j, total * noise[j]);
       }
+      sums.next();
     }
   }
 
@@ -215,24 +211,24 @@ __global__ void __launch_bounds__(block_threads) rsample_backward_kernel(SampleB
        item += threads) {
     const Place chunk(item, items), place(chunk.inner, blocks);
     const FourColumns<S> columns(backward.extent, backward.parameters, place.outer, place.inner);
-    LongSum<T> sums[kinds][4], ratio_sum;
-    backward.add(columns, chunk.outer, sums, ratio_sum);
+    typename SampleBackward<kinds, S>::Sums sums;
+    backward.add(columns, chunk.outer, sums);
     if (backward.chunks.count == 1) {
       T totals[4][4] = {};
 #pragma unroll
       for (int kind = 0; kind < kinds; ++kind) {
 #pragma unroll
-        for (int j = 0; j < 4; ++j) totals[kind][j] = sums[kind][j].result();
+        for (int j = 0; j < 4; ++j) totals[kind][j] = sums.result(4 * kind + j);
       }
-      backward.store(columns, totals, ratio_sum.result());
+      backward.store(columns, totals, sums.result(4 * kinds));
       continue;
     }
 #pragma unroll
     for (int kind = 0; kind < kinds; ++kind) {
 #pragma unroll
-      for (int j = 0; j < 4; ++j) backward.partial.at(chunk.outer, kind, j, chunk.inner) = sums[kind][j].result();
+      for (int j = 0; j < 4; ++j) backward.partial.at(chunk.outer, kind, j, chunk.inner) = sums.result(4 * kind + j);
     }
-    backward.partial.at(chunk.outer, kinds, 0, chunk.inner) = ratio_sum.result();
+    backward.partial.at(chunk.outer, kinds, 0, chunk.inner) = sums.result(4 * kinds);
   }
 }
 

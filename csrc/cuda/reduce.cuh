@@ -8,32 +8,50 @@
 
 namespace fastvi {
 
-// A sum of any length: after each 64 terms what they came to is added with its rounding error kept, so that the length
-// does not add to the error.
+// Sums of any length that grow by a term each at a time: after each 64 of them what they came to is added with its
+// rounding error kept, so that the length does not add to the error. One count for all of them saves registers.
+template <class T, int sums>
+class LongSums {
+ public:
+  FASTVI_DEVICE void add(int i, T term) { recent_[i] += term; }
+
+  // After the terms that belong together, at most one of each sum.
+  FASTVI_DEVICE void next() {
+    if (++count_ < 64) return;
+#pragma unroll
+    for (int i = 0; i < sums; ++i) carry(i);
+    count_ = 0;
+  }
+
+  FASTVI_DEVICE T result(int i) const { return (total_[i] + recent_[i]) + error_[i]; }
+
+ private:
+  FASTVI_DEVICE void carry(int i) {
+    const T sum = total_[i] + recent_[i];
+    const T added = sum - total_[i];
+    const T error = (total_[i] - (sum - added)) + (recent_[i] - added);  // exact (Knuth, TAOCP 2, 4.2.2)
+    // The error of infinities would be NaN.
+    error_[i] += error == error ? error : T(0);
+    total_[i] = sum;
+    recent_[i] = T(0);
+  }
+
+  T total_[sums] = {}, recent_[sums] = {}, error_[sums] = {};
+  int count_ = 0;
+};
+
 template <class T>
 class LongSum {
  public:
   FASTVI_DEVICE void add(T term) {
-    recent_ += term;
-    if (++count_ == 64) carry();
+    sum_.add(0, term);
+    sum_.next();
   }
 
-  FASTVI_DEVICE T result() const { return (total_ + recent_) + error_; }
+  FASTVI_DEVICE T result() const { return sum_.result(0); }
 
  private:
-  FASTVI_DEVICE void carry() {
-    const T sum = total_ + recent_;
-    const T added = sum - total_;
-    const T error = (total_ - (sum - added)) + (recent_ - added);  // exact (Knuth, TAOCP 2, 4.2.2)
-    // The error of infinities would be NaN.
-    error_ += error == error ? error : T(0);
-    total_ = sum;
-    recent_ = T(0);
-    count_ = 0;
-  }
-
-  T total_ = T(0), recent_ = T(0), error_ = T(0);
-  int count_ = 0;
+  LongSums<T, 1> sum_;
 };
 
 inline constexpr unsigned whole_warp = 0xFFFFFFFFu;

@@ -124,12 +124,12 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 // How samples are cut into chunks, whose sums are then added in order: more of them the fewer columns there are to keep
-// a device busy. By the shape alone, so that every device adds up alike.
+// a device busy, and none so short that adding up takes longer. By the shape alone, so that every device adds up alike.
 struct Chunks {
   std::int64_t count, length;
 
   Chunks(std::int64_t samples, std::int64_t sums) {
-    constexpr std::int64_t enough_threads = std::int64_t{1} << 16, least_samples = 32;
+    constexpr std::int64_t enough_threads = std::int64_t{1} << 16, least_samples = 16;
     const std::int64_t wanted = ceil_divide(enough_threads, std::max<std::int64_t>(sums, 1));
     const std::int64_t most = std::max<std::int64_t>(ceil_divide(samples, least_samples), 1);
     length = ceil_divide(std::max<std::int64_t>(samples, 1), std::min(wanted, most));
@@ -138,10 +138,9 @@ struct Chunks {
 };
 
 // The same where some operands have no samples of their own: a thread goes through the samples of one column. Their
-// sums go to `partial`, of shape (inputs, chunks, rows * columns), where there are several chunks. (Two blocks a
-// multiprocessor: without a number ptxas spills a register of one instance to save others.)
+// sums go to `partial`, of shape (inputs, chunks, rows * columns), where there are several chunks.
 template <class S, std::size_t inputs, class Term>
-__global__ void __launch_bounds__(block_threads, 2)
+__global__ void __launch_bounds__(block_threads)
     summed_gradients_kernel(Extent extent, std::array<RowView<const S>, inputs> operands, RowView<const S> upstream,
                             std::array<GradientView<S>, inputs> out, Term term, Chunks chunks,
                             ComputeType<S>* partial) {
@@ -151,7 +150,7 @@ __global__ void __launch_bounds__(block_threads, 2)
   for (std::int64_t item = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; item < items; item += threads) {
     const Place chunk(item, plane), place(chunk.inner, extent.columns);
     const std::int64_t first = chunk.outer * chunks.length, end = first + chunks.length;
-    LongSum<T> sums[inputs];
+    LongSums<T, inputs> sums;
     for (std::int64_t k = first; k < (end < extent.samples ? end : extent.samples); ++k) {
       const std::array<const S*, inputs> row = row_of(operands, k, place.outer);
       std::array<T, inputs> values;
@@ -162,16 +161,17 @@ __global__ void __launch_bounds__(block_threads, 2)
 #pragma unroll
       for (std::size_t i = 0; i < inputs; ++i) {
         if (out[i].sums_samples) {
-          sums[i].add(found[i]);
+          sums.add(i, found[i]);
         } else if (out[i].data != nullptr) {
           out[i].data[k * plane + chunk.inner] = S(found[i]);
         }
       }
+      sums.next();
     }
 #pragma unroll
     for (std::size_t i = 0; i < inputs; ++i) {
       if (!out[i].sums_samples || out[i].data == nullptr) continue;
-      const T sum = sums[i].result();
+      const T sum = sums.result(i);
       if (chunks.count == 1) {
         out[i].data[chunk.inner] = S(sum);
       } else {
