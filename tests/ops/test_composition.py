@@ -372,12 +372,22 @@ def run_cell(operation: str, transform: str, dtype: torch.dtype) -> None:
         TRANSFORMS[transform](Case(subject, dtype))
 
 
+def cell_parameters() -> list[Any]:
+    """The cells as tests; all but plain calls are marked as PyTorch's part."""
+    return [
+        pytest.param(
+            *cell,
+            marks=() if cell[1] in ("forward", "backward") else pytest.mark.composition,
+            id=f"{cell[0]}-{cell[1]}-{str(cell[2]).removeprefix('torch.')}",
+        )
+        for cell in CELLS
+    ]
+
+
 # PyTorch's own: logsigmoid under vmap of forward mode resizes a buffer; opcheck looks at gradients of what is no leaf.
 @pytest.mark.filterwarnings("ignore:An output with one or more elements was resized:UserWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-@pytest.mark.parametrize(
-    ("operation", "transform", "dtype"), CELLS, ids=[f"{o}-{t}-{str(d).removeprefix('torch.')}" for o, t, d in CELLS]
-)
+@pytest.mark.parametrize(("operation", "transform", "dtype"), cell_parameters())
 def test_cell(operation, transform, dtype):
     run_cell(operation, transform, dtype)
 

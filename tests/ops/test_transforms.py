@@ -22,6 +22,8 @@ from torch.utils.checkpoint import checkpoint
 
 import fastvi
 
+pytestmark = pytest.mark.composition
+
 ROUNDING = {"rtol": 1e-11, "atol": 1e-11}
 """Another order of the same float64 operations, twice differentiated."""
 

@@ -40,26 +40,46 @@ def test_float64_is_the_formula(sample):
         torch.testing.assert_close(result, expected, **ROUNDING)
 
 
-@pytest.mark.parametrize("sample", **ids(LARGE))
-def test_large_is_the_formula(sample):
-    """Rows cut into pieces, and gradients summed over samples."""
-    tensors = sample.tensors(requires_grad=True)
-    for result, expected in zip(as_tuple(sample.call(*tensors)), as_tuple(sample.twin(*tensors)), strict=True):
-        torch.testing.assert_close(result, expected, **LONG_ROUNDING)
-    for result, expected in zip(gradients(sample.call, tensors), gradients(sample.twin, tensors), strict=True):
-        torch.testing.assert_close(result, expected, **LONG_ROUNDING)
+# Half precision is rounded once for each result, and again where gradients of broadcast arguments are added up; `eps`
+# is twice the error of one rounding.
+NARROW = {
+    torch.float32: SINGLE,
+    torch.bfloat16: {"rtol": torch.finfo(torch.bfloat16).eps, "atol": 1e-5},
+    torch.float16: {"rtol": torch.finfo(torch.float16).eps, "atol": 1e-5},
+}
 
 
+def assert_is_formula(sample: Sample, dtype: torch.dtype, rtol: float, atol: float, of_largest: bool = False) -> None:
+    """Values and gradients, in the dtype of the arguments: the formula's of the same numbers in float64, rounded.
+
+    ``atol`` may be in units of a tensor's largest element: terms as large cancel in the others.
+    """
+    tensors = sample.tensors(dtype, requires_grad=True)
+    formula = double(tensors)
+    found = (*as_tuple(sample.call(*tensors)), *gradients(sample.call, tensors))
+    expected = (*as_tuple(sample.twin(*formula)), *gradients(sample.twin, formula))
+    subnormal = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps  # the least one: not that little in float16
+    for result, exact in zip(found, expected, strict=True):
+        assert result.dtype == dtype
+        unit = exact.abs().max().item() if of_largest else 1.0
+        rounded = exact.to(dtype)  # which may be infinite in float16
+        torch.testing.assert_close(result.double(), rounded.double(), rtol=rtol, atol=atol * unit + subnormal)
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
 @pytest.mark.parametrize("sample", **ids(SAMPLES))
-def test_float32_is_the_formula(sample):
-    tensors = sample.tensors(torch.float32, requires_grad=True)
-    expected = as_tuple(sample.twin(*double(tensors)))
-    for result, exact in zip(as_tuple(sample.call(*tensors)), expected, strict=True):
-        assert result.dtype == torch.float32
-        torch.testing.assert_close(result.double(), exact, **SINGLE)
-    for result, exact in zip(gradients(sample.call, tensors), gradients(sample.twin, double(tensors)), strict=True):
-        assert result.dtype == torch.float32
-        torch.testing.assert_close(result.double(), exact, **SINGLE)
+def test_narrower_types_are_the_formula(sample, dtype):
+    assert_is_formula(sample, dtype, **NARROW[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, *NARROW], ids=str)
+@pytest.mark.parametrize("sample", **ids(LARGE))
+def test_large_is_the_formula(sample, dtype):
+    """Rows cut into pieces, and gradients summed over samples."""
+    if dtype == torch.float64:
+        assert_is_formula(sample, dtype, **LONG_ROUNDING)
+    else:
+        assert_is_formula(sample, dtype, **NARROW[dtype], of_largest=True)
 
 
 def transposed(tensor: Tensor) -> Tensor:
