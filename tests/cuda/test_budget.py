@@ -81,8 +81,10 @@ def test_occupancy(kernels):
 
 
 @pytest.mark.slow
-def test_registers_are_not_spilled(kernels):
+def test_registers_hold_everything(kernels):
+    """None is spilled, and nothing lies on a stack, which is in the device's memory, from the start."""
     assert [f"{kernel}: {kernel.spilled}" for kernel in kernels if kernel.spilled > 0] == []
+    assert [f"{kernel}: {kernel.stack}" for kernel in kernels if kernel.stack > 0] == []
 
 
 @pytest.mark.slow
