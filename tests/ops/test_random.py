@@ -51,6 +51,7 @@ def philox_words(counters: list[tuple[int, int, int, int]], seed: int) -> torch.
     return place.tensor([_native.module().philox(*counter, seed) for counter in counters], dtype=torch.float64)
 
 
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("isa", _native.available_isas())
 @pytest.mark.parametrize("blocks", [1, 63, 64, 65, 500])
 def test_words_of_flat_draws(isa, blocks):
@@ -65,16 +66,20 @@ def test_words_of_flat_draws(isa, blocks):
 
 def test_other_kernels_draw_the_cpus_numbers(chosen_kernels):
     """Integers to the bit. Normals to 4 units in the last place: a compiler may fuse multiplications with additions."""
-    if chosen_kernels is None:
-        pytest.skip("compares the kernels of --kernels with the CPU's")
-    seed, blocks = torch.tensor(SEED), 250_000
-    words = torch.full((2, 4 * blocks), -1, dtype=torch.int32)
-    for found, module in zip(words, (chosen_kernels, _native.module()), strict=True):
-        module.philox_words(found.data_ptr(), blocks, seed.data_ptr())
-    assert torch.equal(*words)
+    other = chosen_kernels
+    if place.device != "cpu":
+        other = _native.cuda_module()
+        other.use(torch.cuda.current_device(), torch.cuda.current_stream().cuda_stream, None)
+    if other is None:
+        pytest.skip("compares the kernels of --device or --kernels with the CPU's")
+    blocks, words = 250_000, []
+    for module, seed in ((other, place.tensor(SEED)), (_native.module(), torch.tensor(SEED))):
+        words.append(torch.full((4 * blocks,), -1, dtype=torch.int32, device=seed.device))
+        module.philox_words(words[-1].data_ptr(), blocks, seed.data_ptr())
+    assert torch.equal(words[0].cpu(), words[1])
     for dtype, integer in ((torch.float32, torch.int32), (torch.float64, torch.int64)):
-        draws = fastvi.standard_normal(4 * blocks, SEED, dtype=dtype)
-        expected = torch.empty_like(draws)
+        draws = fastvi.standard_normal(4 * blocks, SEED, dtype=dtype, device=place.device).cpu()
+        expected, seed = torch.empty_like(draws), torch.tensor(SEED)
         kernels = getattr(_native.module(), str(dtype).removeprefix("torch."))
         kernels.standard_normal(expected.data_ptr(), expected.numel(), seed.data_ptr())
         assert (draws.view(integer).long() - expected.view(integer).long()).abs().max() <= 4
