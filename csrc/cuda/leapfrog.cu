@@ -74,8 +74,7 @@ __global__ void __launch_bounds__(block_threads)
     leapfrog_column_factors_kernel(std::int64_t rows, std::int64_t columns, LeapfrogInputs<S> inputs,
                                    const S* by_position, const S* by_momentum, ComputeType<S>* by_step_size,
                                    ComputeType<S>* by_inverse_mass) {
-  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; i < rows * columns; i += threads) {
+  for (std::int64_t i = ThreadGroup::first(); i < rows * columns; i += ThreadGroup::count()) {
     const Place place(i, columns);
     const auto found = derivative_at(inputs, by_position, by_momentum, columns, place.outer, place.inner);
     if (by_step_size != nullptr) by_step_size[i] = found.step_size;
@@ -130,8 +129,8 @@ void LeapfrogKernels<S>::leapfrog_step_backward(std::int64_t rows, std::int64_t 
   T* const column_step = chosen(step_by_column, gradients.step_size);
   T* const column_mass = chosen(mass_by_column, gradients.inverse_mass);
   if (column_step != nullptr || column_mass != nullptr) {
-    launch(leapfrog_column_factors_kernel<S>, rows * columns, block_threads, rows, columns, inputs, by_position,
-           by_momentum, column_step, column_mass);
+    launch(leapfrog_column_factors_kernel<S>, rows * columns, ThreadGroup::per_block, rows, columns, inputs,
+           by_position, by_momentum, column_step, column_mass);
   }
   T* const row_step = chosen(!step_by_column, gradients.step_size);
   T* const row_mass = chosen(!mass_by_column, gradients.inverse_mass);

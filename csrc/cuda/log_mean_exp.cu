@@ -39,6 +39,7 @@ struct Sharing {
 
   explicit Sharing(const AxisExtent& extent) {
     constexpr int few_terms = 4, enough_terms = 16, sector_columns = 8, enough_blocks = 256;
+    static_assert(enough_blocks <= most_parts);
     slices = 1;
     neighbouring_slices = extent.inner == 1;
     const int most_slices = neighbouring_slices ? block_threads : block_threads / sector_columns;
@@ -128,19 +129,22 @@ FASTVI_DEVICE Piece<ComputeType<S>> reduce_piece(const AxisExtent& extent, const
   return {maximum, shift, total, join_slices(sharing, slice, sum_of_squares.result(), add)};
 }
 
-// All pieces of a column together.
-template <class T>
+// All pieces of a column together, for the first thread of the group.
+template <class Group, class T>
 FASTVI_DEVICE Piece<T> join_pieces(const Piece<T>* pieces, std::int64_t count) {
   T maximum = -infinity<T>;
-  for (std::int64_t i = 0; i < count; ++i) maximum = pieces[i].maximum > maximum ? pieces[i].maximum : maximum;
-  const T shift = is_finite(maximum) ? maximum : T(0);
-  LongSum<T> sum, sum_of_squares;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const T factor = rescale(pieces[i], shift);
-    sum.add(factor * pieces[i].sum);
-    sum_of_squares.add(factor * factor * pieces[i].sum_of_squares);
+  for (std::int64_t i = Group::lane(); i < count; i += Group::threads) {
+    maximum = pieces[i].maximum > maximum ? pieces[i].maximum : maximum;
   }
-  return {maximum, shift, sum.result(), sum_of_squares.result()};
+  maximum = Group::maximum(maximum);
+  const T shift = is_finite(maximum) ? maximum : T(0);
+  const T sum =
+      sum_of_parts<Group, T>(count, [&](std::int64_t i) { return rescale(pieces[i], shift) * pieces[i].sum; });
+  const T sum_of_squares = sum_of_parts<Group, T>(count, [&](std::int64_t i) {
+    const T factor = rescale(pieces[i], shift);
+    return factor * factor * pieces[i].sum_of_squares;
+  });
+  return {maximum, shift, sum, sum_of_squares};
 }
 
 // What becomes of a column.
@@ -193,13 +197,13 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-template <class S, class Finish>
+template <class Group, class S, class Finish>
 __global__ void __launch_bounds__(block_threads)
     join_pieces_kernel(std::int64_t columns, std::int64_t count, const Piece<ComputeType<S>>* pieces, Finish finish,
                        S* out) {
-  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; i < columns; i += threads) {
-    out[i] = S(finish(join_pieces(pieces + i * count, count)));
+  for (std::int64_t i = Group::first(); i < columns; i += Group::count()) {
+    const auto whole = join_pieces<Group>(pieces + i * count, count);
+    if (Group::lane() == 0) out[i] = S(finish(whole));
   }
 }
 
@@ -222,14 +226,13 @@ struct ShiftAndFactor {
   T shift, factor;
 };
 
-template <class S>
+template <class Group, class S>
 __global__ void __launch_bounds__(block_threads)
     softmax_factors_kernel(std::int64_t columns, std::int64_t count, const Piece<ComputeType<S>>* pieces,
                            SoftmaxFactor<S> factor, ShiftAndFactor<ComputeType<S>>* out) {
-  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; i < columns; i += threads) {
-    const auto whole = join_pieces(pieces + i * count, count);
-    out[i] = {whole.shift, factor(whole, i)};
+  for (std::int64_t i = Group::first(); i < columns; i += Group::count()) {
+    const auto whole = join_pieces<Group>(pieces + i * count, count);
+    if (Group::lane() == 0) out[i] = {whole.shift, factor(whole, i)};
   }
 }
 
@@ -265,8 +268,11 @@ void reduce_columns(const AxisExtent& extent, const S* x, const Finish& finish, 
   if (sharing.pieces == 1) {
     launch(reduce_columns_kernel<S, Finish>, blocks, 1, extent, sharing, blocks, x, finish, out);
   } else {
-    launch(join_pieces_kernel<S, Finish>, columns, block_threads, columns, sharing.pieces,
-           reduce_pieces(extent, sharing, x), finish, out);
+    const auto* const pieces = reduce_pieces(extent, sharing, x);
+    with_joining_group(sharing.pieces, [&]<class Group>() {
+      launch(join_pieces_kernel<Group, S, Finish>, columns, Group::per_block, columns, sharing.pieces, pieces, finish,
+             out);
+    });
   }
 }
 
@@ -298,7 +304,10 @@ void LogMeanExpKernels<S>::scaled_softmax(const AxisExtent& extent, const S* x, 
   }
   const Piece<T>* const pieces = reduce_pieces(extent, sharing, x);
   auto* const factors = scratch<ShiftAndFactor<T>>(columns);
-  launch(softmax_factors_kernel<S>, columns, block_threads, columns, sharing.pieces, pieces, factor, factors);
+  with_joining_group(sharing.pieces, [&]<class Group>() {
+    launch(softmax_factors_kernel<Group, S>, columns, Group::per_block, columns, sharing.pieces, pieces, factor,
+           factors);
+  });
   launch(softmax_pieces_kernel<S>, blocks, 1, extent, sharing, blocks, x, factors, out);
 }
 

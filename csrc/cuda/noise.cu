@@ -9,9 +9,7 @@ namespace {
 template <class S>
 __global__ void __launch_bounds__(block_threads) standard_normal_kernel(S* out, std::int64_t count, Seed seed) {
   const std::uint64_t key = read_seed(seed);
-  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
-  for (std::int64_t block = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; 4 * block < count;
-       block += threads) {
+  for (std::int64_t block = ThreadGroup::first(); 4 * block < count; block += ThreadGroup::count()) {
     ComputeType<S> draws[4];
     four_normals(flat_counter(static_cast<std::uint64_t>(block)), key, draws);
     store_four(draws, count - 4 * block, out + 4 * block);
@@ -23,8 +21,7 @@ __global__ void __launch_bounds__(block_threads)
     normal_noise_kernel(S* out, Extent extent, Seed seed, std::int64_t row_offset) {
   const std::uint64_t key = read_seed(seed);
   const std::int64_t blocks = ceil_divide(extent.columns, 4), items = extent.samples * extent.rows * blocks;
-  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
-  for (std::int64_t item = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; item < items; item += threads) {
+  for (std::int64_t item = ThreadGroup::first(); item < items; item += ThreadGroup::count()) {
     const Place block(item, blocks), place(block.outer, extent.rows);
     ComputeType<S> noise[4];
     sample_noise(key, place.outer, place.inner + row_offset, block.inner, noise);
@@ -34,8 +31,7 @@ __global__ void __launch_bounds__(block_threads)
 
 __global__ void __launch_bounds__(block_threads)
     philox_words_kernel(std::uint32_t* out, std::int64_t blocks, Seed seed) {
-  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; i < blocks; i += threads) {
+  for (std::int64_t i = ThreadGroup::first(); i < blocks; i += ThreadGroup::count()) {
     const PhiloxBlock block = philox(flat_counter(static_cast<std::uint64_t>(i)), read_seed(seed));
     for (int w = 0; w < 4; ++w) out[4 * i + w] = block.word[w];
   }
@@ -46,19 +42,19 @@ __global__ void __launch_bounds__(block_threads)
 template <class S>
 void NoiseKernels<S>::standard_normal(S* out, std::int64_t count, Seed seed) {
   const DeviceGuard guard;
-  launch(standard_normal_kernel<S>, ceil_divide(count, 4), block_threads, out, count, seed);
+  launch(standard_normal_kernel<S>, ceil_divide(count, 4), ThreadGroup::per_block, out, count, seed);
 }
 
 template <class S>
 void NoiseKernels<S>::normal_noise(S* out, const Extent& extent, Seed seed, std::int64_t row_offset) {
   const DeviceGuard guard;
-  launch(normal_noise_kernel<S>, extent.samples * extent.rows * ceil_divide(extent.columns, 4), block_threads, out,
-         extent, seed, row_offset);
+  launch(normal_noise_kernel<S>, extent.samples * extent.rows * ceil_divide(extent.columns, 4), ThreadGroup::per_block,
+         out, extent, seed, row_offset);
 }
 
 void philox_words(std::uint32_t* out, std::int64_t blocks, Seed seed) {
   const DeviceGuard guard;
-  launch(philox_words_kernel, blocks, block_threads, out, blocks, seed);
+  launch(philox_words_kernel, blocks, ThreadGroup::per_block, out, blocks, seed);
 }
 
 template struct NoiseKernels<float>;

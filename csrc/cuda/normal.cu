@@ -61,8 +61,7 @@ __global__ void __launch_bounds__(block_threads) rsample_kernel(Extent extent, S
   using T = ComputeType<S>;
   const std::uint64_t seed = read_seed(parameters.seed);
   const std::int64_t blocks = ceil_divide(extent.columns, 4), items = extent.samples * extent.rows * blocks;
-  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
-  for (std::int64_t item = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; item < items; item += threads) {
+  for (std::int64_t item = ThreadGroup::first(); item < items; item += ThreadGroup::count()) {
     const Place block(item, blocks), place(block.outer, extent.rows);
     const FourColumns<S> columns(extent, parameters, place.inner, block.inner);
     T drawn[4];
@@ -119,13 +118,6 @@ struct PartialSums {
 
   FASTVI_DEVICE T& at(std::int64_t chunk, int kind, int column, std::int64_t item) const {
     return data[((chunk * kinds + kind) * 4 + column) * items + item];
-  }
-
-  // The sums of all chunks, in order.
-  FASTVI_DEVICE T total(std::int64_t chunks, int kind, int column, std::int64_t item) const {
-    LongSum<T> sum;
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) sum.add(at(chunk, kind, column, item));
-    return sum.result();
   }
 };
 
@@ -206,9 +198,7 @@ template <int kinds, class S>
 __global__ void __launch_bounds__(block_threads) rsample_backward_kernel(SampleBackward<kinds, S> backward) {
   using T = ComputeType<S>;
   const std::int64_t blocks = ceil_divide(backward.extent.columns, 4), items = backward.partial.items;
-  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
-  for (std::int64_t item = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; item < items * backward.chunks.count;
-       item += threads) {
+  for (std::int64_t item = ThreadGroup::first(); item < items * backward.chunks.count; item += ThreadGroup::count()) {
     const Place chunk(item, items), place(chunk.inner, blocks);
     const FourColumns<S> columns(backward.extent, backward.parameters, place.outer, place.inner);
     typename SampleBackward<kinds, S>::Sums sums;
@@ -232,19 +222,27 @@ __global__ void __launch_bounds__(block_threads) rsample_backward_kernel(SampleB
   }
 }
 
-template <int kinds, class S>
+template <class Group, int kinds, class S>
 __global__ void __launch_bounds__(block_threads) rsample_finish_kernel(SampleBackward<kinds, S> backward) {
   using T = ComputeType<S>;
   const std::int64_t blocks = ceil_divide(backward.extent.columns, 4), items = backward.partial.items;
-  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
-  for (std::int64_t item = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; item < items; item += threads) {
-    T totals[4][4] = {};
+  for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
+    T totals[4][4] = {}, ratio_sum = T(0);
+    for (std::int64_t chunk = Group::lane(); chunk < backward.chunks.count; chunk += Group::threads) {
+#pragma unroll
+      for (int kind = 0; kind < kinds; ++kind) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) totals[kind][j] += backward.partial.at(chunk, kind, j, item);
+      }
+      ratio_sum += backward.partial.at(chunk, kinds, 0, item);
+    }
 #pragma unroll
     for (int kind = 0; kind < kinds; ++kind) {
 #pragma unroll
-      for (int j = 0; j < 4; ++j) totals[kind][j] = backward.partial.total(backward.chunks.count, kind, j, item);
+      for (int j = 0; j < 4; ++j) totals[kind][j] = Group::sum(totals[kind][j]);
     }
-    const T ratio_sum = backward.partial.total(backward.chunks.count, kinds, 0, item);
+    ratio_sum = Group::sum(ratio_sum);
+    if (Group::lane() != 0) continue;
     const Place place(item, blocks);
     backward.store(FourColumns<S>(backward.extent, backward.parameters, place.outer, place.inner), totals, ratio_sum);
   }
@@ -262,8 +260,11 @@ void sample_backward(const Extent& extent, const SampleParameters<S>& parameters
   T* const memory = chunks.count == 1 ? nullptr : scratch<T>(chunks.count * Backward::kept * 4 * items);
   const Backward backward{extent,           parameters, z_upstream, ratio_upstream,
                           detach_posterior, gradients,  chunks,     {memory, items}};
-  launch(rsample_backward_kernel<kinds, S>, items * chunks.count, block_threads, backward);
-  if (chunks.count > 1) launch(rsample_finish_kernel<kinds, S>, items, block_threads, backward);
+  launch(rsample_backward_kernel<kinds, S>, items * chunks.count, ThreadGroup::per_block, backward);
+  if (chunks.count == 1) return;
+  with_joining_group(chunks.count, [&]<class Group>() {
+    launch(rsample_finish_kernel<Group, kinds, S>, items, Group::per_block, backward);
+  });
 }
 
 }  // namespace
@@ -320,8 +321,8 @@ void NormalKernels<S>::normal_entropy_backward(const Extent& extent, const RowVi
 template <class S>
 void NormalKernels<S>::rsample_normal(const Extent& extent, const SampleParameters<S>& parameters, S* z) {
   const DeviceGuard guard;
-  launch(rsample_kernel<S>, extent.samples * extent.rows * ceil_divide(extent.columns, 4), block_threads, extent,
-         parameters, z);
+  launch(rsample_kernel<S>, extent.samples * extent.rows * ceil_divide(extent.columns, 4), ThreadGroup::per_block,
+         extent, parameters, z);
 }
 
 template <class S>

@@ -65,8 +65,37 @@ FASTVI_DEVICE T warp_sum(T value) {
   return value;
 }
 
-// The threads that share a row: a warp where rows are short, a block where they are long. `first` and `count` tell
-// which rows a group takes; `sum` adds up the values of its threads, all of which must call it, for the first of them.
+template <class T>
+FASTVI_DEVICE T warp_maximum(T value) {
+#pragma unroll
+  for (int distance = warp_threads / 2; distance > 0; distance /= 2) {
+    const T other = __shfl_xor_sync(whole_warp, value, distance);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
+// The threads that share a piece of work: one, a warp, or a block. `first` and `count` tell which pieces a group takes;
+// `sum` adds up the values of its threads, all of which must call it, for the first of them, and `maximum` is alike.
+struct ThreadGroup {
+  static constexpr int threads = 1;
+  static constexpr int per_block = block_threads;
+
+  static FASTVI_DEVICE int lane() { return 0; }
+  static FASTVI_DEVICE std::int64_t first() { return std::int64_t{blockIdx.x} * block_threads + threadIdx.x; }
+  static FASTVI_DEVICE std::int64_t count() { return std::int64_t{gridDim.x} * block_threads; }
+
+  template <class T>
+  static FASTVI_DEVICE T sum(T value) {
+    return value;
+  }
+
+  template <class T>
+  static FASTVI_DEVICE T maximum(T value) {
+    return value;
+  }
+};
+
 struct WarpGroup {
   static constexpr int threads = warp_threads;
   static constexpr int per_block = block_threads / warp_threads;
@@ -80,6 +109,11 @@ struct WarpGroup {
   template <class T>
   static FASTVI_DEVICE T sum(T value) {
     return warp_sum(value);
+  }
+
+  template <class T>
+  static FASTVI_DEVICE T maximum(T value) {
+    return warp_maximum(value);
   }
 };
 
@@ -115,6 +149,28 @@ void with_group(std::int64_t columns, const Run& run) {
     run.template operator()<WarpGroup>();
   } else {
     run.template operator()<BlockGroup>();
+  }
+}
+
+// Work is cut into no more parts than this, whose results a warp puts together, or a thread where they are not many.
+// That is so few for each thread that they are added as they come.
+inline constexpr std::int64_t most_parts = 1024, many_parts = 16;
+
+// The sum of part(i) over all of `count` parts, for the first thread of the group.
+template <class Group, class T, class Part>
+FASTVI_DEVICE T sum_of_parts(std::int64_t count, const Part& part) {
+  T sum = T(0);
+  for (std::int64_t i = Group::lane(); i < count; i += Group::threads) sum += part(i);
+  return Group::sum(sum);
+}
+
+// Calls run.operator()<Group>() with the group that puts so many parts together.
+template <class Run>
+void with_joining_group(std::int64_t parts, const Run& run) {
+  if (parts < many_parts) {
+    run.template operator()<ThreadGroup>();
+  } else {
+    run.template operator()<WarpGroup>();
   }
 }
 

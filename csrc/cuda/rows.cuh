@@ -132,7 +132,7 @@ struct Chunks {
     constexpr std::int64_t enough_threads = std::int64_t{1} << 16, least_samples = 16;
     const std::int64_t wanted = ceil_divide(enough_threads, std::max<std::int64_t>(sums, 1));
     const std::int64_t most = std::max<std::int64_t>(ceil_divide(samples, least_samples), 1);
-    length = ceil_divide(std::max<std::int64_t>(samples, 1), std::min(wanted, most));
+    length = ceil_divide(std::max<std::int64_t>(samples, 1), std::min({wanted, most, most_parts}));
     count = ceil_divide(std::max<std::int64_t>(samples, 1), length);
   }
 };
@@ -146,8 +146,7 @@ __global__ void __launch_bounds__(block_threads)
                             ComputeType<S>* partial) {
   using T = ComputeType<S>;
   const std::int64_t plane = extent.rows * extent.columns, items = plane * chunks.count;
-  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
-  for (std::int64_t item = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; item < items; item += threads) {
+  for (std::int64_t item = ThreadGroup::first(); item < items; item += ThreadGroup::count()) {
     const Place chunk(item, plane), place(chunk.inner, extent.columns);
     const std::int64_t first = chunk.outer * chunks.length, end = first + chunks.length;
     LongSums<T, inputs> sums;
@@ -182,14 +181,13 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 // out[i] = the sum of partial[i] over chunks, where it is not null.
-template <class S, std::size_t inputs>
+template <class Group, class S, std::size_t inputs>
 __global__ void __launch_bounds__(block_threads)
     add_chunks_kernel(std::int64_t plane, std::int64_t chunks, const ComputeType<S>* partial,
                       std::array<S*, inputs> out) {
   using T = ComputeType<S>;
-  const std::int64_t threads = std::int64_t{gridDim.x} * block_threads;
   const std::int64_t items = static_cast<std::int64_t>(inputs) * plane;
-  for (std::int64_t item = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; item < items; item += threads) {
+  for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
     const Place place(item, plane);
     S* target = nullptr;
 #pragma unroll
@@ -198,9 +196,8 @@ __global__ void __launch_bounds__(block_threads)
     }
     if (target == nullptr) continue;
     const T* const own = partial + place.outer * chunks * plane + place.inner;
-    LongSum<T> sum;
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) sum.add(own[chunk * plane]);
-    target[place.inner] = S(sum.result());
+    const T total = sum_of_parts<Group, T>(chunks, [&](std::int64_t chunk) { return own[chunk * plane]; });
+    if (Group::lane() == 0) target[place.inner] = S(total);
   }
 }
 
@@ -225,13 +222,15 @@ void row_gradients(const Extent& extent, const std::array<RowView<const S>, inpu
   const std::int64_t plane = extent.rows * extent.columns;
   const Chunks chunks(extent.samples, plane);
   T* const partial = chunks.count == 1 ? nullptr : scratch<T>(static_cast<std::int64_t>(inputs) * chunks.count * plane);
-  launch(summed_gradients_kernel<S, inputs, Term>, plane * chunks.count, block_threads, extent, operands, upstream,
-         gradients, term, chunks, partial);
+  launch(summed_gradients_kernel<S, inputs, Term>, plane * chunks.count, ThreadGroup::per_block, extent, operands,
+         upstream, gradients, term, chunks, partial);
   if (chunks.count == 1) return;
   std::array<S*, inputs> summed;
   for (std::size_t i = 0; i < inputs; ++i) summed[i] = gradients[i].sums_samples ? gradients[i].data : nullptr;
-  launch(add_chunks_kernel<S, inputs>, static_cast<std::int64_t>(inputs) * plane, block_threads, plane, chunks.count,
-         partial, summed);
+  with_joining_group(chunks.count, [&]<class Group>() {
+    launch(add_chunks_kernel<Group, S, inputs>, static_cast<std::int64_t>(inputs) * plane, Group::per_block, plane,
+           chunks.count, partial, summed);
+  });
 }
 
 }  // namespace fastvi

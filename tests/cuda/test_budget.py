@@ -12,7 +12,7 @@ import pytest
 
 # The least part of a multiprocessor's warps that can be there at once. float64 may take twice the registers.
 OCCUPANCY = {
-    "add_chunks_kernel": 1.0,
+    "add_chunks_kernel": 0.75,
     "bernoulli_epilogue_kernel": 0.5,
     "join_pieces_kernel": 1.0,
     "leapfrog_backward_kernel": 0.375,
@@ -26,7 +26,7 @@ OCCUPANCY = {
     "reduce_rows_kernel": 0.375,
     "row_gradients_kernel": 0.375,
     "rsample_backward_kernel": 0.25,
-    "rsample_finish_kernel": 0.375,
+    "rsample_finish_kernel": 0.5,
     "rsample_kernel": 0.75,
     "rsample_with_log_ratio_kernel": 0.5,
     "softmax_factors_kernel": 1.0,

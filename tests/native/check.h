@@ -134,8 +134,8 @@ auto on_any_threads(const std::string& what, const Compute& compute) {
 }
 
 // Vector loops meet every remainder, pieces of rows their seams (512, 1536, 2048, 4096 and 16384 columns), and sums
-// over samples theirs (64 and 128); two are large enough for several threads, and one has more long rows than a grid of
-// the CUDA kernels has blocks on the host.
+// over samples theirs (64 and 128; 256 in the CUDA kernels); two are large enough for several threads, and one has more
+// long rows than a grid of the CUDA kernels has blocks on the host.
 inline const std::vector<Extent>& extents() {
   static const std::vector<Extent> all = [] {
     std::vector<Extent> made;
@@ -145,7 +145,7 @@ inline const std::vector<Extent>& extents() {
     }
     for (const Extent& extent :
          {Extent{0, 3, 5}, Extent{2, 0, 5}, Extent{1, 2, 2049}, Extent{2, 4, 4099}, Extent{2, 1, 16385},
-          Extent{1, 1, 40000}, Extent{3, 257, 50}, Extent{9, 130, 33}, Extent{150, 1, 9}}) {
+          Extent{1, 1, 40000}, Extent{3, 257, 50}, Extent{9, 130, 33}, Extent{150, 1, 9}, Extent{600, 1, 5}}) {
       made.push_back(extent);
     }
     return made;
