@@ -36,28 +36,29 @@ class LogProbSum {
 };
 
 template <class Group, bool keep_residual, class S>
-__global__ void __launch_bounds__(block_threads)
-    bernoulli_epilogue_kernel(Extent extent, S* logits, const S* bias, RowView<const S> x, S* out) {
+__global__ void __launch_bounds__(block_threads, sizeof(S) == 8 ? 1 : 4)
+    bernoulli_epilogue_kernel(Extent extent, S* logits, const S* bias, RowView<const S> x, std::int64_t items,
+                              Pieces pieces, RowSums<S, 1> sums) {
   using T = ComputeType<S>;
-  const std::int64_t rows = extent.samples * extent.rows;
-  for (std::int64_t row = Group::first(); row < rows; row += Group::count()) {
-    const Place place(row, extent.rows);
-    S* const own = logits + row * extent.columns;
+  for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
+    const auto piece = RowPiece::of<Group>(item, extent.samples * extent.rows, extent.columns, pieces);
+    const Place place(piece.row, extent.rows);
+    S* const own = logits + piece.row * extent.columns + piece.first;
     LogProbSum<T> sum;
     const auto residual = [&](std::int64_t d, const std::array<T, 2>& values) {
-      const T logit = bias == nullptr ? values[0] : values[0] + static_cast<T>(bias[d]);
+      const T logit = bias == nullptr ? values[0] : values[0] + static_cast<T>(bias[piece.first + d]);
       const BernoulliTerm<T> term = bernoulli_term(values[1], logit);
       sum.add_term(term);
       return std::array<T, 1>{{bernoulli_residual(values[1], logit, term.exponential)}};
     };
-    const std::array<const S*, 2> in{{own, x.row(place.outer, place.inner)}};
+    const std::array<const S*, 2> in{{own, x.row(place.outer, place.inner) + piece.first}};
     if constexpr (keep_residual) {
-      map_columns<S>(in, std::array<S*, 1>{{own}}, extent.columns, Group::lane(), Group::threads, residual);
+      map_columns<S>(in, std::array<S*, 1>{{own}}, piece.count, Group::lane(), Group::threads, residual);
     } else {
-      for_each_column<S>(in, extent.columns, Group::lane(), Group::threads, residual);
+      for_each_column<S>(in, piece.count, Group::lane(), Group::threads, residual);
     }
     const T total = Group::sum(sum.result());
-    if (Group::lane() == 0) out[row] = S(total);
+    if (Group::lane() == 0) sums.store(item, {{total}});
   }
 }
 
@@ -80,15 +81,12 @@ void BernoulliKernels<S>::bernoulli_log_prob_backward(const Extent& extent,
 template <class S>
 void BernoulliKernels<S>::bernoulli_epilogue(const Extent& extent, S* logits, const S* bias, const RowView<const S>& x,
                                              bool keep_residual, S* out) {
-  const DeviceGuard guard;
-  const std::int64_t rows = extent.samples * extent.rows;
-  with_group(extent.columns, [&]<class Group>() {
-    if (keep_residual) {
-      launch(bernoulli_epilogue_kernel<Group, true, S>, rows, Group::per_block, extent, logits, bias, x, out);
-    } else {
-      launch(bernoulli_epilogue_kernel<Group, false, S>, rows, Group::per_block, extent, logits, bias, x, out);
-    }
-  });
+  sum_rows<S, 1>(extent.samples * extent.rows, extent.columns, {{out}},
+                 [&]<class Group>(std::int64_t items, const Pieces& pieces, const RowSums<S, 1>& sums) {
+                   const auto kernel = keep_residual ? bernoulli_epilogue_kernel<Group, true, S>
+                                                     : bernoulli_epilogue_kernel<Group, false, S>;
+                   launch(kernel, items, Group::per_block, extent, logits, bias, x, items, pieces, sums);
+                 });
 }
 
 template struct BernoulliKernels<float>;

@@ -34,8 +34,8 @@ constexpr std::int64_t ceil_divide(std::int64_t numerator, std::int64_t denomina
   return (numerator + denominator - 1) / denominator;
 }
 
-// A kernel's bounds name one block a multiprocessor as the least, without which ptxas spills some registers to save
-// others.
+// Where ptxas would spill a few registers for the sake of more blocks at once, a kernel's bounds name how many are
+// enough.
 inline constexpr int block_threads = 256;
 inline constexpr int warp_threads = 32;
 

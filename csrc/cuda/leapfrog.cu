@@ -82,23 +82,24 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-// Those by factors that are one number a row.
+// Those by factors that are one number a row: of the step size and of the inverse mass.
 template <class Group, class S>
 __global__ void __launch_bounds__(block_threads)
     leapfrog_row_factors_kernel(std::int64_t rows, std::int64_t columns, LeapfrogInputs<S> inputs, const S* by_position,
-                                const S* by_momentum, ComputeType<S>* by_step_size, ComputeType<S>* by_inverse_mass) {
+                                const S* by_momentum, std::int64_t items, Pieces pieces,
+                                RowSums<ComputeType<S>, 2> sums) {
   using T = ComputeType<S>;
-  for (std::int64_t row = Group::first(); row < rows; row += Group::count()) {
-    LongSum<T> step_sum, mass_sum;
-    for (std::int64_t d = Group::lane(); d < columns; d += Group::threads) {
-      const auto found = derivative_at(inputs, by_position, by_momentum, columns, row, d);
-      step_sum.add(found.step_size);
-      mass_sum.add(found.inverse_mass);
+  for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
+    const auto piece = RowPiece::of<Group>(item, rows, columns, pieces);
+    LongSums<T, 2> found;
+    for (std::int64_t d = piece.first + Group::lane(); d < piece.first + piece.count; d += Group::threads) {
+      const auto derivative = derivative_at(inputs, by_position, by_momentum, columns, piece.row, d);
+      found.add(0, derivative.step_size);
+      found.add(1, derivative.inverse_mass);
+      found.next();
     }
-    const T step_total = Group::sum(step_sum.result()), mass_total = Group::sum(mass_sum.result());
-    if (Group::lane() != 0) continue;
-    if (by_step_size != nullptr) by_step_size[row] = step_total;
-    if (by_inverse_mass != nullptr) by_inverse_mass[row] = mass_total;
+    const std::array<T, 2> totals{{Group::sum(found.result(0)), Group::sum(found.result(1))}};
+    if (Group::lane() == 0) sums.store(item, totals);
   }
 }
 
@@ -135,10 +136,11 @@ void LeapfrogKernels<S>::leapfrog_step_backward(std::int64_t rows, std::int64_t 
   T* const row_step = chosen(!step_by_column, gradients.step_size);
   T* const row_mass = chosen(!mass_by_column, gradients.inverse_mass);
   if (row_step == nullptr && row_mass == nullptr) return;
-  with_group(columns, [&]<class Group>() {
-    launch(leapfrog_row_factors_kernel<Group, S>, rows, Group::per_block, rows, columns, inputs, by_position,
-           by_momentum, row_step, row_mass);
-  });
+  sum_rows<T, 2>(rows, columns, {{row_step, row_mass}},
+                 [&]<class Group>(std::int64_t items, const Pieces& pieces, const RowSums<T, 2>& sums) {
+                   launch(leapfrog_row_factors_kernel<Group, S>, items, Group::per_block, rows, columns, inputs,
+                          by_position, by_momentum, items, pieces, sums);
+                 });
 }
 
 template <class S>

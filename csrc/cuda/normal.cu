@@ -74,14 +74,16 @@ __global__ void __launch_bounds__(block_threads) rsample_kernel(Extent extent, S
 
 template <class Group, bool standard, class S>
 __global__ void __launch_bounds__(block_threads)
-    rsample_with_log_ratio_kernel(Extent extent, SampleParameters<S> parameters, S* z, S* log_ratio) {
+    rsample_with_log_ratio_kernel(Extent extent, SampleParameters<S> parameters, S* z, std::int64_t items,
+                                  Pieces pieces, RowSums<S, 1> sums) {
   using T = ComputeType<S>;
   const std::uint64_t seed = read_seed(parameters.seed);
-  const std::int64_t blocks = ceil_divide(extent.columns, 4), rows = extent.samples * extent.rows;
-  for (std::int64_t row = Group::first(); row < rows; row += Group::count()) {
-    const Place place(row, extent.rows);
+  for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
+    const auto piece = RowPiece::of<Group>(item, extent.samples * extent.rows, extent.columns, pieces);
+    const Place place(piece.row, extent.rows);
+    const std::int64_t first = piece.first / 4, end = first + ceil_divide(piece.count, 4);
     LongSum<T> sum;
-    for (std::int64_t block = Group::lane(); block < blocks; block += Group::threads) {
+    for (std::int64_t block = first + Group::lane(); block < end; block += Group::threads) {
       const FourColumns<S> columns(extent, parameters, place.inner, block);
       T noise[4], drawn[4];
       sample_noise(seed, place.outer, columns.row + parameters.row_offset, block, noise);
@@ -105,7 +107,7 @@ __global__ void __launch_bounds__(block_threads)
       store_four(drawn, columns.count, z + columns.offset(extent, place.outer));
     }
     const T total = Group::sum(sum.result());
-    if (Group::lane() == 0) log_ratio[row] = S(total);
+    if (Group::lane() == 0) sums.store(item, {{total}});
   }
 }
 
@@ -334,16 +336,13 @@ void NormalKernels<S>::rsample_normal_backward(const Extent& extent, const Sampl
 template <class S>
 void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<S>& parameters, S* z,
                                                      S* log_ratio) {
-  const DeviceGuard guard;
-  const std::int64_t rows = extent.samples * extent.rows;
-  // A thread takes four columns at once.
-  with_group(extent.columns / 4, [&]<class Group>() {
-    if (parameters.prior_mean.data == nullptr) {
-      launch(rsample_with_log_ratio_kernel<Group, true, S>, rows, Group::per_block, extent, parameters, z, log_ratio);
-    } else {
-      launch(rsample_with_log_ratio_kernel<Group, false, S>, rows, Group::per_block, extent, parameters, z, log_ratio);
-    }
-  });
+  sum_rows<S, 1>(extent.samples * extent.rows, extent.columns, {{log_ratio}},
+                 [&]<class Group>(std::int64_t items, const Pieces& pieces, const RowSums<S, 1>& sums) {
+                   const auto kernel = parameters.prior_mean.data == nullptr
+                                           ? rsample_with_log_ratio_kernel<Group, true, S>
+                                           : rsample_with_log_ratio_kernel<Group, false, S>;
+                   launch(kernel, items, Group::per_block, extent, parameters, z, items, pieces, sums);
+                 });
 }
 
 template <class S>

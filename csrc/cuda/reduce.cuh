@@ -1,6 +1,7 @@
 // Sums that do not depend on how many threads share them: each thread's in order, then those of the threads by halves.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "../formulas/compiler.h"
@@ -10,23 +11,23 @@ namespace fastvi {
 
 // Sums of any length that grow by a term each at a time: after each 64 of them what they came to is added with its
 // rounding error kept, so that the length does not add to the error. One count for all of them saves registers.
-template <class T, int sums>
+template <class T, std::size_t sums>
 class LongSums {
  public:
-  FASTVI_DEVICE void add(int i, T term) { recent_[i] += term; }
+  FASTVI_DEVICE void add(std::size_t i, T term) { recent_[i] += term; }
 
   // After the terms that belong together, at most one of each sum.
   FASTVI_DEVICE void next() {
     if (++count_ < 64) return;
 #pragma unroll
-    for (int i = 0; i < sums; ++i) carry(i);
+    for (std::size_t i = 0; i < sums; ++i) carry(i);
     count_ = 0;
   }
 
-  FASTVI_DEVICE T result(int i) const { return (total_[i] + recent_[i]) + error_[i]; }
+  FASTVI_DEVICE T result(std::size_t i) const { return (total_[i] + recent_[i]) + error_[i]; }
 
  private:
-  FASTVI_DEVICE void carry(int i) {
+  FASTVI_DEVICE void carry(std::size_t i) {
     const T sum = total_[i] + recent_[i];
     const T added = sum - total_[i];
     const T error = (total_[i] - (sum - added)) + (recent_[i] - added);  // exact (Knuth, TAOCP 2, 4.2.2)
@@ -139,13 +140,12 @@ struct BlockGroup {
   }
 };
 
-// Rows from this length on get a block each.
-inline constexpr std::int64_t long_row = 4096;
-
-// Calls run.operator()<Group>() with the group for rows of that length.
+// Calls run.operator()<Group>() with the group for a row: a warp where rows are short, a block where they are long, or
+// few and not short.
 template <class Run>
-void with_group(std::int64_t columns, const Run& run) {
-  if (columns < long_row) {
+void with_group(std::int64_t rows, std::int64_t columns, const Run& run) {
+  constexpr std::int64_t few_rows = 1024, longest_of_many = 4096, longest_of_few = 1024;
+  if (columns < (rows < few_rows ? longest_of_few : longest_of_many)) {
     run.template operator()<WarpGroup>();
   } else {
     run.template operator()<BlockGroup>();

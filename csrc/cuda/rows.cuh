@@ -12,12 +12,15 @@
 
 namespace fastvi {
 
+// Each operand's row, from one of its columns on.
 template <class S, std::size_t inputs>
 FASTVI_DEVICE std::array<const S*, inputs> row_of(const std::array<RowView<const S>, inputs>& operands, std::int64_t k,
-                                                  std::int64_t b) {
+                                                  std::int64_t b, std::int64_t column = 0) {
   std::array<const S*, inputs> row;
 #pragma unroll
   for (std::size_t i = 0; i < inputs; ++i) row[i] = operands[i].row(k, b);
+#pragma unroll
+  for (std::size_t i = 0; i < inputs; ++i) row[i] += column;
   return row;
 }
 
@@ -57,29 +60,126 @@ struct TermSum {
   }
 };
 
-// out[row] = the result of a copy of `empty` to which the row's columns were added.
+// How the rows that are summed by blocks are cut where there are too few of them to keep a device busy. By the shape
+// alone, so that every device adds up alike; and so that all pieces are aligned as their row is.
+struct Pieces {
+  std::int64_t count, length;
+
+  Pieces(std::int64_t rows, std::int64_t columns) {
+    constexpr std::int64_t enough_blocks = 1024, least_piece = 4096, unit = 16;
+    static_assert(enough_blocks <= most_parts);
+    const std::int64_t wanted = ceil_divide(enough_blocks, std::max<std::int64_t>(rows, 1));
+    const std::int64_t most = std::max<std::int64_t>(columns / least_piece, 1);
+    length = ceil_divide(ceil_divide(columns, std::min(wanted, most)), unit) * unit;
+    count = std::max<std::int64_t>(ceil_divide(columns, std::max<std::int64_t>(length, 1)), 1);
+  }
+};
+
+// The columns that an item of work has of a row, of which a warp always has the whole.
+struct RowPiece {
+  std::int64_t row, first, count;
+
+  template <class Group>
+  static FASTVI_DEVICE RowPiece of(std::int64_t item, std::int64_t rows, std::int64_t columns, const Pieces& pieces) {
+    if constexpr (Group::threads <= warp_threads) {
+      return {item, 0, columns};
+    } else {
+      const Place place(item, rows);
+      const std::int64_t first = place.outer * pieces.length, rest = columns - first;
+      return {place.inner, first, rest < pieces.length ? rest : pieces.length};
+    }
+  }
+};
+
+// Where the sums of `outputs` kinds over rows go, those of pieces by way of `partial`, of shape (outputs, pieces,
+// rows). Nothing goes to where an output is null.
+template <class S, std::size_t outputs>
+struct RowSums {
+  std::array<S*, outputs> out;
+  ComputeType<S>* partial;
+  std::int64_t items;
+
+  FASTVI_DEVICE void store(std::int64_t item, const std::array<ComputeType<S>, outputs>& sums) const {
+#pragma unroll
+    for (std::size_t i = 0; i < outputs; ++i) {
+      if (partial != nullptr) {
+        partial[static_cast<std::int64_t>(i) * items + item] = sums[i];
+      } else if (out[i] != nullptr) {
+        out[i][item] = S(sums[i]);
+      }
+    }
+  }
+};
+
+// out[i] = the sum of partial[i], of shape (parts, plane), over parts, where it is not null.
+template <class Group, class S, std::size_t outputs>
+__global__ void __launch_bounds__(block_threads)
+    add_parts_kernel(std::int64_t plane, std::int64_t parts, const ComputeType<S>* partial,
+                     std::array<S*, outputs> out) {
+  using T = ComputeType<S>;
+  const std::int64_t items = static_cast<std::int64_t>(outputs) * plane;
+  for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
+    const Place place(item, plane);
+    S* target = nullptr;
+#pragma unroll
+    for (std::size_t i = 0; i < outputs; ++i) {
+      if (static_cast<std::int64_t>(i) == place.outer) target = out[i];
+    }
+    if (target == nullptr) continue;
+    const T* const own = partial + place.outer * parts * plane + place.inner;
+    const T total = sum_of_parts<Group, T>(parts, [&](std::int64_t part) { return own[part * plane]; });
+    if (Group::lane() == 0) target[place.inner] = S(total);
+  }
+}
+
+template <class S, std::size_t outputs>
+void add_parts(std::int64_t plane, std::int64_t parts, const ComputeType<S>* partial,
+               const std::array<S*, outputs>& out) {
+  with_joining_group(parts, [&]<class Group>() {
+    launch(add_parts_kernel<Group, S, outputs>, static_cast<std::int64_t>(outputs) * plane, Group::per_block, plane,
+           parts, partial, out);
+  });
+}
+
+// Sums over rows into `out`. Calls run.operator()<Group>(items, pieces, sums), which launches a kernel on as many
+// items: it takes RowPiece::of<Group>(item, ...) of each, and gives what that comes to to sums.store(item, ...).
+template <class S, std::size_t outputs, class Run>
+void sum_rows(std::int64_t rows, std::int64_t columns, const std::array<S*, outputs>& out, const Run& run) {
+  using T = ComputeType<S>;
+  const DeviceGuard guard;
+  with_group(rows, columns, [&]<class Group>() {
+    const Pieces pieces(rows, columns);
+    const std::int64_t items = rows * pieces.count;
+    T* const partial = pieces.count == 1 ? nullptr : scratch<T>(static_cast<std::int64_t>(outputs) * items);
+    run.template operator()<Group>(items, pieces, RowSums<S, outputs>{out, partial, items});
+    if (pieces.count > 1) add_parts(rows, pieces.count, partial, out);
+  });
+}
+
+// The result of a copy of `empty` to which a row's columns were added.
 template <class Group, class S, std::size_t inputs, class Sum>
 __global__ void __launch_bounds__(block_threads)
-    reduce_rows_kernel(Extent extent, std::array<RowView<const S>, inputs> operands, Sum empty, S* out) {
+    reduce_rows_kernel(Extent extent, std::array<RowView<const S>, inputs> operands, Sum empty, std::int64_t items,
+                       Pieces pieces, RowSums<S, 1> sums) {
   using T = ComputeType<S>;
-  const std::int64_t rows = extent.samples * extent.rows;
-  for (std::int64_t row = Group::first(); row < rows; row += Group::count()) {
-    const Place place(row, extent.rows);
+  for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
+    const auto piece = RowPiece::of<Group>(item, extent.samples * extent.rows, extent.columns, pieces);
+    const Place place(piece.row, extent.rows);
     Sum sum = empty;
-    for_each_column<S>(row_of(operands, place.outer, place.inner), extent.columns, Group::lane(), Group::threads,
-                       [&sum](std::int64_t, const std::array<T, inputs>& values) { sum.add(values); });
+    for_each_column<S>(row_of(operands, place.outer, place.inner, piece.first), piece.count, Group::lane(),
+                       Group::threads, [&sum](std::int64_t, const std::array<T, inputs>& values) { sum.add(values); });
     const T total = Group::sum(sum.result());
-    if (Group::lane() == 0) out[row] = S(total);
+    if (Group::lane() == 0) sums.store(item, {{total}});
   }
 }
 
 template <class S, std::size_t inputs, class Sum>
 void reduce_rows(const Extent& extent, const std::array<RowView<const S>, inputs>& operands, const Sum& empty, S* out) {
-  const DeviceGuard guard;
-  with_group(extent.columns, [&]<class Group>() {
-    launch(reduce_rows_kernel<Group, S, inputs, Sum>, extent.samples * extent.rows, Group::per_block, extent, operands,
-           empty, out);
-  });
+  sum_rows<S, 1>(extent.samples * extent.rows, extent.columns, {{out}},
+                 [&]<class Group>(std::int64_t items, const Pieces& pieces, const RowSums<S, 1>& sums) {
+                   launch(reduce_rows_kernel<Group, S, inputs, Sum>, items, Group::per_block, extent, operands, empty,
+                          items, pieces, sums);
+                 });
 }
 
 template <class S, std::size_t inputs, class Term>
@@ -94,8 +194,8 @@ FASTVI_DEVICE std::array<T, inputs> gradient_of(const Term& term, T upstream, co
   return term.gradient(upstream, values[i]...);
 }
 
-// Long rows are cut into pieces of this many columns, each for a group of its own.
-inline constexpr std::int64_t gradient_piece = 4096;
+// Long rows are cut into pieces of this many columns, each for a warp.
+inline constexpr std::int64_t gradient_piece = 1024;
 
 // out[i] = upstream * the term's derivative by operand i, contiguous (samples, rows, columns), where it is not null.
 template <class S, std::size_t inputs, class Term>
@@ -109,11 +209,10 @@ __global__ void __launch_bounds__(block_threads)
     const std::int64_t first = piece.inner * gradient_piece;
     const std::int64_t rest = extent.columns - first;
     const T scale = static_cast<T>(*upstream.row(place.outer, place.inner));
-    std::array<const S*, inputs> in = row_of(operands, place.outer, place.inner);
+    const std::array<const S*, inputs> in = row_of(operands, place.outer, place.inner, first);
     std::array<S*, inputs> target = out;
 #pragma unroll
     for (std::size_t i = 0; i < inputs; ++i) {
-      in[i] += first;
       if (target[i] != nullptr) target[i] += piece.outer * extent.columns + first;
     }
     map_columns<S>(in, target, rest < gradient_piece ? rest : gradient_piece, WarpGroup::lane(), WarpGroup::threads,
@@ -180,27 +279,6 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-// out[i] = the sum of partial[i] over chunks, where it is not null.
-template <class Group, class S, std::size_t inputs>
-__global__ void __launch_bounds__(block_threads)
-    add_chunks_kernel(std::int64_t plane, std::int64_t chunks, const ComputeType<S>* partial,
-                      std::array<S*, inputs> out) {
-  using T = ComputeType<S>;
-  const std::int64_t items = static_cast<std::int64_t>(inputs) * plane;
-  for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
-    const Place place(item, plane);
-    S* target = nullptr;
-#pragma unroll
-    for (std::size_t i = 0; i < inputs; ++i) {
-      if (static_cast<std::int64_t>(i) == place.outer) target = out[i];
-    }
-    if (target == nullptr) continue;
-    const T* const own = partial + place.outer * chunks * plane + place.inner;
-    const T total = sum_of_parts<Group, T>(chunks, [&](std::int64_t chunk) { return own[chunk * plane]; });
-    if (Group::lane() == 0) target[place.inner] = S(total);
-  }
-}
-
 template <class S, std::size_t inputs, class Term>
 void row_gradients(const Extent& extent, const std::array<RowView<const S>, inputs>& operands,
                    const RowView<const S>& upstream, const std::array<GradientView<S>, inputs>& gradients,
@@ -227,10 +305,7 @@ void row_gradients(const Extent& extent, const std::array<RowView<const S>, inpu
   if (chunks.count == 1) return;
   std::array<S*, inputs> summed;
   for (std::size_t i = 0; i < inputs; ++i) summed[i] = gradients[i].sums_samples ? gradients[i].data : nullptr;
-  with_joining_group(chunks.count, [&]<class Group>() {
-    launch(add_chunks_kernel<Group, S, inputs>, static_cast<std::int64_t>(inputs) * plane, Group::per_block, plane,
-           chunks.count, partial, summed);
-  });
+  add_parts(plane, chunks.count, partial, summed);
 }
 
 }  // namespace fastvi

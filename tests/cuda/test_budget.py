@@ -12,12 +12,12 @@ import pytest
 
 # The least part of a multiprocessor's warps that can be there at once. float64 may take twice the registers.
 OCCUPANCY = {
-    "add_chunks_kernel": 0.75,
+    "add_parts_kernel": 0.75,
     "bernoulli_epilogue_kernel": 0.5,
     "join_pieces_kernel": 1.0,
     "leapfrog_backward_kernel": 0.375,
     "leapfrog_column_factors_kernel": 1.0,
-    "leapfrog_row_factors_kernel": 0.625,
+    "leapfrog_row_factors_kernel": 0.5,
     "leapfrog_step_kernel": 0.25,
     "normal_noise_kernel": 1.0,
     "philox_words_kernel": 1.0,

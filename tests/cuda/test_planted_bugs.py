@@ -123,6 +123,13 @@ BUGS = [
         "bernoulli",
     ),
     Bug(
+        "a piece that goes on beyond its row",
+        "rows.cuh",
+        "rest < pieces.length ? rest : pieces.length",
+        "pieces.length",
+        "bernoulli",
+    ),
+    Bug(
         "a grid's stride off by one",
         "reduce.cuh",
         "return std::int64_t{gridDim.x} * per_block;",
