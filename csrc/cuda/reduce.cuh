@@ -76,8 +76,9 @@ FASTVI_DEVICE T warp_maximum(T value) {
   return value;
 }
 
-// The threads that share a piece of work: one, a warp, or a block. `first` and `count` tell which pieces a group takes;
-// `sum` adds up the values of its threads, all of which must call it, for the first of them, and `maximum` is alike.
+// The threads that share an item of work: one, a warp, or a block. `first` and `count` tell which items a group takes;
+// `sum` adds up the values of its threads, all of which must call it, for the first of them. `maximum`, of
+// those groups that put parts together, is alike.
 struct ThreadGroup {
   static constexpr int threads = 1;
   static constexpr int per_block = block_threads;

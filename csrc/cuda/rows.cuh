@@ -12,7 +12,8 @@
 
 namespace fastvi {
 
-// Each operand's row, from one of its columns on.
+// Each operand's row, from one of its columns on. (Added to the address in one step, it costs the gradients of four
+// operands in 16 bits some 16 registers.)
 template <class S, std::size_t inputs>
 FASTVI_DEVICE std::array<const S*, inputs> row_of(const std::array<RowView<const S>, inputs>& operands, std::int64_t k,
                                                   std::int64_t b, std::int64_t column = 0) {
