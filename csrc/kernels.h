@@ -119,6 +119,14 @@ struct AxisExtent {
   std::int64_t outer, count, inner;
 };
 
+// The sum over one axis of a contiguous (outer, count, inner) array, each element times weights[its place along the
+// axis], one where they are null: what PyTorch's sums and matrix products give, with the same bits for any number of
+// threads, which those do not promise.
+template <class S>
+struct SumKernels {
+  static void axis_sum(const AxisExtent& extent, const S* x, const S* weights, S* out);
+};
+
 // Log-mean-exp over one axis of a contiguous (outer, count, inner) array, the normalised weights that are its
 // derivative, and the effective sample size: the arithmetic of the importance-weighted bound (Burda et al. 2016).
 template <class S>

@@ -355,10 +355,12 @@ TYPICAL: list[Sample] = [
 LARGE: list[Sample] = [
     _sample("kl_normal", "long rows", {"free_bits": 0.1}, mean=(3, 40_001), logvar=(3, 40_001)),
     _sample("kl_normal", "many rows", mean=(2, 700, 65), logvar=(700, 65), prior_mean=(65,), prior_logvar=(65,)),
+    _sample("kl_normal", "one mean for all", mean=(1,), logvar=(700, 65), prior_mean=(2, 1, 1), prior_logvar=(700, 1)),
     _sample("normal_log_prob", "many samples", x=(50, 70, 33), mean=(70, 33), logvar=(33,)),
     _sample("normal_log_prob", "long rows", x=(3, 40_001), mean=(3, 40_001), logvar=(40_001,)),
     _sample("normal_entropy", "many rows", logvar=(3000, 65)),
     _sample("rsample_normal", "many samples", {"sample_shape": (50,), **_DRAW}, mean=(70, 33), logvar=(70, 33)),
+    _sample("rsample_normal", "one mean for all", {"sample_shape": (3,), **_DRAW}, mean=(1,), logvar=(700, 65)),
     _sample("rsample_normal", "long rows", {"sample_shape": (3,), **_DRAW}, mean=(5, 5003), logvar=(5003,)),
     _sample(
         "rsample_normal_with_log_ratio", "many samples", _RATIO | {"num_samples": 50}, mean=(70, 33), logvar=(70, 33)
@@ -392,7 +394,9 @@ LARGE: list[Sample] = [
         step_size=(3000, 1),
         inverse_mass=positive(65),
     ),
+    _sample("leapfrog_step", "one step size for all", q=(40_000, 3), p=(3,), grad=(40_000, 3), step_size=()),
     _sample("leapfrog_step", "long rows", {"step_size": 0.3}, q=(3, 40_001), p=(3, 40_001), grad=(3, 40_001)),
+    _sample("kinetic_energy", "one mass for all", p=(3000, 65), inverse_mass=positive(1)),
     _sample("kinetic_energy", "many chains", p=(3000, 65), inverse_mass=positive(65)),
 ]
 

@@ -138,6 +138,16 @@ void bind_bernoulli(py::module_& m) {
 }
 
 template <class S>
+void bind_sum(py::module_& m) {
+  m.def(
+      "axis_sum",
+      [](const AxisExtent& extent, Address x, Address weights, Address out) {
+        SumKernels<S>::axis_sum(extent, pointer<const S>(x), pointer<const S>(weights), pointer<S>(out));
+      },
+      ReleaseGil());
+}
+
+template <class S>
 void bind_log_mean_exp(py::module_& m) {
   using Kernels = LogMeanExpKernels<S>;
   m.def(
@@ -206,6 +216,7 @@ void bind_all(py::module_ m) {
   bind_noise<S>(m);
   bind_normal<S>(m);
   bind_bernoulli<S>(m);
+  bind_sum<S>(m);
   bind_log_mean_exp<S>(m);
   bind_leapfrog<S>(m);
 }

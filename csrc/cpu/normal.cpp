@@ -23,9 +23,33 @@ struct TileParameters {
   alignas(64) T mean[tile_elements];
   alignas(64) T logvar[tile_elements];
   alignas(64) T scale[tile_elements];
-  alignas(64) T prior_mean[tile_elements];
+};
+
+// The same for the log ratio of samples, see LogRatio; priors that were not given are zeros, as the standard one's are.
+template <class T>
+struct TileRatio {
+  alignas(64) T shift[tile_elements];
+  alignas(64) T ratio[tile_elements];
+  alignas(64) T log_variances[tile_elements];
   alignas(64) T prior_logvar[tile_elements];
-  alignas(64) T prior_precision[tile_elements];
+
+  LogRatio<T> at(std::int64_t i) const { return {shift[i], ratio[i], log_variances[i]}; }
+
+  void put(std::int64_t i, const LogRatio<T>& terms) {
+    shift[i] = terms.shift;
+    ratio[i] = terms.ratio;
+    log_variances[i] = terms.log_variances;
+  }
+};
+
+// And for its derivatives along the samples' paths, see LogRatioPath.
+template <class T>
+struct TilePath {
+  alignas(64) T root[tile_elements];
+  alignas(64) T posterior_weight[tile_elements];
+  alignas(64) T prior_weight[tile_elements];
+
+  LogRatioPath<T> at(std::int64_t i) const { return {root[i], posterior_weight[i], prior_weight[i]}; }
 };
 
 template <class S>
@@ -60,11 +84,34 @@ struct TileOf {
     for (std::int64_t i = 0; i < size(); ++i) tile.scale[i] = exp(T(0.5) * tile.logvar[i]);
   }
 
-  void load_prior(TileParameters<T>& tile, const SampleParameters<S>& parameters) const {
-    load(tile.prior_mean, parameters.prior_mean);
-    load(tile.prior_logvar, parameters.prior_logvar);
+  void load_ratio(TileRatio<T>& ratio, const TileParameters<T>& posterior,
+                  const SampleParameters<S>& parameters) const {
+    if (parameters.prior_mean.data == nullptr) {
+      std::fill_n(ratio.prior_logvar, size(), T(0));
 #pragma omp simd
-    for (std::int64_t i = 0; i < size(); ++i) tile.prior_precision[i] = exp(-tile.prior_logvar[i]);
+      for (std::int64_t i = 0; i < size(); ++i) {
+        ratio.put(i, LogRatio<T>::with_standard_prior(posterior.mean[i], posterior.logvar[i], posterior.scale[i]));
+      }
+      return;
+    }
+    alignas(64) T prior_mean[tile_elements];
+    load(prior_mean, parameters.prior_mean);
+    load(ratio.prior_logvar, parameters.prior_logvar);
+#pragma omp simd
+    for (std::int64_t i = 0; i < size(); ++i) {
+      ratio.put(i, LogRatio<T>::of(posterior.mean[i], posterior.logvar[i], prior_mean[i], ratio.prior_logvar[i]));
+    }
+  }
+
+  void load_path(TilePath<T>& path, const TileParameters<T>& posterior, const TileRatio<T>& ratio,
+                 bool detach_posterior) const {
+#pragma omp simd
+    for (std::int64_t i = 0; i < size(); ++i) {
+      const auto terms = LogRatioPath<T>::of(posterior.logvar[i], ratio.prior_logvar[i], detach_posterior);
+      path.root[i] = terms.root;
+      path.posterior_weight[i] = terms.posterior_weight;
+      path.prior_weight[i] = terms.prior_weight;
+    }
   }
 
   // Where row `row` of the tile stands in an array of shape (samples, rows, columns).
@@ -210,7 +257,6 @@ void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const std::uint64_t seed = read_seed(parameters.seed);
   const std::int64_t groups = ceil_divide(extent.samples, samples_per_item);
-  const bool standard = parameters.prior_mean.data == nullptr;
   if (extent.columns == 0) std::fill_n(log_ratio, extent.samples * extent.rows, S(T(0)));
   constexpr std::int64_t tiles_per_piece = row_piece / tile_elements;
   const std::int64_t pieces = ceil_divide(tiling.across(), tiles_per_piece);
@@ -222,33 +268,25 @@ void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const
     const std::int64_t first_tile = piece * tiles_per_piece;
     const std::int64_t last_tile = std::min(first_tile + tiles_per_piece, tiling.across());
     TileParameters<T> local;
+    TileRatio<T> ratio;
     alignas(64) T noise[tile_elements];
     RowBuffer<S, tile_elements> buffer;
     double totals[samples_per_item][tile_blocks];  // a tile has at least one block a row
     for (std::int64_t across = first_tile; across < last_tile; ++across) {
       TileOf<S> tile(tiling, down * tiling.across() + across);
       tile.load_posterior(local, parameters);
-      if (!standard) tile.load_prior(local, parameters);
+      tile.load_ratio(ratio, local, parameters);
       for (std::int64_t k = first_sample; k < last_sample; ++k) {
         tile.noise.fill(noise, seed, k);
         for (std::int64_t row = 0; row < tile.rows; ++row) {
           const std::int64_t start = row * tile.row_length;
           S* const stored = z + tile.offset(extent, k, row);
-          // Where samples are narrow, the ratio is that of the samples before they were rounded.
           T* const out = buffer.target(stored);
           for_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
             out[d] = local.mean[start + d] + local.scale[start + d] * noise[start + d];
           });
-          const T sum = standard ? sum_columns<T>(tile.columns,
-                                                  [&, start, out](std::int64_t d) {
-                                                    return LogRatio<T>::standard_value(noise[start + d],
-                                                                                       local.logvar[start + d], out[d]);
-                                                  })
-                                 : sum_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
-                                     return LogRatio<T>::value(
-                                         noise[start + d], local.logvar[start + d], out[d], local.prior_mean[start + d],
-                                         local.prior_logvar[start + d], local.prior_precision[start + d]);
-                                   });
+          const T sum = sum_columns<T>(
+              tile.columns, [&, start](std::int64_t d) { return ratio.at(start + d).value(noise[start + d]); });
           buffer.store(stored, tile.columns);
           double& total = totals[k - first_sample][row];
           total = (across == first_tile ? 0.0 : total) + static_cast<double>(sum);
@@ -274,29 +312,27 @@ void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& exte
                                                               const LogRatioGradients<S>& gradients) {
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const std::uint64_t seed = read_seed(parameters.seed);
-  const bool standard = parameters.prior_mean.data == nullptr;
   const bool prior_wanted = gradients.prior_mean != nullptr || gradients.prior_logvar != nullptr;
   parallel_for(tiling.count(), sample_work(extent), [&](std::int64_t item) {
     TileOf<S> tile(tiling, item);
     TileParameters<T> local;
     tile.load_posterior(local, parameters);
-    if (!standard) {
-      tile.load_prior(local, parameters);
-    } else {
-      std::fill_n(local.prior_mean, tile.size(), T(0));
-      std::fill_n(local.prior_precision, tile.size(), T(1));
+    TileRatio<T> ratio{};  // zeros, so that nothing infinite meets an upstream gradient that is not there
+    TilePath<T> path{};
+    if (ratio_upstream.data != nullptr) {
+      tile.load_ratio(ratio, local, parameters);
+      tile.load_path(path, local, ratio, detach_posterior);
     }
     alignas(64) T noise[tile_elements];
     RowBuffer<S, tile_elements> buffer;
-    SampleSums<T, tile_elements> z_sums(tile.size()), noise_sums(tile.size()), prior_mean_sums(tile.size()),
-        prior_logvar_sums(tile.size());
+    SampleSums<T, tile_elements> z_sums(tile.size()), path_sums(tile.size()), half_logvar_sums(tile.size()),
+        prior_mean_sums(tile.size()), prior_logvar_sums(tile.size());
     SampleSums<T, tile_blocks> ratio_sums(tile.rows);  // one a row
-    // The log density of q along the path: its own parameters' part cancels the path's unless they are detached.
-    const T detached = detach_posterior ? T(1) : T(0);
     for (std::int64_t k = 0; k < extent.samples; ++k) {
       tile.noise.fill(noise, seed, k);
       T* const z_sum = z_sums.sums();
-      T* const noise_sum = noise_sums.sums();
+      T* const path_sum = path_sums.sums();
+      T* const half_logvar_sum = half_logvar_sums.sums();
       T* const prior_mean_sum = prior_mean_sums.sums();
       T* const prior_logvar_sum = prior_logvar_sums.sums();
       for (std::int64_t row = 0; row < tile.rows; ++row) {
@@ -306,55 +342,62 @@ void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& exte
         const T by_ratio =
             ratio_upstream.data == nullptr ? T(0) : static_cast<T>(*ratio_upstream.row(k, tile.first_row + row));
         ratio_sums.sums()[row] += by_ratio;
-        if (upstream == nullptr && ratio_upstream.data == nullptr) continue;
-        const auto path = [&, start, by_ratio](std::int64_t i, T by_z) {
-          const T z = local.mean[i] + local.scale[i] * noise[i];
-          const T by_prior = (z - local.prior_mean[i]) * local.prior_precision[i];
-          const T by_posterior = detach_posterior ? detached * noise[i] / local.scale[i] : T(0);
-          const T total = by_z + by_ratio * (by_posterior - by_prior);
-          z_sum[i] += total;
-          noise_sum[i] += total * noise[i];
+        const auto sent = [&, by_ratio](std::int64_t i, T scaled_by_z) {
+          return LogRatioBackward<T>(ratio.at(i), path.at(i), noise[i], detach_posterior, by_ratio, scaled_by_z);
         };
-        if (upstream == nullptr) {
+        const auto add = [&](std::int64_t i, const LogRatioBackward<T>& each) {
+          path_sum[i] += each.by_path;
+          half_logvar_sum[i] += each.by_half_logvar;
+        };
+        if (upstream != nullptr) {
 #pragma omp simd
-          for (std::int64_t d = 0; d < tile.columns; ++d) path(start + d, T(0));
-        } else {
+          for (std::int64_t d = 0; d < tile.columns; ++d) {
+            z_sum[start + d] += upstream[d];
+            add(start + d, sent(start + d, local.scale[start + d] * upstream[d]));
+          }
+        } else if (ratio_upstream.data != nullptr) {
 #pragma omp simd
-          for (std::int64_t d = 0; d < tile.columns; ++d) path(start + d, upstream[d]);
+          for (std::int64_t d = 0; d < tile.columns; ++d) add(start + d, sent(start + d, T(0)));
         }
         if (!prior_wanted) continue;
 #pragma omp simd
         for (std::int64_t i = start; i < start + tile.columns; ++i) {
-          const T difference = local.mean[i] + local.scale[i] * noise[i] - local.prior_mean[i];
-          const T scaled = difference * local.prior_precision[i];
-          prior_mean_sum[i] += by_ratio * scaled;
-          prior_logvar_sum[i] += T(0.5) * by_ratio * (difference * scaled - T(1));
+          const LogRatioBackward<T> each = sent(i, T(0));
+          prior_mean_sum[i] += each.by_prior_mean;
+          prior_logvar_sum[i] += each.by_prior_logvar;
         }
       }
       z_sums.end_sample();
-      noise_sums.end_sample();
+      path_sums.end_sample();
+      half_logvar_sums.end_sample();
       prior_mean_sums.end_sample();
       prior_logvar_sums.end_sample();
       ratio_sums.end_sample();
     }
-    const T* const noise_sum = noise_sums.result();
+    const T* const z_sum = z_sums.result();
+    const T* const path_sum = path_sums.result();
+    const T* const half_logvar_sum = half_logvar_sums.result();
+    const T* const prior_mean_sum = prior_mean_sums.result();
+    const T* const prior_logvar_sum = prior_logvar_sums.result();
     const T* const ratio_sum = ratio_sums.result();
     for (std::int64_t row = 0; row < tile.rows; ++row) {
       const std::int64_t start = row * tile.row_length, to = tile.offset(extent, 0, row);
-      const auto copy = [&](S* target, SampleSums<T, tile_elements>& sums) {
-        if (target != nullptr) convert(sums.result() + start, tile.columns, target + to);
-      };
-      copy(gradients.mean, z_sums);
-      copy(gradients.prior_mean, prior_mean_sums);
-      copy(gradients.prior_logvar, prior_logvar_sums);
-      if (gradients.logvar == nullptr) continue;
-      const T direct = detach_posterior ? T(0) : T(0.5) * ratio_sum[row];
-      T* const out = buffer.target(gradients.logvar + to);
+      // Writes gradient(i) of the row's elements i to where it is wanted.
+      const auto write = [&](S* target, const auto& gradient) {
+        if (target == nullptr) return;
+        T* const out = buffer.target(target + to);
 #pragma omp simd
-      for (std::int64_t d = 0; d < tile.columns; ++d) {
-        out[d] = T(0.5) * local.scale[start + d] * noise_sum[start + d] + direct;
-      }
-      buffer.store(gradients.logvar + to, tile.columns);
+        for (std::int64_t d = 0; d < tile.columns; ++d) out[d] = gradient(start + d);
+        buffer.store(target + to, tile.columns);
+      };
+      const T direct = detach_posterior ? T(0) : T(0.5) * ratio_sum[row];
+      write(gradients.mean, [&](std::int64_t i) { return z_sum[i] + path_sum[i] * path.root[i] * path.root[i]; });
+      write(gradients.logvar, [&](std::int64_t i) { return T(0.5) * half_logvar_sum[i] + direct; });
+      write(gradients.prior_mean, [&](std::int64_t i) {
+        const T root = exp_quarter(-ratio.prior_logvar[i]);
+        return prior_mean_sum[i] * root * root;
+      });
+      write(gradients.prior_logvar, [&](std::int64_t i) { return prior_logvar_sum[i]; });
     }
   });
 }

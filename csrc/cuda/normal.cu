@@ -33,26 +33,24 @@ struct FourColumns {
   }
 };
 
-// The prior's parameters in the same places.
+// The prior's parameters in the same places; zeros for the standard one.
 template <class S>
 struct FourPriors {
   using T = ComputeType<S>;
 
-  T mean[4], logvar[4], precision[4];
+  T mean[4] = {}, logvar[4] = {};
+  bool standard;
 
-  FASTVI_DEVICE FourPriors(const SampleParameters<S>& parameters, const FourColumns<S>& columns) {
-    if (parameters.prior_mean.data == nullptr) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        mean[j] = logvar[j] = T(0);
-        precision[j] = T(1);
-      }
-      return;
-    }
+  FASTVI_DEVICE FourPriors(const SampleParameters<S>& parameters, const FourColumns<S>& columns)
+      : standard(parameters.prior_mean.data == nullptr) {
+    if (standard) return;
     load_four(parameters.prior_mean.row(0, columns.row) + 4 * columns.block, columns.count, mean);
     load_four(parameters.prior_logvar.row(0, columns.row) + 4 * columns.block, columns.count, logvar);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) precision[j] = exp(-logvar[j]);
+  }
+
+  FASTVI_DEVICE LogRatio<T> ratio(const FourColumns<S>& columns, int j) const {
+    return standard ? LogRatio<T>::with_standard_prior(columns.mean[j], columns.logvar[j], columns.scale[j])
+                    : LogRatio<T>::of(columns.mean[j], columns.logvar[j], mean[j], logvar[j]);
   }
 };
 
@@ -72,7 +70,7 @@ __global__ void __launch_bounds__(block_threads) rsample_kernel(Extent extent, S
   }
 }
 
-template <class Group, bool standard, class S>
+template <class Group, class S>
 __global__ void __launch_bounds__(block_threads)
     rsample_with_log_ratio_kernel(Extent extent, SampleParameters<S> parameters, S* z, std::int64_t items,
                                   Pieces pieces, RowSums<S, 1> sums) {
@@ -89,20 +87,10 @@ __global__ void __launch_bounds__(block_threads)
       sample_noise(seed, place.outer, columns.row + parameters.row_offset, block, noise);
 #pragma unroll
       for (int j = 0; j < 4; ++j) drawn[j] = sample_of(columns.mean[j], columns.scale[j], noise[j]);
-      if constexpr (standard) {
+      const FourPriors<S> priors(parameters, columns);
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          if (j < columns.count) sum.add(LogRatio<T>::standard_value(noise[j], columns.logvar[j], drawn[j]));
-        }
-      } else {
-        const FourPriors<S> prior(parameters, columns);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          if (j < columns.count) {
-            sum.add(LogRatio<T>::value(noise[j], columns.logvar[j], drawn[j], prior.mean[j], prior.logvar[j],
-                                       prior.precision[j]));
-          }
-        }
+      for (int j = 0; j < 4; ++j) {
+        if (j < columns.count) sum.add(priors.ratio(columns, j).value(noise[j]));
       }
       store_four(drawn, columns.count, z + columns.offset(extent, place.outer));
     }
@@ -123,29 +111,15 @@ struct PartialSums {
   }
 };
 
-// The gradients that go back to four columns, from the sums over samples of what comes to z (kind 0), of that times the
-// noise (1), of what comes to the prior's mean (2) and logvar (3), and half the sum of what comes to the log ratio.
-template <class S>
-FASTVI_DEVICE void store_gradients(const FourColumns<S>& columns, std::int64_t to, const ComputeType<S> (*sums)[4],
-                                   ComputeType<S> by_ratio, const LogRatioGradients<S>& gradients) {
-  using T = ComputeType<S>;
-  if (gradients.mean != nullptr) store_four(sums[0], columns.count, gradients.mean + to);
-  if (gradients.logvar != nullptr) {
-    T by_logvar[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) by_logvar[j] = T(0.5) * columns.scale[j] * sums[1][j] + by_ratio;
-    store_four(by_logvar, columns.count, gradients.logvar + to);
-  }
-  if (gradients.prior_mean != nullptr) store_four(sums[2], columns.count, gradients.prior_mean + to);
-  if (gradients.prior_logvar != nullptr) store_four(sums[3], columns.count, gradients.prior_logvar + to);
-}
-
-// What the samples send back to the parameters of four columns. `kinds` is 2 for a plain sample or where the prior's
-// gradients are not wanted, 4 with them; a fifth sum, that of the log ratio's upstream gradient, is one a row.
+// What the samples send back to the parameters of four columns: sums of what comes to z (kind 0), to half of logvar
+// (1), and where the log ratio has a gradient, see LogRatioBackward, of what comes along the path (2), and to the
+// prior's mean (3) and logvar (4) where that is wanted. Last comes the sum of the log ratio's upstream gradient, one a
+// row.
 template <int kinds, class S>
 struct SampleBackward {
   using T = ComputeType<S>;
   static constexpr int kept = kinds + 1;
+  static constexpr bool has_ratio = kinds > 2, has_prior = kinds > 3;
   // Those of each kind for each column, and the log ratio's.
   using Sums = LongSums<T, 4 * kinds + 1>;
 
@@ -161,38 +135,64 @@ struct SampleBackward {
   // Adds what the samples of one chunk send.
   FASTVI_DEVICE void add(const FourColumns<S>& columns, std::int64_t chunk, Sums& sums) const {
     const std::uint64_t seed = read_seed(parameters.seed);
-    const FourPriors<S> prior(parameters, columns);
-    const bool has_ratio = ratio_upstream.data != nullptr, draws = has_ratio || gradients.logvar != nullptr;
+    LogRatio<T> ratios[4] = {};
+    LogRatioPath<T> paths[4] = {};
+    if constexpr (has_ratio) {
+      const FourPriors<S> priors(parameters, columns);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        ratios[j] = priors.ratio(columns, j);
+        paths[j] = LogRatioPath<T>::of(columns.logvar[j], priors.logvar[j], detach_posterior);
+      }
+    }
     const std::int64_t first = chunk * chunks.length, end = first + chunks.length;
     for (std::int64_t k = first; k < (end < extent.samples ? end : extent.samples); ++k) {
       T noise[4] = {}, upstream[4] = {};
-      if (draws) sample_noise(seed, k, columns.row + parameters.row_offset, columns.block, noise);
+      if (has_ratio || gradients.logvar != nullptr) {
+        sample_noise(seed, k, columns.row + parameters.row_offset, columns.block, noise);
+      }
       if (z_upstream != nullptr) load_four(z_upstream + columns.offset(extent, k), columns.count, upstream);
       const T by_ratio = has_ratio ? static_cast<T>(*ratio_upstream.row(k, columns.row)) : T(0);
       sums.add(4 * kinds, by_ratio);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        T total = upstream[j];
-        if (has_ratio) {
-          const T difference = sample_of(columns.mean[j], columns.scale[j], noise[j]) - prior.mean[j];
-          const T scaled = difference * prior.precision[j];
-          // The log density of q along the path: its own parameters' part cancels the path's unless they are detached.
-          const T by_posterior = detach_posterior ? noise[j] / columns.scale[j] : T(0);
-          total += by_ratio * (by_posterior - scaled);
-          if constexpr (kinds == 4) {
-            sums.add(4 * 2 + j, by_ratio * scaled);
-            sums.add(4 * 3 + j, T(0.5) * by_ratio * (difference * scaled - T(1)));
+        const T scaled_by_z = z_upstream == nullptr ? T(0) : columns.scale[j] * upstream[j];
+        sums.add(j, upstream[j]);
+        if constexpr (!has_ratio) {
+          sums.add(4 + j, scaled_by_z * noise[j]);
+        } else {
+          const LogRatioBackward<T> sent(ratios[j], paths[j], noise[j], detach_posterior, by_ratio, scaled_by_z);
+          sums.add(4 + j, sent.by_half_logvar);
+          sums.add(4 * 2 + j, sent.by_path);
+          if constexpr (has_prior) {
+            sums.add(4 * 3 + j, sent.by_prior_mean);
+            sums.add(4 * 4 + j, sent.by_prior_logvar);
           }
         }
-        sums.add(j, total);
-        sums.add(4 + j, total * noise[j]);
       }
       sums.next();
     }
   }
 
-  FASTVI_DEVICE void store(const FourColumns<S>& columns, const T (&sums)[4][4], T ratio_sum) const {
-    store_gradients(columns, columns.offset(extent, 0), sums, detach_posterior ? T(0) : T(0.5) * ratio_sum, gradients);
+  FASTVI_DEVICE void store(const FourColumns<S>& columns, T (&sums)[5][4], T ratio_sum) const {
+    const std::int64_t to = columns.offset(extent, 0);
+    const T direct = detach_posterior ? T(0) : T(0.5) * ratio_sum;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) sums[1][j] = T(0.5) * sums[1][j] + direct;
+    if constexpr (has_ratio) {
+      const FourPriors<S> priors(parameters, columns);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const T root = LogRatioPath<T>::of(columns.logvar[j], priors.logvar[j], detach_posterior).root;
+        const T prior_root = exp_quarter(-priors.logvar[j]);
+        sums[0][j] += sums[2][j] * root * root;
+        sums[3][j] = sums[3][j] * prior_root * prior_root;
+      }
+    }
+    if (gradients.mean != nullptr) store_four(sums[0], columns.count, gradients.mean + to);
+    if (gradients.logvar != nullptr) store_four(sums[1], columns.count, gradients.logvar + to);
+    if (gradients.prior_mean != nullptr) store_four(sums[3], columns.count, gradients.prior_mean + to);
+    if (gradients.prior_logvar != nullptr) store_four(sums[4], columns.count, gradients.prior_logvar + to);
   }
 };
 
@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(block_threads) rsample_backward_kernel(SampleB
     typename SampleBackward<kinds, S>::Sums sums;
     backward.add(columns, chunk.outer, sums);
     if (backward.chunks.count == 1) {
-      T totals[4][4] = {};
+      T totals[5][4] = {};
 #pragma unroll
       for (int kind = 0; kind < kinds; ++kind) {
 #pragma unroll
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(block_threads) rsample_finish_kernel(SampleBac
   using T = ComputeType<S>;
   const std::int64_t blocks = ceil_divide(backward.extent.columns, 4), items = backward.partial.items;
   for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
-    T totals[4][4] = {}, ratio_sum = T(0);
+    T totals[5][4] = {}, ratio_sum = T(0);
     for (std::int64_t chunk = Group::lane(); chunk < backward.chunks.count; chunk += Group::threads) {
 #pragma unroll
       for (int kind = 0; kind < kinds; ++kind) {
@@ -338,10 +338,8 @@ void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const
                                                      S* log_ratio) {
   sum_rows<S, 1>(extent.samples * extent.rows, extent.columns, {{log_ratio}},
                  [&]<class Group>(std::int64_t items, const Pieces& pieces, const RowSums<S, 1>& sums) {
-                   const auto kernel = parameters.prior_mean.data == nullptr
-                                           ? rsample_with_log_ratio_kernel<Group, true, S>
-                                           : rsample_with_log_ratio_kernel<Group, false, S>;
-                   launch(kernel, items, Group::per_block, extent, parameters, z, items, pieces, sums);
+                   launch(rsample_with_log_ratio_kernel<Group, S>, items, Group::per_block, extent, parameters, z,
+                          items, pieces, sums);
                  });
 }
 
@@ -351,11 +349,11 @@ void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& exte
                                                               bool detach_posterior, const S* z_upstream,
                                                               const RowView<const S>& ratio_upstream,
                                                               const LogRatioGradients<S>& gradients) {
-  if (gradients.prior_mean != nullptr || gradients.prior_logvar != nullptr) {
-    sample_backward<4>(extent, parameters, detach_posterior, z_upstream, ratio_upstream, gradients);
-  } else {
-    sample_backward<2>(extent, parameters, detach_posterior, z_upstream, ratio_upstream, gradients);
-  }
+  const bool has_prior = gradients.prior_mean != nullptr || gradients.prior_logvar != nullptr;
+  const auto backward = ratio_upstream.data == nullptr ? sample_backward<2, S>
+                        : has_prior                    ? sample_backward<5, S>
+                                                       : sample_backward<3, S>;
+  backward(extent, parameters, detach_posterior, z_upstream, ratio_upstream, gradients);
 }
 
 template struct NormalKernels<float>;

@@ -1,4 +1,5 @@
-// Terms of the Bernoulli log-likelihood with logits, x * logit - softplus(logit), one dimension at a time.
+// Terms of the Bernoulli log-likelihood with logits, x * logit - softplus(logit), one dimension at a time. An infinite
+// logit is certainty: what it is sure of and comes true has likelihood one, by 0 * inf = 0.
 #pragma once
 
 #include <array>
@@ -17,11 +18,17 @@ struct BernoulliTerm {
   T exponential;  // exp(-|l|)
 };
 
+// What l is multiplied with in x * l - max(l, 0).
+template <class T>
+FASTVI_HD T bernoulli_weight(T x, T logit) {
+  return logit < T(0) ? x : x - T(1);
+}
+
 template <class T>
 FASTVI_HD BernoulliTerm<T> bernoulli_term(T x, T logit) {
-  const T positive_part = logit < T(0) ? T(0) : logit;  // NaN stays
-  const T minus_magnitude = logit < T(0) ? logit : -logit;
-  return {x * logit - positive_part, exp_nonpositive(minus_magnitude)};
+  const T weight = bernoulli_weight(x, logit);
+  const T minus_magnitude = logit < T(0) ? logit : -logit;  // NaN stays, and with it the exponential
+  return {weight == T(0) ? T(0) : weight * logit, exp_nonpositive(minus_magnitude)};
 }
 
 template <class T>
@@ -40,7 +47,10 @@ template <class T>
 struct BernoulliLogDensity {
   FASTVI_HD std::array<T, 2> gradient(T upstream, T x, T logit) const {
     const T minus_magnitude = logit < T(0) ? logit : -logit;
-    return {{upstream * logit, upstream * bernoulli_residual(x, logit, exp_nonpositive(minus_magnitude))}};
+    // Zero where x * l is: the derivative that PyTorch gives 0 * log 0 (torch.xlogy).
+    const bool certain = bernoulli_weight(x, logit) == T(0) && minus_magnitude == -infinity<T>;
+    return {
+        {certain ? T(0) : upstream * logit, upstream * bernoulli_residual(x, logit, exp_nonpositive(minus_magnitude))}};
   }
 };
 

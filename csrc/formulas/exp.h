@@ -1,5 +1,5 @@
-// e^x, e^x - 1 and e^x - 1 - x: x = n ln 2 + r with |r| <= ln(2)/2, e^x = 2^n (1 + r + r^2 q(r)), q a minimax
-// polynomial.
+// e^x, e^x - 1, e^x - 1 - x, and a e^x with a^2 e^x: x = n ln 2 + r with |r| <= ln(2)/2, e^x = 2^n (1 + r + r^2 q(r)),
+// q a minimax polynomial.
 #pragma once
 
 #include <cmath>
@@ -19,6 +19,9 @@ struct ExpConstants<float> {
   static constexpr float ln2_low = -2.12194440e-4F;
   static constexpr float underflow = -104.0F;        // e^x rounds to zero
   static constexpr float expm1_is_minus_1 = -20.0F;  // e^x - 1 rounds to -1
+  static constexpr float largest = 88.7F;            // e^x is still finite
+  // Beyond these a^2 e^x is zero for every finite a, or infinite for every a but zero.
+  static constexpr float square_underflow = -284.0F, square_overflow = 300.0F;
 };
 
 template <>
@@ -28,6 +31,8 @@ struct ExpConstants<double> {
   static constexpr double ln2_low = 1.90821492927058770002e-10;
   static constexpr double underflow = -745.2;
   static constexpr double expm1_is_minus_1 = -40.0;
+  static constexpr double largest = 709.7;
+  static constexpr double square_underflow = -2166.0, square_overflow = 2200.0;
 };
 
 // q(r) = (e^r - 1 - r) / r^2 on |r| <= ln(2)/2, weighted for the relative error of e^r - 1.
@@ -61,7 +66,7 @@ struct ExpReduction {
   BitsOf<T> exponent;
 };
 
-enum class ExpRange { all, nonpositive };
+enum class ExpRange { all, no_overflow };
 
 template <int offset, ExpRange range = ExpRange::all, class T>
 FASTVI_HD ExpReduction<T> reduce_exp(T x) {
@@ -95,9 +100,40 @@ FASTVI_HD T exp_nonpositive(T x) {
   constexpr int mantissa_bits = FloatFormat<T>::mantissa_bits;
   constexpr int lift = mantissa_bits + 2;
   constexpr T lower = T(1) / T(BitsOf<T>(1) << lift);
-  const auto [n, r, exponent] = reduce_exp<FloatFormat<T>::exponent_bias + lift, ExpRange::nonpositive>(x);
+  const auto [n, r, exponent] = reduce_exp<FloatFormat<T>::exponent_bias + lift, ExpRange::no_overflow>(x);
   const T lifted = (T(1) + (r + r * r * exp_tail(r))) * from_bits(exponent << mantissa_bits);
   return x < ExpConstants<T>::underflow ? T(0) : lifted * lower;
+}
+
+template <class T>
+struct ScaledByExp {
+  T linear;  // a e^x
+  T square;  // a^2 e^x
+};
+
+// Where e^x alone would overflow or vanish, though its product with a or a^2 does not: a is multiplied by 2^(n/4) in
+// turn, which is exact and has no infinity in it. A zero stays zero for every x but NaN.
+template <class T>
+FASTVI_HD ScaledByExp<T> scale_by_exp(T a, T x) {
+  using Constants = ExpConstants<T>;
+  constexpr int mantissa_bits = FloatFormat<T>::mantissa_bits;
+  constexpr int bias = FloatFormat<T>::exponent_bias;
+  T limited = x < Constants::square_underflow ? Constants::square_underflow : x;  // NaN stays
+  limited = limited > Constants::square_overflow ? Constants::square_overflow : limited;
+  const auto [n, r, exponent] = reduce_exp<4 * bias, ExpRange::no_overflow>(limited);
+  const T quarter = from_bits((exponent >> 2) << mantissa_bits);
+  const T remaining = from_bits(((exponent & 3) + bias) << mantissa_bits);
+  const T half_scaled = a * quarter * quarter;
+  const T weighted = half_scaled * ((T(1) + (r + r * r * exp_tail(r))) * remaining);
+  return {weighted * quarter * quarter, weighted * half_scaled};
+}
+
+// e^(x / 4), finite: where that overflows the largest stands for it, so that its product with zero is zero. Multiplied
+// by it four times, every number but zero overflows there.
+template <class T>
+FASTVI_HD T exp_quarter(T x) {
+  const T quarter = T(0.25) * x;
+  return exp(quarter > ExpConstants<T>::largest ? ExpConstants<T>::largest : quarter);
 }
 
 // e^x - 1 = (2^n - 1 + 2^n r) + 2^n r^2 q(r): where the terms in brackets cancel their sum is exact.

@@ -41,7 +41,8 @@ struct KineticEnergy {
 
 template <class T>
 struct WeightedKineticEnergy {
-  FASTVI_HD T value(T momentum, T inverse_mass) const { return T(0.5) * momentum * momentum * inverse_mass; }
+  // By the mass before the square, which may overflow or vanish where the energy does not.
+  FASTVI_HD T value(T momentum, T inverse_mass) const { return T(0.5) * (momentum * inverse_mass) * momentum; }
 
   FASTVI_HD std::array<T, 2> gradient(T upstream, T momentum, T inverse_mass) const {
     return {{upstream * momentum * inverse_mass, T(0.5) * upstream * momentum * momentum}};

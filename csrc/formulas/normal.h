@@ -42,8 +42,8 @@ struct Divergence {
   T free_bits;
 
   FASTVI_HD T unclamped(T mean, T logvar, T prior_mean, T prior_logvar) const {
-    const T difference = mean - prior_mean;
-    return T(0.5) * (difference * difference * exp(-prior_logvar) + exp_minus_1_minus(logvar - prior_logvar));
+    const T square = scale_by_exp(mean - prior_mean, -prior_logvar).square;
+    return T(0.5) * (square + exp_minus_1_minus(logvar - prior_logvar));
   }
 
   FASTVI_HD T value(T mean, T logvar, T prior_mean, T prior_logvar) const {
@@ -53,27 +53,24 @@ struct Divergence {
 
   FASTVI_HD std::array<T, 4> gradient(T upstream, T mean, T logvar, T prior_mean, T prior_logvar) const {
     const T passed = unclamped(mean, logvar, prior_mean, prior_logvar) < free_bits ? T(0) : upstream;
-    const T difference = mean - prior_mean;
-    const T scaled = difference * exp(-prior_logvar);
+    const ScaledByExp<T> scaled = scale_by_exp(mean - prior_mean, -prior_logvar);
     const T variance_ratio_minus_1 = expm1(logvar - prior_logvar);
-    const T by_mean = passed * scaled;
+    const T by_mean = passed * scaled.linear;
     return {{by_mean, T(0.5) * passed * variance_ratio_minus_1, -by_mean,
-             T(-0.5) * passed * (difference * scaled + variance_ratio_minus_1)}};
+             T(-0.5) * passed * (scaled.square + variance_ratio_minus_1)}};
   }
 };
 
 template <class T>
 struct NormalLogDensity {
   FASTVI_HD T value(T x, T mean, T logvar) const {
-    const T difference = x - mean;
-    return T(-0.5) * (difference * difference * exp(-logvar) + logvar + log_two_pi<T>);
+    return T(-0.5) * (scale_by_exp(x - mean, -logvar).square + logvar + log_two_pi<T>);
   }
 
   FASTVI_HD std::array<T, 3> gradient(T upstream, T x, T mean, T logvar) const {
-    const T difference = x - mean;
-    const T scaled = difference * exp(-logvar);
-    const T by_mean = upstream * scaled;
-    return {{-by_mean, by_mean, T(0.5) * upstream * (difference * scaled - T(1))}};
+    const ScaledByExp<T> scaled = scale_by_exp(x - mean, -logvar);
+    const T by_mean = upstream * scaled.linear;
+    return {{-by_mean, by_mean, T(0.5) * upstream * (scaled.square - T(1))}};
   }
 };
 
@@ -84,16 +81,61 @@ struct NormalEntropy {
   FASTVI_HD std::array<T, 1> gradient(T upstream, T) const { return {{T(0.5) * upstream}}; }
 };
 
-// log p(z) - log q(z) of one dimension for z = mean + scale * noise, and what comes back along the sampled path:
-// the derivative by z, that by logvar outside of z, and those by the prior's parameters.
+// What the log ratio log p(z) - log q(z) takes of one dimension's parameters, z = mean + scale * noise. In units of the
+// prior's deviation z - prior_mean is u = shift + ratio * noise, free of the rounding of z: where q is the prior, u is
+// the noise and the ratio exactly zero, however small the variance.
 template <class T>
 struct LogRatio {
-  static FASTVI_HD T value(T noise, T logvar, T z, T prior_mean, T prior_logvar, T prior_precision) {
-    const T difference = z - prior_mean;
-    return T(0.5) * ((noise * noise + logvar) - (difference * difference * prior_precision + prior_logvar));
+  T shift;          // (mean - prior_mean) e^(-prior_logvar / 2)
+  T ratio;          // e^((logvar - prior_logvar) / 2)
+  T log_variances;  // logvar - prior_logvar
+
+  static FASTVI_HD LogRatio of(T mean, T logvar, T prior_mean, T prior_logvar) {
+    const T log_variances = logvar - prior_logvar;
+    return {scale_by_exp(mean - prior_mean, T(-0.5) * prior_logvar).linear, exp(T(0.5) * log_variances), log_variances};
   }
 
-  static FASTVI_HD T standard_value(T noise, T logvar, T z) { return T(0.5) * (noise * noise - z * z + logvar); }
+  static FASTVI_HD LogRatio with_standard_prior(T mean, T logvar, T scale) { return {mean, scale, logvar}; }
+
+  FASTVI_HD T standardised(T noise) const { return shift + ratio * noise; }
+
+  FASTVI_HD T value(T noise) const {
+    const T u = standardised(noise);
+    return T(0.5) * ((noise - u) * (noise + u) + log_variances);
+  }
+};
+
+// How the log densities' derivatives by z, noise e^(-logvar / 2) and u e^(-prior_logvar / 2), are joined: each times
+// its weight here, then both times root^2, so that two that are equal cancel before they can overflow. The first one
+// comes in where q's parameters are detached; else it cancels what reaches z through them.
+template <class T>
+struct LogRatioPath {
+  T root, posterior_weight, prior_weight;
+
+  static FASTVI_HD LogRatioPath of(T logvar, T prior_logvar, bool detach_posterior) {
+    const T lowest = detach_posterior && logvar < prior_logvar ? logvar : prior_logvar;
+    return {exp_quarter(-lowest), detach_posterior ? exp(T(-0.5) * (logvar - lowest)) : T(0),
+            exp(T(-0.5) * (prior_logvar - lowest))};
+  }
+};
+
+// What one sample sends back, where `upstream` comes to the log ratio and by_z to z.
+template <class T>
+struct LogRatioBackward {
+  T by_path;         // to the mean, besides by_z, once multiplied by root^2
+  T by_half_logvar;  // less what logvar gets outside of z
+  T by_prior_mean;   // once multiplied by e^(-prior_logvar / 2)
+  T by_prior_logvar;
+
+  FASTVI_HD LogRatioBackward(const LogRatio<T>& terms, const LogRatioPath<T>& path, T noise, bool detach_posterior,
+                             T upstream, T scaled_by_z) {
+    const T u = terms.standardised(noise);
+    const T by_posterior = detach_posterior ? upstream * noise : T(0);
+    by_prior_mean = upstream * u;
+    by_path = by_posterior * path.posterior_weight - by_prior_mean * path.prior_weight;
+    by_half_logvar = (scaled_by_z + (by_posterior - terms.ratio * by_prior_mean)) * noise;
+    by_prior_logvar = T(0.5) * (by_prior_mean * u - upstream);
+  }
 };
 
 }  // namespace fastvi

@@ -19,6 +19,18 @@ def rsample_normal(mean: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
     return mean + torch.exp(0.5 * logvar) * eps
 
 
+def _root_precision(logvar: Tensor) -> Tensor:
+    """exp(-logvar / 4), finite: a product with it, twice, overflows only where that with exp(-logvar / 2) does."""
+    largest = math.floor(math.log(torch.finfo(logvar.dtype).max))
+    return torch.exp(torch.clamp(-0.25 * logvar, max=largest))
+
+
+def _standardised(difference: Tensor, logvar: Tensor) -> Tensor:
+    """``difference * exp(-logvar / 2)``; zero stays zero, however small the variance."""
+    root = _root_precision(logvar)
+    return difference * root * root
+
+
 def kl_normal(
     mean: Tensor,
     logvar: Tensor,
@@ -29,8 +41,8 @@ def kl_normal(
     """KL(N(mean, exp(logvar)) || prior), summed over the last dimension; the default prior is N(0, 1)."""
     difference = mean if prior_mean is None else mean - prior_mean
     log_ratio = logvar if prior_logvar is None else logvar - prior_logvar
-    square = difference.square() if prior_logvar is None else difference.square() * torch.exp(-prior_logvar)
-    divergence = 0.5 * (square + (torch.expm1(log_ratio) - log_ratio))
+    standardised = difference if prior_logvar is None else _standardised(difference, prior_logvar)
+    divergence = 0.5 * (standardised.square() + (torch.expm1(log_ratio) - log_ratio))
     if free_bits > 0.0:
         divergence = torch.clamp(divergence, min=free_bits)
     return divergence.sum(-1)
@@ -38,7 +50,7 @@ def kl_normal(
 
 def normal_log_prob(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
     """Log density log N(x; mean, exp(logvar)), summed over the last dimension."""
-    return (-0.5 * ((x - mean).square() * torch.exp(-logvar) + logvar + LOG_TWO_PI)).sum(-1)
+    return (-0.5 * (_standardised(x - mean, logvar).square() + logvar + LOG_TWO_PI)).sum(-1)
 
 
 def normal_entropy(logvar: Tensor) -> Tensor:
@@ -56,19 +68,30 @@ def rsample_normal_with_log_ratio(
 ) -> tuple[Tensor, Tensor]:
     """(z, log p(z) - log q(z)); with ``detach_posterior`` q's parameters are constants inside log q."""
     z = rsample_normal(mean, logvar, eps)
-    if detach_posterior:
-        log_posterior = normal_log_prob(z, mean.detach(), logvar.detach())
-    else:  # (z - mean)^2 / variance is eps^2 by construction: no gradient may leave it, no digit is lost in it
-        log_posterior = (-0.5 * (eps.square() + logvar + LOG_TWO_PI)).sum(-1)
-    prior_mean = torch.zeros((), dtype=z.dtype, device=z.device) if prior_mean is None else prior_mean
-    prior_logvar = torch.zeros((), dtype=z.dtype, device=z.device) if prior_logvar is None else prior_logvar
-    return z, normal_log_prob(z, prior_mean, prior_logvar) - log_posterior
+    # In units of a deviation z - mean is eps by construction, and z - prior_mean a sum with it: no digit is lost in a
+    # difference of z, however small the variance.
+    if prior_mean is None and prior_logvar is None:
+        from_prior, prior_logvar = z, mean.new_zeros(())
+    else:
+        prior_mean = mean.new_zeros(()) if prior_mean is None else prior_mean
+        prior_logvar = mean.new_zeros(()) if prior_logvar is None else prior_logvar
+        from_prior = _standardised(mean - prior_mean, prior_logvar) + torch.exp(0.5 * (logvar - prior_logvar)) * eps
+    from_posterior = eps
+    if detach_posterior:  # the same number, with the derivatives along the path of z
+        path = torch.exp(0.5 * (logvar - logvar.detach())) * eps
+        logvar = logvar.detach()
+        from_posterior = _standardised(mean - mean.detach(), logvar) + path
+    return z, 0.5 * (from_posterior.square() - from_prior.square() + (logvar - prior_logvar)).sum(-1)
 
 
 def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
-    """sum_d x * logits - softplus(logits) over the last dimension."""
-    # softplus(l) = -log sigmoid(-l): PyTorch's softplus overflows, or is linear, where its threshold says
-    return (x * logits + torch.nn.functional.logsigmoid(-logits)).sum(-1)
+    """sum_d x * logits - softplus(logits) over the last dimension, with 0 * inf = 0 for logits that are certain."""
+    is_negative = logits < 0
+    weight = torch.where(is_negative, x, x - 1)
+    is_certain = (weight == 0) & torch.isinf(logits)
+    linear = weight * torch.where(is_certain, torch.zeros_like(logits), logits)
+    # softplus(l) - max(l, 0) = -log sigmoid(|l|): PyTorch's softplus overflows, or is linear, where its threshold says
+    return (linear + torch.nn.functional.logsigmoid(torch.where(is_negative, -logits, logits))).sum(-1)
 
 
 def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
@@ -107,5 +130,5 @@ def leapfrog_step(
 
 def kinetic_energy(p: Tensor, inverse_mass: Tensor | None = None) -> Tensor:
     """1/2 sum_d p^2 * inverse_mass over the last dimension."""
-    square = p.square() if inverse_mass is None else p.square() * inverse_mass
-    return 0.5 * square.sum(-1)
+    velocity = p if inverse_mass is None else p * inverse_mass  # whose product with p is finite where p^2 may not be
+    return 0.5 * (p * velocity).sum(-1)

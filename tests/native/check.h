@@ -153,6 +153,25 @@ inline const std::vector<Extent>& extents() {
   return all;
 }
 
+// Pieces of a reduced axis meet at 256, 512 and 1024 (columns side by side), and at 4096 and 16384 (a contiguous axis).
+inline std::vector<AxisExtent> axis_extents() {
+  std::vector<AxisExtent> made{{0, 5, 3}, {4, 5, 0}, {2, 5000, 20}};
+  for (const std::int64_t count : {1, 7, 8, 9, 31, 33, 50, 1023, 4097, 16385}) {
+    made.push_back({1, count, 1});
+    made.push_back({3, count, 1});
+  }
+  for (const std::int64_t count : {1, 2, 255, 256, 257, 600}) {
+    for (const std::int64_t inner : {2, 7, 8, 9, 31, 32, 33, 50, 129}) made.push_back({2, count, inner});
+  }
+  for (const std::int64_t count : {1024, 1025, 2500}) made.push_back({2, count, 5});
+  made.push_back({2, 3, 1030});
+  return made;
+}
+
+inline std::string describe(const AxisExtent& e) {
+  return " (" + std::to_string(e.outer) + ", " + std::to_string(e.count) + ", " + std::to_string(e.inner) + ")";
+}
+
 template <class S>
 class Random {
  public:

@@ -10,23 +10,6 @@ namespace {
 // Narrow rows are folded, 64 at most: where their sums come together they are added one after the other again.
 constexpr Exact fold_roundings = 64.0L / 4;
 
-// Pieces of the reduced axis meet at 256 and 512 (columns side by side), and at 4096 (a contiguous axis).
-std::vector<AxisExtent> axis_extents() {
-  std::vector<AxisExtent> made{{0, 5, 3}, {4, 5, 0}, {2, 5000, 20}};
-  for (const std::int64_t count : {1, 7, 8, 9, 31, 33, 50, 1023, 4097, 16385}) {
-    made.push_back({1, count, 1});
-    made.push_back({3, count, 1});
-  }
-  for (const std::int64_t count : {1, 2, 255, 256, 257, 600}) {
-    for (const std::int64_t inner : {2, 7, 8, 9, 31, 32, 33, 50, 129}) made.push_back({2, count, inner});
-  }
-  return made;
-}
-
-std::string describe(const AxisExtent& e) {
-  return " (" + std::to_string(e.outer) + ", " + std::to_string(e.count) + ", " + std::to_string(e.inner) + ")";
-}
-
 template <class S>
 void check_finite(const AxisExtent& extent, Random<S>& random) {
   const auto columns = static_cast<std::size_t>(extent.outer * extent.inner);

@@ -20,9 +20,13 @@ def bits(sample: Sample, dtype: torch.dtype) -> list[torch.Tensor]:
     return [*as_tuple(sample.call(*tensors)), *gradients(sample.call, tensors)]
 
 
+WITHOUT_PRODUCT = [sample for sample in LARGE if sample.operation != "linear_bernoulli_log_prob"]
+"""The bits of a matrix product are PyTorch's: with MKL on some processors they depend on the number of threads."""
+
+
 @pytest.mark.usefixtures("restore_threads")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("sample", LARGE, ids=str)
+@pytest.mark.parametrize("sample", WITHOUT_PRODUCT, ids=str)
 def test_same_bits_for_any_number_of_threads(sample, dtype):
     torch.set_num_threads(1)
     expected = bits(sample, dtype)
@@ -30,6 +34,29 @@ def test_same_bits_for_any_number_of_threads(sample, dtype):
         torch.set_num_threads(threads)
         for result, serial in zip(bits(sample, dtype), expected, strict=True):
             assert torch.equal(result, serial)
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("rows", [600, 5000])
+def test_same_bits_of_a_linear_head_but_for_its_products(rows, dtype):
+    """Small integers make the product exact in any order of its terms: what is left is fastvi's own arithmetic."""
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randint(-3, 4, (rows, 16), generator=generator).to(dtype)
+    weight = torch.randint(-1, 2, (201, 16), generator=generator).to(dtype)
+    x = torch.rand(201, generator=generator, dtype=dtype).requires_grad_()
+    bias = torch.randn(201, generator=generator, dtype=dtype).requires_grad_()
+    upstream = torch.randn(rows, generator=generator, dtype=dtype)
+
+    def bits() -> list[torch.Tensor]:
+        value = fastvi.linear_bernoulli_log_prob(h, weight, bias, x)
+        return [value, *torch.autograd.grad(value, (bias, x), upstream)]
+
+    torch.set_num_threads(1)
+    expected = bits()
+    for threads in (2, 3, 7):
+        torch.set_num_threads(threads)
+        assert all(torch.equal(result, serial) for result, serial in zip(bits(), expected, strict=True))
 
 
 @pytest.mark.usefixtures("restore_threads")

@@ -10,6 +10,7 @@ from torch import Tensor
 from fastvi._layout import RowPlan, plan_rows
 from fastvi.ops._backends import kernels
 from fastvi.ops._precision import HALF_DTYPES
+from fastvi.ops._sums import sum_to_shape
 
 View = tuple[int, int, int]
 NO_VIEW: View = (0, 0, 0)
@@ -72,7 +73,7 @@ class Rows:
         """Sum what the operand was broadcast over."""
         if gradient is None or not self.plan.gradients[i].broadcast:
             return gradient
-        return gradient.sum_to_size(operand.shape)
+        return sum_to_shape(gradient, operand.shape)
 
 
 def check_upstream(operation: str, grad: Tensor, shape: Sequence[int]) -> None:

@@ -13,6 +13,7 @@ from fastvi.ops._backends import kernels
 from fastvi.ops._precision import backward_in_compute_dtype, compute_dtype, widen
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
 from fastvi.ops._rows import Rows, broadcast_shape, check_upstream, row_backward
+from fastvi.ops._sums import sum_over, sum_to_shape
 
 _NAMES = ("x", "logits")
 _LINEAR_NAMES = ("h", "weight", "bias", "x")
@@ -154,15 +155,15 @@ def _linear_backward(
     # The upstream gradient scales rows: of the hidden units, never of the wide residual.
     if needs[0]:
         by_hidden = _product(residual, weight).mul_(scale)
-        by_h = by_hidden.reshape((*leading, h.shape[-1])).sum_to_size(h.shape)
+        by_h = sum_to_shape(by_hidden.reshape((*leading, h.shape[-1])), h.shape)
     if needs[1]:
         by_weight = _product(residual.t(), _hidden_rows(h, leading) * scale)
     if needs[2]:
-        by_bias = torch.mv(residual.t(), scale.squeeze(1), out=residual.new_empty(residual.shape[1]))
+        by_bias = sum_over(residual, 0, weights=scale.squeeze(1))
     if needs[3]:
         logits = _product(_hidden_rows(h, leading), weight.t())
         logits = logits if bias is None else logits.add_(bias)
-        by_x = logits.mul_(scale).reshape((*leading, x.shape[-1])).sum_to_size(x.shape)
+        by_x = sum_to_shape(logits.mul_(scale).reshape((*leading, x.shape[-1])), x.shape)
     return by_h, by_weight, by_bias, by_x
 
 

@@ -16,6 +16,7 @@ from fastvi.ops._backends import kernels
 from fastvi.ops._precision import HALF_DTYPES, backward_in_compute_dtype, compute_dtype, widen
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_number, check_operands
 from fastvi.ops._rows import NO_VIEW, Rows, View, broadcast_shape, check_upstream, present, row_backward
+from fastvi.ops._sums import sum_to_shape
 
 _STEP_NAMES = ("q", "p", "grad", "step_size", "inverse_mass")
 _ENERGY_NAMES = ("p", "inverse_mass")
@@ -139,7 +140,7 @@ def _step_backward(
     )
     return tuple(
         [
-            gradient if gradient is None or tensor is None else gradient.sum_to_size(tensor.shape).to(tensor.dtype)
+            gradient if gradient is None or tensor is None else sum_to_shape(gradient, tensor.shape).to(tensor.dtype)
             for gradient, tensor in zip(gradients, tensors, strict=True)
         ]
     )

@@ -16,6 +16,7 @@ from fastvi.ops._backends import kernels
 from fastvi.ops._precision import backward_in_compute_dtype, widen
 from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
 from fastvi.ops._rows import check_upstream
+from fastvi.ops._sums import sum_over
 
 
 def _check_axis(operation: str, name: str, tensor: Tensor, dim: object) -> tuple[Tensor, int]:
@@ -134,7 +135,7 @@ def _weights_backward(
     assert grad is not None
     weights = _softmax(log_weights, dim, None, as_gradient=False)
     weighted = weights * grad
-    return (weighted - weights * weighted.sum(dim, keepdim=True),)
+    return (weighted - weights * sum_over(weighted, dim).unsqueeze(dim),)
 
 
 _WEIGHTS = Operation(
@@ -197,7 +198,7 @@ def _ess_backward(
     (log_weights,), (dim,), (grad,) = tensors, constants, grads
     assert grad is not None
     weights = _softmax(log_weights, dim, None, as_gradient=False)
-    size = 1.0 / weights.square().sum(dim, keepdim=True)
+    size = 1.0 / sum_over(weights.square(), dim).unsqueeze(dim)
     return (2.0 * grad.unsqueeze(dim) * size * weights * (1.0 - size * weights),)
 
 
