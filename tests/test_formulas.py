@@ -58,6 +58,8 @@ def _sigmoid(x: Array) -> Array:
 UNARY: dict[str, Callable[[Array], Array]] = {
     "exp": np.exp,
     "exp_nonpositive": np.exp,
+    "scale_by_exp": np.exp,
+    "scale_square_by_exp": np.exp,
     "expm1": np.expm1,
     "exp_minus_1_minus": _exp_minus_1_minus,
     "log": np.log,

@@ -16,6 +16,8 @@ template <class T, class Visitor>
 void for_each_unary(Visitor&& visit) {
   visit("exp", [](T x) { return exp(x); });
   visit("exp_nonpositive", [](T x) { return exp_nonpositive(x); });
+  visit("scale_by_exp", [](T x) { return scale_by_exp(T(1), x).linear; });
+  visit("scale_square_by_exp", [](T x) { return scale_by_exp(T(1), x).square; });
   visit("expm1", [](T x) { return expm1(x); });
   visit("exp_minus_1_minus", [](T x) { return exp_minus_1_minus(x); });
   visit("log", [](T x) { return log(x); });

@@ -113,9 +113,10 @@ struct LogRatioPath {
   T root, posterior_weight, prior_weight;
 
   static FASTVI_HD LogRatioPath of(T logvar, T prior_logvar, bool detach_posterior) {
-    const T lowest = detach_posterior && logvar < prior_logvar ? logvar : prior_logvar;
-    return {exp_quarter(-lowest), detach_posterior ? exp(T(-0.5) * (logvar - lowest)) : T(0),
-            exp(T(-0.5) * (prior_logvar - lowest))};
+    const bool by_posterior = detach_posterior && logvar < prior_logvar;
+    const T apart = exp(T(-0.5) * std::fabs(logvar - prior_logvar));
+    return {exp_quarter(by_posterior ? -logvar : -prior_logvar),
+            detach_posterior ? (by_posterior ? T(1) : apart) : T(0), by_posterior ? apart : T(1)};
   }
 };
 
@@ -133,7 +134,10 @@ struct LogRatioBackward {
     const T by_posterior = detach_posterior ? upstream * noise : T(0);
     by_prior_mean = upstream * u;
     by_path = by_posterior * path.posterior_weight - by_prior_mean * path.prior_weight;
-    by_half_logvar = (scaled_by_z + (by_posterior - terms.ratio * by_prior_mean)) * noise;
+    // Where z itself is infinite its square outweighs it.
+    const T from_ratio = by_posterior - terms.ratio * by_prior_mean;
+    const bool outweighs = from_ratio == infinity<T> || from_ratio == -infinity<T>;
+    by_half_logvar = (outweighs ? from_ratio : scaled_by_z + from_ratio) * noise;
     by_prior_logvar = T(0.5) * (by_prior_mean * u - upstream);
   }
 };

@@ -20,9 +20,10 @@ def rsample_normal(mean: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
 
 
 def _root_precision(logvar: Tensor) -> Tensor:
-    """exp(-logvar / 4), finite: a product with it, twice, overflows only where that with exp(-logvar / 2) does."""
+    """exp(-logvar / 4), finite, with the derivatives of an exponential; twice a factor it overflows where it should."""
+    exponent = -0.25 * logvar
     largest = math.floor(math.log(torch.finfo(logvar.dtype).max))
-    return torch.exp(torch.clamp(-0.25 * logvar, max=largest))
+    return torch.exp(torch.where(exponent > largest, largest + (exponent - exponent.detach()), exponent))
 
 
 def _standardised(difference: Tensor, logvar: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import pytest
 # The least part of a multiprocessor's warps that can be there at once. float64 may take twice the registers.
 OCCUPANCY = {
     "add_parts_kernel": 0.75,
+    "axis_sum_kernel": 0.75,
     "bernoulli_epilogue_kernel": 0.5,
     "join_pieces_kernel": 1.0,
     "leapfrog_backward_kernel": 0.375,
