@@ -71,7 +71,7 @@ def test_idx_files_come_back_as_written(tmp_path_factory, suffix, shape, seed):
         (b"\x00\x00\x0d\x01\x00\x00\x00\x00", "starts with 00 00 08, got 00 00 0d 01"),
         (b"\x00\x00\x08\x03\x00\x00", "header of 16 bytes, the file has 6"),
         (idx_bytes(np.zeros((2, 3), np.uint8))[:-1], r"expected 6 bytes of data for the shape \(2, 3\), got 5"),
-        (idx_bytes(np.zeros((2, 3), np.uint8)) + b"x", "expected 6 bytes of data .* got 7"),
+        (idx_bytes(np.zeros((2, 3), np.uint8)) + b"x", "expected 6 bytes of data .* got more than 6"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
