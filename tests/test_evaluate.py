@@ -98,7 +98,7 @@ def test_draws_of_a_row_do_not_depend_on_the_batch():
 @pytest.mark.parametrize("options", [{"num_samples": 0}, {"num_samples": 3, "chunk": 0}])
 def test_numbers_that_are_not_positive_are_refused(options):
     model, x = small_model()
-    with pytest.raises(ValueError, match=r"stream_bounds: (num_samples|chunk) must be positive, got 0"):
+    with pytest.raises(ValueError, match=r"stream_bounds: (num_samples|chunk) must be at least 1, got 0"):
         stream_bounds(model, x, **options)
 
 
