@@ -194,7 +194,7 @@ def test_a_bound_of_a_few_effective_samples_is_marked():
     bad = evaluate(with_posterior_off_by(4.0, 50), x, num_samples=5000)
     assert not bad.reliable
     assert bad.unreliable_images > 25
-    assert bad.median_effective_sample_size < evaluation.LEAST_EFFECTIVE_SAMPLE_SIZE
+    assert bad.median_effective_sample_size < 10.0
     assert bad.importance_weighted < -0.3
     assert json.loads(json.dumps(bad.as_dict()))["reliable"] is False
 
@@ -208,13 +208,26 @@ def test_a_tenth_of_the_images_may_be_unreliable(spoilt, reliable):
     assert (result.unreliable_images, result.reliable) == (spoilt, reliable)
 
 
-def test_few_samples_are_never_a_reliable_estimate():
-    """With K below ten there is nothing to see it by."""
+def test_few_samples_may_all_count():
+    """Equal weights are log p(x) itself, whatever K is; one sample alone cannot tell whether its weight is."""
     model, x = make()
     result = evaluate(model.with_exact_posterior(), x, num_samples=5)
     assert result.effective_sample_size == pytest.approx(5.0)
-    assert not result.reliable
-    assert evaluate(model.with_exact_posterior(), x, num_samples=20).reliable
+    assert result.importance_weighted == pytest.approx(model.log_marginal(x).item())
+    assert result.reliable
+    assert not evaluate(model.with_exact_posterior(), x, num_samples=1).reliable
+
+
+def test_ten_of_many_samples_are_enough():
+    """0.05 nats: n equal weights among 5,000 are n effective samples, and 1 / (2 n) - 1 / 10,000 is the bias."""
+    for counting, reliable in ((9, False), (10, True), (11, True)):
+        model = with_posterior_off_by(0.0, 3, dim=1)
+        log_w = torch.full((5000, 3), -torch.inf, dtype=torch.float64)
+        log_w[:counting] = 0.0
+        model.log_likelihood = lambda x, z, log_w=log_w: log_w
+        result = evaluate(model, torch.zeros(3, 1), num_samples=5000, training_num_samples=5000, chunk=5000)
+        assert result.median_effective_sample_size == pytest.approx(counting)
+        assert result.reliable == reliable, counting
 
 
 def test_integers_stay_integers_and_results_do_not():

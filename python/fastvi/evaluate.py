@@ -24,16 +24,16 @@ from fastvi.seeding import mix_seed
 ROWS_AT_A_TIME = 4096
 """Decoder rows of one chunk: enough for a matrix product to run at full speed, few enough to stay in the caches."""
 ACTIVE_UNIT_THRESHOLD = 0.01
-LEAST_EFFECTIVE_SAMPLE_SIZE = 10.0
-"""With fewer effective samples an image's L_K is no estimate of its log p(x).
+LARGEST_BIAS = 0.05
+"""An image's L_K is an estimate of log p(x) where it lies some so many nats below it, or fewer.
 
 L_K lies below log p(x) by Var(w) / (2 K E[w]^2) to first order (Domke & Sheldon 2018, "Importance weighting and
-variational inference", theorem 3). The effective sample size ESS estimates K / (1 + Var(w) / E[w]^2) (Kong 1992), so
-that the bias is some 1 / (2 ESS): a twentieth of a nat at 10. Below that a few samples make up the bound, the next
-terms of the series count, and ESS itself, made of the same few, says too much.
+variational inference", theorem 3), and the effective sample size ESS estimates K / (1 + Var(w) / E[w]^2) (Kong 1992).
+So the bias is 1 / (2 ESS) - 1 / (2 K): with many samples, 0.05 nats where ten of them count. With fewer than ten the
+next terms of the series count too, and ESS, made of the same few weights, says too much: the bias may be anything.
 """
 UNRELIABLE_SHARE = 0.1
-"""The mean over images is called unreliable where more than this share of them has fewer effective samples."""
+"""The mean over images is called unreliable where more than this share of them has a larger bias."""
 _IMAGES_AT_A_TIME = 128
 
 
@@ -79,7 +79,8 @@ class Evaluation:
     effective_sample_size, median_effective_sample_size
         Of K samples: mean and median over images.
     unreliable_images
-        Images with fewer than `LEAST_EFFECTIVE_SAMPLE_SIZE` effective samples.
+        Images whose L_K is no estimate of log p(x): the bias that their effective sample size tells is more than
+        `LARGEST_BIAS` nats, as with fewer than 10 of 5,000. All of them where K is 1: one sample tells nothing.
     reliable
         Whether ``importance_weighted`` can stand for log p(x): at most a share of `UNRELIABLE_SHARE` of the images is
         unreliable. Else it is a lower bound that may be nats too low.
@@ -273,8 +274,9 @@ def evaluate(
             )
     importance_weighted = torch.cat([part.importance_weighted for part in parts]).double()
     effective = torch.cat([part.effective_sample_size for part in parts]).double()
-    # Written so that NaN, which a bound without any finite weight has, counts as unreliable.
-    unreliable = count - int((effective >= LEAST_EFFECTIVE_SAMPLE_SIZE).sum())
+    bias = 0.5 / effective - 0.5 / num_samples
+    # Counted from the other end, so that NaN, which a bound without any finite weight has, is unreliable.
+    unreliable = count - int((bias <= LARGEST_BIAS).sum()) if num_samples > 1 else count
     with torch.inference_mode():
         latent_dim = posterior(model, select_examples(images, slice(0, 1)))[0].shape[-1]
     return Evaluation(
