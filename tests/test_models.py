@@ -125,6 +125,7 @@ def test_bad_options_are_named(options, complaint):
         (lambda x: torch.where(x == 1.0, torch.nan, x), ValueError, r"x in \[0, 1\], got NaN among them"),
         (lambda x: torch.where(x == 1.0, torch.inf, x), ValueError, r"x in \[0, 1\], got values from 0 to inf"),
         (lambda x: (255 * x).byte(), TypeError, "x must be floating-point values .*, got torch.uint8"),
+        (lambda x: x.double(), TypeError, "x must have the model's dtype torch.float32, got torch.float64"),
         (lambda x: x.bool(), TypeError, "x must be floating-point values .*, got torch.bool"),
         (lambda x: x[:, :-1], ValueError, r"x must have the shape \(B, 6\), got \(7, 5\)"),
         (lambda x: x.reshape(7, 2, 3), ValueError, r"x must have the shape \(B, 6\), got \(7, 2, 3\)"),

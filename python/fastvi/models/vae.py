@@ -183,6 +183,9 @@ class VAE(nn.Module):
             raise ValueError(f"{type(self).__name__}: x must have the shape (B, {self.data_dim}), got {tuple(x.shape)}")
         if not x.is_floating_point():
             raise TypeError(f"{type(self).__name__}: x must be floating-point values in [0, 1], got {x.dtype}")
+        dtype = self.posterior_head.weight.dtype
+        if x.dtype is not dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"{type(self).__name__}: x must have the model's dtype {dtype}, got {x.dtype}")
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the mean of p(x|z), in [0, 1], shape (..., D), for ``z`` of shape (..., Z)."""
