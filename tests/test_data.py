@@ -18,6 +18,7 @@ from fastvi.data import (
     BINARIZATIONS,
     DATASET_NAMES,
     DataError,
+    Dataset,
     Presenter,
     binarize,
     evenly_spaced,
@@ -71,7 +72,7 @@ def test_idx_files_come_back_as_written(tmp_path_factory, suffix, shape, seed):
         (b"\x00\x00\x0d\x01\x00\x00\x00\x00", "starts with 00 00 08, got 00 00 0d 01"),
         (b"\x00\x00\x08\x03\x00\x00", "header of 16 bytes, the file has 6"),
         (idx_bytes(np.zeros((2, 3), np.uint8))[:-1], r"expected 6 bytes of data for the shape \(2, 3\), got 5"),
-        (idx_bytes(np.zeros((2, 3), np.uint8)) + b"x", "expected 6 bytes of data .* got 7"),
+        (idx_bytes(np.zeros((2, 3), np.uint8)) + b"x", "expected 6 bytes of data .* got more than 6"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -118,6 +119,68 @@ def test_own_folder_comes_before_loose_files_of_another_data_set(tmp_path):
     write_image_files(tmp_path / "fashion-mnist", train_count=7)
     assert load_dataset("mnist", tmp_path).train.shape[0] == 5
     assert load_dataset("fashion-mnist", tmp_path).train.shape[0] == 7
+
+
+@pytest.mark.parametrize("suffix", [".gz", ""])
+@pytest.mark.parametrize(
+    ("name", "subfolder"),
+    [
+        ("mnist", "."),
+        ("mnist", "mnist"),
+        ("mnist", "MNIST/raw"),
+        ("fashion-mnist", "."),
+        ("fashion-mnist", "fashion-mnist"),
+        ("fashion-mnist", "FashionMNIST/raw"),
+    ],
+)
+def test_names_with_a_dot_are_found_in_every_layout(tmp_path, name, subfolder, suffix):
+    """``train-images.idx3-ubyte``, as some copies of the data sets are called, beside the published names."""
+    train, test = write_image_files(tmp_path / subfolder, suffix=suffix)
+    for stem in ("train-images", "t10k-images"):
+        published = tmp_path / subfolder / f"{stem}-idx3-ubyte{suffix}"
+        published.rename(published.with_name(f"{stem}.idx3-ubyte{suffix}"))
+        published.mkdir()  # an unpacked folder of the published name, as beside those copies, is in nobody's way
+        dataset = load_dataset(name, tmp_path)
+        torch.testing.assert_close(dataset.train, torch.from_numpy(train).flatten(1).float() / 255.0, rtol=0, atol=0)
+        torch.testing.assert_close(dataset.test, torch.from_numpy(test).flatten(1).float() / 255.0, rtol=0, atol=0)
+
+
+def test_all_that_was_looked_for_is_named_in_one_line(tmp_path):
+    (tmp_path / "train-images-idx3-ubyte").mkdir()
+    with pytest.raises(DataError) as raised:
+        load_dataset("mnist", tmp_path)
+    message = str(raised.value)
+    assert "\n" not in message
+    for name in ("train-images-idx3-ubyte", "train-images.idx3-ubyte"):
+        assert f" {name}.gz or {name} " in message
+    for folder in (tmp_path / "mnist", tmp_path / "MNIST" / "raw", tmp_path):
+        assert str(folder) in message
+    assert message.endswith(f"; {tmp_path / 'train-images-idx3-ubyte'} is not a file")
+
+
+def test_one_file_in_place_of_another(tmp_path):
+    write_image_files(tmp_path)
+    write_idx(tmp_path / "train-images-idx3-ubyte.gz", np.arange(5, dtype=np.uint8))  # the labels
+    with pytest.raises(DataError, match=r"train-images-.*: expected images .*, got the shape \(5,\)"):
+        load_dataset("mnist", tmp_path)
+    for shape in ((0, 4, 6), (5, 0, 6)):
+        write_idx(tmp_path / "train-images-idx3-ubyte.gz", np.zeros(shape, np.uint8))
+        with pytest.raises(
+            DataError, match=r"train-images-.*: expected at least one image of one pixel, got the shape"
+        ):
+            load_dataset("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "null\0"])
+def test_folders_that_cannot_be(tmp_path, name):
+    with pytest.raises(DataError, match=r"the data folder .* (cannot be looked at|does not exist)"):
+        load_dataset("mnist", tmp_path / name)
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(DataError, match=r"the data folder .*file is not a folder"):
+        load_dataset("mnist", tmp_path / "file")
 
 
 def test_environment_names_the_folder(tmp_path, monkeypatch):
@@ -216,6 +279,47 @@ def test_missing_optional_packages_are_named(tmp_path, monkeypatch):
         load_dataset("mnist", tmp_path, download=True)
     with pytest.raises(DataError, match=r"fastvi\[train\]"):
         load_dataset("digits")
+
+
+GREY = torch.tensor([[0.0, 64.0, 128.0, 255.0]])
+
+
+@pytest.mark.parametrize(
+    ("images", "complaint"),
+    [
+        (GREY, r"must hold values in \[0, 1\], got values from 0 to 255; grey values from 0 to 255 are divided by 255"),
+        (GREY / 127.5 - 1.0, r"must hold values in \[0, 1\], got values from -1 to 1"),
+        (GREY * torch.nan, r"must hold values in \[0, 1\], got NaN among them"),
+        (GREY.byte(), r"must be float32 in \[0, 1\], got torch.uint8"),
+        (GREY.double() / 255.0, r"must be float32 in \[0, 1\], got torch.float64"),
+        (GREY[:0], "there are no (training|test) images"),
+        (GREY[0], r"must have the shape \(count, 4\), got \(4,\)"),
+        (GREY[:, :3], r"must have the shape \(count, 4\), got \(1, 3\)"),
+        (GREY.reshape(1, 2, 2), r"must have the shape \(count, 4\), got \(1, 2, 2\)"),
+        (GREY.numpy(), "must be a tensor, got ndarray"),
+    ],
+)
+def test_data_sets_hold_float32_rows_in_the_unit_interval(images, complaint):
+    good = GREY / 255.0
+    assert Dataset("mine", good, good, (2, 2), "gaussian").test is good
+    with pytest.raises(DataError, match=f"^mine: .*training.* {complaint}|^mine: {complaint}"):
+        Dataset("mine", images, good, (2, 2), "bernoulli")
+    with pytest.raises(DataError, match=f"^mine: .*test.* {complaint}|^mine: {complaint}"):
+        Dataset("mine", good, images, (2, 2), "bernoulli")
+    with pytest.raises(DataError, match="mine: the likelihood must be one of bernoulli, gaussian, got 'poisson'"):
+        Dataset("mine", good, good, (2, 2), "poisson")
+
+
+@pytest.mark.parametrize("binarization", BINARIZATIONS)
+@pytest.mark.parametrize("images", [GREY, -GREY / 255.0, GREY * torch.nan])
+def test_only_probabilities_are_binarised(images, binarization):
+    """Grey values up to 255 would all become zeros."""
+    with pytest.raises(ValueError, match=r"Presenter: images must hold values in \[0, 1\], got"):
+        Presenter(images, binarization)
+    with pytest.raises(ValueError, match=r"images must hold values in \[0, 1\], got"):
+        binarize(images, seed=0)
+    with pytest.raises(TypeError, match=r"Presenter: images must be floating-point values .* got torch.uint8"):
+        Presenter(GREY.byte(), binarization)
 
 
 def test_digits_split_is_fixed_and_complete():

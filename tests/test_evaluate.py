@@ -1,5 +1,9 @@
 """Evaluation: streaming against direct computation, exact bounds, active units."""
 
+import dataclasses
+import json
+import types
+
 import pytest
 import torch
 from linear_gaussian import STANDARD_ERRORS, make
@@ -98,7 +102,7 @@ def test_draws_of_a_row_do_not_depend_on_the_batch():
 @pytest.mark.parametrize("options", [{"num_samples": 0}, {"num_samples": 3, "chunk": 0}])
 def test_numbers_that_are_not_positive_are_refused(options):
     model, x = small_model()
-    with pytest.raises(ValueError, match=r"stream_bounds: (num_samples|chunk) must be positive, got 0"):
+    with pytest.raises(ValueError, match=r"stream_bounds: (num_samples|chunk) must be at least 1, got 0"):
         stream_bounds(model, x, **options)
 
 
@@ -130,3 +134,109 @@ def test_evaluation_gathers_the_batches():
     both = torch.cat([first.importance_weighted, second.importance_weighted])
     assert result.importance_weighted == both.mean().item()
     assert result.as_dict()["active_units"] == int(active_units(model, images).sum())
+
+
+def test_one_image_has_no_standard_error():
+    """One image tells nothing of the spread over images: null in JSON, not NaN."""
+    model, x = small_model()
+    result = evaluate(model, x[:1], num_samples=50)
+    assert (result.images, result.standard_error, result.active_units, result.latent_dim) == (1, None, None, 3)
+    bounds = stream_bounds(model, x[:1], 50, seed=mix_seed(0, 0))
+    assert result.importance_weighted == bounds.importance_weighted.item()
+    written = json.loads(json.dumps(result.as_dict(), allow_nan=False))
+    assert written["standard_error"] is None
+    assert written["active_units"] is None
+    with pytest.raises(ValueError, match="active_units: a variance needs at least two examples, x holds 1"):
+        active_units(model, x[:1])
+
+
+def test_no_image_is_an_error():
+    model, x = small_model()
+    with pytest.raises(ValueError, match="evaluate: images holds no image"):
+        evaluate(model, x[:0])
+    with pytest.raises(ValueError, match="active_units: a variance needs at least two examples, x holds 0"):
+        active_units(model, x[:0])
+    assert stream_bounds(model, x[:0], 3).elbo.shape == (0,)
+
+
+@pytest.mark.parametrize("nats", [-torch.inf, torch.nan])
+def test_figures_are_always_json(nats):
+    """A model that explains no image: its bound is no number, and JSON has a word for that."""
+    model, x = small_model()
+    impossible = types.SimpleNamespace(
+        encode=model.encode, log_likelihood=lambda x, z: torch.full(z.shape[:-1], nats, dtype=z.dtype)
+    )
+    result = evaluate(impossible, x, num_samples=5)
+    assert not result.reliable
+    written = json.loads(json.dumps(result.as_dict(), allow_nan=False))
+    assert (written["elbo"], written["importance_weighted"], written["reliable"]) == (None, None, False)
+    assert set(written) == {field.name for field in dataclasses.fields(result)}
+
+
+def with_posterior_off_by(distance, images, dim=2):
+    """q(z|x) = N(distance, I) where the exact posterior is N(0, I): the weights are log-normal, all is known."""
+    mean = torch.full((images, dim), distance / dim**0.5, dtype=torch.float64)
+    return types.SimpleNamespace(
+        encode=lambda x: (mean[: len(x)], torch.zeros_like(mean)[: len(x)]),
+        log_likelihood=lambda x, z: torch.zeros(z.shape[:-1], dtype=z.dtype),
+    )
+
+
+def test_a_bound_of_a_few_effective_samples_is_marked():
+    """1 + Var(w) / E[w]^2 = exp(d^2) for N(d, I) against N(0, I): of 5,000 samples some 1,839 count where d = 1, and
+    where d = 4 less than a thousandth of one would, so that one or two lead. log p(x) = 0, and L_K is nats below."""
+    x = torch.zeros(50, 1, dtype=torch.float64)
+    good = evaluate(with_posterior_off_by(1.0, 50), x, num_samples=5000)
+    # The mean ratio over 50 images of 5,000 samples each; its relative deviation is a few hundredths.
+    assert good.effective_sample_size == pytest.approx(5000.0 / torch.e, rel=0.1)
+    assert (good.reliable, good.unreliable_images) == (True, 0)
+    assert abs(good.importance_weighted) < 0.01
+    bad = evaluate(with_posterior_off_by(4.0, 50), x, num_samples=5000)
+    assert not bad.reliable
+    assert bad.unreliable_images > 25
+    assert bad.median_effective_sample_size < 10.0
+    assert bad.importance_weighted < -0.3
+    assert json.loads(json.dumps(bad.as_dict()))["reliable"] is False
+
+
+@pytest.mark.parametrize(("spoilt", "reliable"), [(0, True), (5, True), (6, False), (50, False)])
+def test_a_tenth_of_the_images_may_be_unreliable(spoilt, reliable):
+    distances = torch.where(torch.arange(50) < spoilt, 8.0, 0.0).double().unsqueeze(1)
+    model = with_posterior_off_by(0.0, 50, dim=1)
+    model.encode = lambda x: (x, torch.zeros_like(x))
+    result = evaluate(model, distances, num_samples=500)
+    assert (result.unreliable_images, result.reliable) == (spoilt, reliable)
+
+
+def test_few_samples_may_all_count():
+    """Equal weights are log p(x) itself, whatever K is; one sample alone cannot tell whether its weight is."""
+    model, x = make()
+    result = evaluate(model.with_exact_posterior(), x, num_samples=5)
+    assert result.effective_sample_size == pytest.approx(5.0)
+    assert result.importance_weighted == pytest.approx(model.log_marginal(x).item())
+    assert result.reliable
+    assert not evaluate(model.with_exact_posterior(), x, num_samples=1).reliable
+
+
+def test_ten_of_many_samples_are_enough():
+    """0.05 nats: n equal weights among 5,000 are n effective samples, and 1 / (2 n) - 1 / 10,000 is the bias."""
+    for counting, reliable in ((9, False), (10, True), (11, True)):
+        model = with_posterior_off_by(0.0, 3, dim=1)
+        log_w = torch.full((5000, 3), -torch.inf, dtype=torch.float64)
+        log_w[:counting] = 0.0
+        model.log_likelihood = lambda x, z, log_w=log_w: log_w
+        result = evaluate(model, torch.zeros(3, 1), num_samples=5000, training_num_samples=5000, chunk=5000)
+        assert result.median_effective_sample_size == pytest.approx(counting)
+        assert result.reliable == reliable, counting
+
+
+def test_integers_stay_integers_and_results_do_not():
+    """x of a model of words is int64: the bounds have the model's own type."""
+    embedding = torch.nn.Embedding(10, 4)
+    model = types.SimpleNamespace(
+        encode=lambda x: embedding(x).chunk(2, -1), log_likelihood=lambda x, z: -z.square().sum(-1)
+    )
+    bounds = stream_bounds(model, torch.arange(10), 8, chunk=3)
+    assert {value.dtype for value in vars(bounds).values()} == {torch.float32}
+    assert bounds.elbo.unique().numel() > 1
+    assert (bounds.elbo != bounds.elbo.round()).any()

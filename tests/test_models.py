@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from fastvi import reference
+from fastvi.evaluate import evaluate
 from fastvi.models import VAE
 from fastvi.models.vae import LOGVAR_RANGE
+from fastvi.objectives import ELBO, IWAE, STL, DReG
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +115,90 @@ def test_loss_reaches_every_parameter():
 def test_bad_options_are_named(options, complaint):
     with pytest.raises(ValueError, match=f"VAE: {complaint}"):
         VAE(**({"data_dim": 6} | options))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "complaint"),
+    [
+        (lambda x: 255.0 * x, ValueError, r"x in \[0, 1\], got values from 0 to 255; grey values .* divided by 255"),
+        (lambda x: 2.0 * x - 1.0, ValueError, r"x in \[0, 1\], got values from -1 to 1 \(validate_args=False"),
+        (lambda x: torch.where(x == 1.0, torch.nan, x), ValueError, r"x in \[0, 1\], got NaN among them"),
+        (lambda x: torch.where(x == 1.0, torch.inf, x), ValueError, r"x in \[0, 1\], got values from 0 to inf"),
+        (lambda x: (255 * x).byte(), TypeError, "x must be floating-point values .*, got torch.uint8"),
+        (lambda x: x.double(), TypeError, "x must have the model's dtype torch.float32, got torch.float64"),
+        (lambda x: x.bool(), TypeError, "x must be floating-point values .*, got torch.bool"),
+        (lambda x: x[:, :-1], ValueError, r"x must have the shape \(B, 6\), got \(7, 5\)"),
+        (lambda x: x.reshape(7, 2, 3), ValueError, r"x must have the shape \(B, 6\), got \(7, 2, 3\)"),
+        (lambda x: x.numpy(), TypeError, r"x must be a tensor of shape \(B, 6\), got ndarray"),
+    ],
+)
+@pytest.mark.parametrize("objective", [ELBO(), IWAE(2), IWAE(2, backward_samples=1), STL(2), DReG(2)], ids=str)
+def test_data_that_make_a_meaningless_bound_are_refused(change, error, complaint, objective):
+    x = change(torch.tensor([0.0, 1.0]).repeat(7, 3))
+    with pytest.raises(error, match=f"^VAE: {complaint}|^VAE: a Bernoulli likelihood needs {complaint}"):
+        objective(VAE(6, 2, (4,)), x)
+
+
+def test_values_are_looked_at_in_training_and_in_evaluation():
+    model, x = VAE(6, 2, (4,)), torch.full((7, 6), 200.0)
+    with pytest.raises(ValueError, match="needs x in"):
+        evaluate(model, x, num_samples=2)
+    # Another likelihood is a density of any value, and the check can be left out.
+    assert ELBO()(VAE(6, 2, (4,), likelihood="gaussian"), x).isfinite().all()
+    assert ELBO()(VAE(6, 2, (4,), validate_args=False), x).shape == (7,)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.5, -0.0])
+def test_the_ends_of_the_interval_are_in_it(value):
+    assert ELBO()(VAE(6, 2, (4,)), torch.full((7, 6), value)).isfinite().all()
+    assert ELBO()(VAE(6, 2, (4,)), torch.full((0, 6), value)).shape == (0,)
+
+
+def test_programs_without_values_are_traced_as_before():
+    """Neither the compiler nor a transform is asked for a number; the bound is that of the plain call."""
+    model, x = VAE(6, 2, (4,)), torch.rand(7, 6).round()
+    expected = IWAE(3)(model, x, seed=0)
+    compiled = torch.compile(IWAE(3), backend="aot_eager", fullgraph=True)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5}  # float32 in another order
+    torch.manual_seed(1)
+    found = compiled(model, x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(found, IWAE(3)(model, x), **tolerance)
+    z = torch.zeros(2, 7, 2)
+    mapped = torch.func.vmap(lambda row: model.log_likelihood(row.unsqueeze(0), z[:, :1]).squeeze(1), out_dims=1)(x)
+    torch.testing.assert_close(mapped, model.log_likelihood(x, z), **tolerance)
+    parameters = dict(model.named_parameters())
+    gradients = torch.func.grad(
+        lambda values: torch.func.functional_call(_Bound(model), {f"model.{k}": v for k, v in values.items()}, (x,))
+    )(parameters)
+    (-expected.sum()).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], -parameter.grad, **tolerance)
+    exported = torch.export.export(_Likelihood(model), (x, z), strict=True)
+    torch.testing.assert_close(exported.module()(x, z), model.log_likelihood(x, z), **tolerance)
+
+
+class _Bound(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return IWAE(3)(self.model, x, seed=0).sum()
+
+
+class _Likelihood(_Bound):
+    def forward(self, x, z):
+        return self.model.log_likelihood(x, z)
+
+
+def test_sizes_may_be_numbers_of_numpy():
+    model = VAE(np.int64(6), np.int32(2), np.array([4, 5]))
+    assert [type(size) for size in (model.data_dim, model.latent_dim)] == [int, int]
+    assert IWAE(np.int64(3))(model, torch.ones(7, 6), seed=0).shape == (7,)
+    assert IWAE(np.int64(3), np.int64(2)) == IWAE(3, 2)
+    assert ELBO(np.int8(2), beta=np.float32(0.5), free_bits=np.float64(0.25)) == ELBO(2, beta=0.5, free_bits=0.25)
+    with pytest.raises(TypeError, match=r"VAE: latent_dim must be an integer, got 2.5 of type float"):
+        VAE(6, 2.5)
+    with pytest.raises(TypeError, match=r"IWAE: num_samples must be an int, got .*True"):
+        IWAE(np.True_)

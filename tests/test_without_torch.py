@@ -159,7 +159,9 @@ for call in (lambda: fnp.kl_normal(np.zeros(3), np.zeros(2)), lambda: fnp.kl_nor
     ]
 
 
-@pytest.mark.parametrize("statement", ["fastvi.kl_normal", "fastvi.ops", "from fastvi import LogMeanExp"])
+@pytest.mark.parametrize(
+    "statement", ["fastvi.kl_normal", "fastvi.ops", "fastvi.data", "fastvi.evaluate", "from fastvi import LogMeanExp"]
+)
 def test_tensor_operations_say_that_they_need_torch(statement: str, run_without_torch: Run) -> None:
     name = statement.split()[-1].removeprefix("fastvi.")
     code = f"""
@@ -172,3 +174,9 @@ except ImportError as error:
     assert run_without_torch(code).strip() == (
         f"fastvi.{name} needs PyTorch, which is not installed; fastvi.numpy does without it"
     )
+
+
+def test_seeds_need_no_torch(run_without_torch: Run) -> None:
+    from fastvi.seeding import mix_seed
+
+    assert run_without_torch("import fastvi; print(fastvi.seeding.mix_seed(3, 1, 4))").strip() == str(mix_seed(3, 1, 4))

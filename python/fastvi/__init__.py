@@ -44,7 +44,21 @@ __all__ = [
     "standard_normal",
 ]
 
-_SUBMODULES = frozenset({"distributions", "evaluate", "models", "numpy", "objectives", "ops", "reference"})
+_SUBMODULES = frozenset(
+    {
+        "benchmarks",
+        "data",
+        "distributions",
+        "evaluate",
+        "models",
+        "numpy",
+        "objectives",
+        "ops",
+        "reference",
+        "seeding",
+        "training",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,12 +6,7 @@ Murray 2008 and Burda, Grosse & Salakhutdinov 2016: a grey value is the probabil
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +17,24 @@ import torch
 from torch import Tensor
 
 from fastvi import ops
+from fastvi._array_files import MAX_ARRAY_BYTES, DataError, read_idx, read_npz
+from fastvi._values import describe_range, range_outside_unit_interval
+from fastvi.models.vae import LIKELIHOODS
+
+__all__ = [
+    "BINARIZATIONS",
+    "DATASET_NAMES",
+    "STATIC_BINARIZATION_SEED",
+    "TEST_BINARIZATION_SEED",
+    "DataError",
+    "Dataset",
+    "Presenter",
+    "binarize",
+    "evenly_spaced",
+    "load_dataset",
+    "read_idx",
+    "test_images",
+]
 
 BINARIZATIONS = ("dynamic", "static", "none")
 TEST_BINARIZATION_SEED = 20140114
@@ -31,10 +44,6 @@ STATIC_BINARIZATION_SEED = 20080705
 
 _DIGITS_TEST_COUNT = 297
 _FREY_TEST_COUNT = 200
-
-
-class DataError(Exception):
-    """A data set is unknown, missing or damaged; the message says which file, and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,23 @@ class Dataset:
         (height, width).
     likelihood
         The likelihood that fits: ``"bernoulli"`` or ``"gaussian"``.
+
+    Raises
+    ------
+    DataError
+        If the images are not float32 rows in [0, 1], as many values in each as ``image_shape`` says, or if there are
+        none to train or to test.
+
+    Examples
+    --------
+    >>> grey = torch.tensor([[0.0, 128.0, 255.0, 64.0]])
+    >>> Dataset("mine", grey / 255.0, grey / 255.0, (2, 2), "bernoulli").train.shape
+    torch.Size([1, 4])
+    >>> Dataset("mine", grey, grey, (2, 2), "bernoulli")
+    Traceback (most recent call last):
+    ...
+    fastvi.data.DataError: mine: the training images must hold values in [0, 1], got values from 0 to 255; \
+grey values from 0 to 255 are divided by 255 first
     """
 
     name: str
@@ -58,6 +84,30 @@ class Dataset:
     test: Tensor
     image_shape: tuple[int, int]
     likelihood: str
+
+    def __post_init__(self) -> None:
+        if self.likelihood not in LIKELIHOODS:
+            raise DataError(
+                f"{self.name}: the likelihood must be one of {', '.join(LIKELIHOODS)}, got {self.likelihood!r}"
+            )
+        height, width = self.image_shape
+        for purpose, images in (("training", self.train), ("test", self.test)):
+            if not isinstance(images, Tensor):
+                raise DataError(f"{self.name}: the {purpose} images must be a tensor, got {type(images).__name__}")
+            if images.dim() != 2 or images.shape[1] != height * width:
+                raise DataError(
+                    f"{self.name}: the {purpose} images must have the shape (count, {height * width}), "
+                    f"got {tuple(images.shape)}"
+                )
+            if images.numel() == 0:
+                raise DataError(f"{self.name}: there are no {purpose} images")
+            if images.dtype != torch.float32:
+                raise DataError(f"{self.name}: the {purpose} images must be float32 in [0, 1], got {images.dtype}")
+            bounds = range_outside_unit_interval(images)
+            if bounds is not None:
+                raise DataError(
+                    f"{self.name}: the {purpose} images must hold values in [0, 1], got {describe_range(bounds)}"
+                )
 
 
 def load_dataset(name: str, data_dir: Path | None = None, download: bool = False) -> Dataset:
@@ -68,7 +118,7 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     ====================  =============================================  ====================================
     ``digits``            none: part of scikit-learn, 8 x 8              297 test images, evenly spaced in the
                                                                          file's order; 1,500 others to train
-    ``mnist``             idx files in mnist/, MNIST/raw/ or .          60,000 / 10,000 as published
+    ``mnist``             idx files in mnist/, MNIST/raw/ or .           60,000 / 10,000 as published
     ``fashion-mnist``     idx files in fashion-mnist/,                   60,000 / 10,000 as published
                           FashionMNIST/raw/ or .
     ``mnist-binarized``   binarized_mnist.npz in                         50,000 / 10,000 as published; the
@@ -106,45 +156,13 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
         raise DataError(f"the data set {name} is read from a folder: name it with --data-dir or FASTVI_DATA")
     if download:
         _download(name, data_dir)
-    if not data_dir.is_dir():
-        raise DataError(f"the data folder {data_dir} does not exist")
-    return _LOADERS[name](data_dir)
-
-
-def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an idx file of bytes, gzip-compressed or not, into an array of its own shape.
-
-    The reader is ours because a torchvision wheel is bound to one torch build, a heavy price for sixteen bytes of
-    header.
-
-    Raises
-    ------
-    DataError
-        If the file is no idx file of unsigned bytes, is cut short, or has bytes left over.
-
-    References
-    ----------
-    LeCun, Cortes & Burges, "The MNIST database of handwritten digits": the idx format.
-    """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise DataError(
-            f"{path}: expected an idx file of bytes, which starts with 00 00 08, got {content[:4].hex(' ')}"
-        )
-    rank = content[3]
-    header_size = 4 + 4 * rank
-    if len(content) < header_size:
-        raise DataError(f"{path}: expected a header of {header_size} bytes, the file has {len(content)}")
-    shape = struct.unpack(f">{rank}I", content[4:header_size])
-    if len(content) - header_size != math.prod(shape):
-        raise DataError(
-            f"{path}: expected {math.prod(shape)} bytes of data for the shape {shape}, got {len(content) - header_size}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
+        if not data_dir.is_dir():
+            obstacle = "is not a folder" if data_dir.exists() else "does not exist"
+            raise DataError(f"the data folder {data_dir} {obstacle}")
+    except OSError as error:  # one that may not be looked at, a name that is too long
+        raise DataError(f"the data folder {data_dir} cannot be looked at ({error.strerror})") from error
+    return _LOADERS[name](data_dir)
 
 
 def evenly_spaced(count: int, total: int) -> Tensor:
@@ -159,7 +177,10 @@ def evenly_spaced(count: int, total: int) -> Tensor:
 
 
 def binarize(images: Tensor, seed: int) -> Tensor:
-    """Draw ones with the probabilities ``images``, shape (B, D); row b, column d depends on (seed, b, d) alone."""
+    """Draw ones with the probabilities ``images``, shape (B, D); row b, column d depends on (seed, b, d) alone.
+
+    Raises: see :class:`Presenter`.
+    """
     return Presenter(images, "dynamic")(torch.arange(images.shape[0]), seed)
 
 
@@ -181,11 +202,20 @@ class Presenter:
     binarization
         ``"dynamic"``: a new draw each time an example is presented. ``"static"``: one draw for good.
         ``"none"``: the values themselves.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the images are not floating-point values in [0, 1], or the binarization is unknown.
     """
 
     def __init__(self, images: Tensor, binarization: str) -> None:
         if binarization not in BINARIZATIONS:
             raise ValueError(f"Presenter: binarization must be one of {', '.join(BINARIZATIONS)}, got {binarization!r}")
+        if not images.is_floating_point():
+            raise TypeError(f"Presenter: images must be floating-point values in [0, 1], got {images.dtype}")
+        if not images.is_meta and (bounds := range_outside_unit_interval(images)) is not None:
+            raise ValueError(f"Presenter: images must hold values in [0, 1], got {describe_range(bounds)}")
         self.dynamic = binarization == "dynamic"
         self._values: Tensor
         if self.dynamic:
@@ -234,11 +264,15 @@ def _load_digits() -> Dataset:
 
 def _load_idx_dataset(name: str, subfolders: tuple[str, ...], data_dir: Path) -> Dataset:
     splits = []
-    for stem in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
-        path = _find(data_dir, subfolders, (f"{stem}.gz", stem), name)
+    for part in ("train", "t10k"):
+        # As published, and with the dot that some copies have in their names.
+        stems = (f"{part}-images-idx3-ubyte", f"{part}-images.idx3-ubyte")
+        path = _find(data_dir, subfolders, tuple(f"{stem}{suffix}" for stem in stems for suffix in (".gz", "")), name)
         images = read_idx(path)
-        if images.ndim != 3 or images.size == 0:
+        if images.ndim != 3:
             raise DataError(f"{path}: expected images of shape (count, height, width), got the shape {images.shape}")
+        if images.size == 0:
+            raise DataError(f"{path}: expected at least one image of one pixel, got the shape {images.shape}")
         splits.append(images)
     train, test = splits
     if train.shape[1:] != test.shape[1:]:
@@ -259,17 +293,17 @@ def _load_mnist_binarized(data_dir: Path) -> Dataset:
     path = _find(data_dir, ("mnist-binarized-static",), ("binarized_mnist.npz",), "mnist-binarized")
     rows = []
     for key in ("train_packed", "test_packed"):
-        packed = _read_npz(path, key)
-        if packed.ndim != 2 or packed.shape[1] != 98:
-            raise DataError(f"{path}: {key} must have the shape (count, 98), got {packed.shape}")
+        packed = read_npz(path, key)
+        if packed.ndim != 2 or packed.shape[1] != 98 or not 0 < 8 * packed.size <= MAX_ARRAY_BYTES:
+            raise DataError(f"{path}: {key} must have the shape (count, 98) with images to count, got {packed.shape}")
         rows.append(torch.from_numpy(np.unpackbits(packed, axis=1, count=784).astype(np.float32)))
     return Dataset("mnist-binarized", rows[0], rows[1], (28, 28), "bernoulli")
 
 
 def _load_frey(data_dir: Path) -> Dataset:
     path = _find(data_dir, ("frey-faces",), ("frey_faces.npz",), "frey")
-    frames = _read_npz(path, "x")
-    if frames.ndim != 3 or frames.shape[0] <= _FREY_TEST_COUNT:
+    frames = read_npz(path, "x")
+    if frames.ndim != 3 or frames.shape[0] <= _FREY_TEST_COUNT or frames.size == 0:
         raise DataError(f"{path}: x must have the shape (1965, 28, 20), got {frames.shape}")
     rows = frames.reshape(frames.shape[0], -1).astype(np.float32) / np.float32(255.0)
     train, test = _split_evenly(rows, _FREY_TEST_COUNT)
@@ -298,29 +332,18 @@ def _split_evenly(rows: npt.NDArray[np.float32], test_count: int) -> tuple[Tenso
 
 def _find(data_dir: Path, subfolders: tuple[str, ...], names: tuple[str, ...], dataset: str) -> Path:
     folders = [*(data_dir / subfolder for subfolder in subfolders), data_dir]
-    for folder in folders:
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
+    others = []
+    for candidate in (folder / name for folder in folders for name in names):
+        try:
+            if candidate.is_file():
+                return candidate
+            if candidate.exists():
+                others.append(candidate)
+        except OSError as error:  # a folder that may not be searched, a name that is too long
+            raise DataError(f"{dataset}: {candidate} cannot be looked at ({error.strerror})") from error
     tried = ", ".join(str(folder) for folder in folders)
-    raise DataError(f"{dataset}: expected the file {' or '.join(names)} in one of the folders {tried}")
-
-
-def _read_npz(path: Path, key: str) -> npt.NDArray[np.uint8]:
-    try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise ValueError("not an npz archive")
-            file.seek(0)
-            archive = np.load(file)
-            if key not in archive.files:
-                raise DataError(f"{path}: expected an array named {key}, found {', '.join(archive.files) or 'none'}")
-            array = archive[key]
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    if array.dtype != np.uint8:
-        raise DataError(f"{path}: {key} must hold bytes (uint8), got {array.dtype}")
-    return np.asarray(array, np.uint8)
+    found = f"; {', '.join(map(str, others))} is not a file" if others else ""
+    raise DataError(f"{dataset}: expected the file {' or '.join(names)} in one of the folders {tried}{found}")
 
 
 def _download(name: str, data_dir: Path) -> None:

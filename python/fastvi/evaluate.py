@@ -6,20 +6,34 @@ L_K and active units as in Burda, Grosse & Salakhutdinov 2016, sections 3 and 5;
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastvi._examples import count_examples, select_examples
 from fastvi.objectives import LatentVariableModel, log_weights
+from fastvi.objectives.model import check_count, posterior
 from fastvi.ops import LogMeanExp
 from fastvi.seeding import mix_seed
 
 ROWS_AT_A_TIME = 4096
 """Decoder rows of one chunk: enough for a matrix product to run at full speed, few enough to stay in the caches."""
 ACTIVE_UNIT_THRESHOLD = 0.01
+LARGEST_BIAS = 0.05
+"""An image's L_K is an estimate of log p(x) where it lies some so many nats below it, or fewer.
+
+L_K lies below log p(x) by Var(w) / (2 K E[w]^2) to first order (Domke & Sheldon 2018, "Importance weighting and
+variational inference", theorem 3), and the effective sample size ESS estimates K / (1 + Var(w) / E[w]^2) (Kong 1992).
+So the bias is 1 / (2 ESS) - 1 / (2 K): with many samples, 0.05 nats where ten of them count. With fewer than ten the
+next terms of the series count too, and ESS, made of the same few weights, says too much: the bias may be anything.
+"""
+UNRELIABLE_SHARE = 0.1
+"""The mean over images is called unreliable where more than this share of them has a larger bias."""
 _IMAGES_AT_A_TIME = 128
 
 
@@ -46,6 +60,8 @@ class StreamedBounds:
 class Evaluation:
     """Test figures of a model, means over the images; written as a run's evaluation.json.
 
+    None stands for what one image cannot tell.
+
     Attributes
     ----------
     images
@@ -60,8 +76,14 @@ class Evaluation:
         The K that training used, and L_K for it, nats.
     importance_weighted, standard_error
         L_K in nats, and its standard error over images.
-    effective_sample_size
-        Of K samples.
+    effective_sample_size, median_effective_sample_size
+        Of K samples: mean and median over images.
+    unreliable_images
+        Images whose L_K is no estimate of log p(x): the bias that their effective sample size tells is more than
+        `LARGEST_BIAS` nats, as with fewer than 10 of 5,000. All of them where K is 1: one sample tells nothing.
+    reliable
+        Whether ``importance_weighted`` can stand for log p(x): at most a share of `UNRELIABLE_SHARE` of the images is
+        unreliable. Else it is a lower bound that may be nats too low.
     active_units, latent_dim
         Latent dimensions that vary with x, out of how many.
     seconds
@@ -75,21 +97,28 @@ class Evaluation:
     training_num_samples: int
     training_bound: float
     importance_weighted: float
-    standard_error: float
+    standard_error: float | None
     effective_sample_size: float
-    active_units: int
+    median_effective_sample_size: float
+    unreliable_images: int
+    reliable: bool
+    active_units: int | None
     latent_dim: int
     seconds: float
 
-    def as_dict(self) -> dict[str, int | float]:
-        """Return the figures by name."""
-        return dataclasses.asdict(self)
+    def as_dict(self) -> dict[str, int | float | bool | None]:
+        """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
+        figures = dataclasses.asdict(self)
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in figures.items()
+        }
 
 
 @torch.inference_mode()
 def stream_bounds(
     model: LatentVariableModel,
-    x: Tensor,
+    x: Any,
     num_samples: int,
     *,
     chunk: int | None = None,
@@ -106,7 +135,7 @@ def stream_bounds(
     model
         The model.
     x
-        Examples, shape (B, D).
+        Examples: what the model takes, a tensor of shape (B, ...), or a tuple, list or dictionary of such tensors.
     num_samples
         K >= 1.
     chunk
@@ -118,8 +147,9 @@ def stream_bounds(
 
     Raises
     ------
-    ValueError
-        If ``num_samples`` or ``chunk`` is not positive.
+    ValueError, TypeError
+        If ``num_samples`` or ``chunk`` is not a positive integer, or ``x`` holds tensors of different lengths, or
+        anything but tensors.
 
     Examples
     --------
@@ -128,25 +158,25 @@ def stream_bounds(
     >>> bool((bounds.importance_weighted >= bounds.elbo).all())
     True
     """
-    if chunk is None:
-        chunk = max(1, ROWS_AT_A_TIME // max(1, x.shape[0]))
-    for name, value in (("num_samples", num_samples), ("chunk", chunk)):
-        if value < 1:
-            raise ValueError(f"stream_bounds: {name} must be positive, got {value}")
+    count = count_examples("stream_bounds", "x", x)
+    num_samples = check_count("stream_bounds", "num_samples", num_samples)
+    chunk = max(1, ROWS_AT_A_TIME // max(1, count)) if chunk is None else check_count("stream_bounds", "chunk", chunk)
     weights = LogMeanExp(dim=0)
-    total = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
+    total: Tensor | None = None
     for number, start in enumerate(range(0, num_samples, chunk)):
         size = min(chunk, num_samples - start)
         log_w = log_weights(model, x, size, seed=mix_seed(seed, number), row_offset=row_offset)
         weights.update(log_w)
-        total += log_w.sum(0, dtype=torch.float64)
+        chunk_total = log_w.sum(0, dtype=torch.float64)
+        total = chunk_total if total is None else total + chunk_total
         if on_rows is not None:
             on_rows(log_w.numel())
-    return StreamedBounds((total / num_samples).to(x.dtype), weights.value, weights.ess)
+    assert total is not None
+    return StreamedBounds((total / num_samples).to(log_w.dtype), weights.value, weights.ess)
 
 
 @torch.inference_mode()
-def active_units(model: LatentVariableModel, x: Tensor, threshold: float = ACTIVE_UNIT_THRESHOLD) -> Tensor:
+def active_units(model: LatentVariableModel, x: Any, threshold: float = ACTIVE_UNIT_THRESHOLD) -> Tensor:
     """Return which latent dimensions are active, bool (Z,): Cov_x(E[z|x]) > ``threshold``.
 
     Parameters
@@ -154,21 +184,29 @@ def active_units(model: LatentVariableModel, x: Tensor, threshold: float = ACTIV
     model
         The model.
     x
-        Examples, shape (B, D), B >= 2.
+        Examples, as in :func:`stream_bounds`, at least two.
     threshold
         Least variance over the examples of a posterior mean.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there are fewer than two examples, or ``x`` is not of tensors of one length.
 
     References
     ----------
     Burda, Grosse & Salakhutdinov 2016, section 5.2.
     """
-    means = torch.cat([model.encode(batch)[0] for batch in _batches(x)])
+    count = count_examples("active_units", "x", x)
+    if count < 2:
+        raise ValueError(f"active_units: a variance needs at least two examples, x holds {count}")
+    means = torch.cat([posterior(model, batch)[0] for batch in _batches(x, count)])
     return means.var(0) > threshold
 
 
 def evaluate(
     model: LatentVariableModel,
-    images: Tensor,
+    images: Any,
     *,
     num_samples: int = 5000,
     training_num_samples: int = 1,
@@ -184,7 +222,8 @@ def evaluate(
     model
         The model.
     images
-        Shape (M, D), M >= 2, as the model sees them: binarised where it was trained on binarised ones.
+        As the model sees them, binarised where it was trained on binarised ones: what it takes, a tensor of shape
+        (M, ...), or a tuple, list or dictionary of such tensors. One image is enough for the bounds alone.
     num_samples
         K of the bound that stands for log p(x).
     training_num_samples
@@ -197,11 +236,29 @@ def evaluate(
         Seed of the samples.
     on_rows
         Called after each chunk with its number of decoder rows; `evaluation_rows` tells how many there will be.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no image, ``images`` holds tensors of different lengths or anything but tensors, or a number is not
+        a positive integer.
+
+    Examples
+    --------
+    >>> from fastvi.models import VAE
+    >>> result = evaluate(VAE(64, 2, (8,)), torch.ones(3, 64), num_samples=100)
+    >>> result.images, result.elbo <= result.importance_weighted
+    (3, True)
     """
     start = time.monotonic()
+    count = count_examples("evaluate", "images", images)
+    if count == 0:
+        raise ValueError("evaluate: images holds no image")
+    num_samples = check_count("evaluate", "num_samples", num_samples)
+    training_num_samples = check_count("evaluate", "training_num_samples", training_num_samples)
     parts: list[StreamedBounds] = []
     trained: list[StreamedBounds] = []
-    for number, batch in enumerate(_batches(images)):
+    for number, batch in enumerate(_batches(images, count)):
         streams = ((num_samples, parts, 0), (training_num_samples, trained, 1))
         for samples, results, stream in streams:
             results.append(
@@ -215,20 +272,28 @@ def evaluate(
                     on_rows=on_rows,
                 )
             )
-    active = active_units(model, images)
     importance_weighted = torch.cat([part.importance_weighted for part in parts]).double()
+    effective = torch.cat([part.effective_sample_size for part in parts]).double()
+    bias = 0.5 / effective - 0.5 / num_samples
+    # Counted from the other end, so that NaN, which a bound without any finite weight has, is unreliable.
+    unreliable = count - int((bias <= LARGEST_BIAS).sum()) if num_samples > 1 else count
+    with torch.inference_mode():
+        latent_dim = posterior(model, select_examples(images, slice(0, 1)))[0].shape[-1]
     return Evaluation(
-        images=images.shape[0],
-        test_images=test_images or images.shape[0],
+        images=count,
+        test_images=count if test_images is None else test_images,
         num_samples=num_samples,
         elbo=float(torch.cat([part.elbo for part in parts]).double().mean()),
         training_num_samples=training_num_samples,
         training_bound=float(torch.cat([part.importance_weighted for part in trained]).double().mean()),
         importance_weighted=float(importance_weighted.mean()),
-        standard_error=float(importance_weighted.std() / importance_weighted.shape[0] ** 0.5),
-        effective_sample_size=float(torch.cat([part.effective_sample_size for part in parts]).double().mean()),
-        active_units=int(active.sum()),
-        latent_dim=active.shape[0],
+        standard_error=float(importance_weighted.std() / count**0.5) if count > 1 else None,
+        effective_sample_size=float(effective.mean()),
+        median_effective_sample_size=float(effective.median()),
+        unreliable_images=unreliable,
+        reliable=unreliable <= UNRELIABLE_SHARE * count,
+        active_units=int(active_units(model, images).sum()) if count > 1 else None,
+        latent_dim=latent_dim,
         seconds=time.monotonic() - start,
     )
 
@@ -238,5 +303,6 @@ def evaluation_rows(images: int, num_samples: int, training_num_samples: int) ->
     return images * (num_samples + training_num_samples)
 
 
-def _batches(images: Tensor) -> list[Tensor]:
-    return [images[start : start + _IMAGES_AT_A_TIME] for start in range(0, images.shape[0], _IMAGES_AT_A_TIME)]
+def _batches(images: Any, count: int) -> Iterator[Any]:
+    for start in range(0, count, _IMAGES_AT_A_TIME):
+        yield select_examples(images, slice(start, start + _IMAGES_AT_A_TIME))

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastvi import ops
+from fastvi._values import describe_range, range_outside_unit_interval, values_at_hand
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU}
 LIKELIHOODS = ("bernoulli", "gaussian")
@@ -23,8 +26,11 @@ MEAN_MARGIN = 1e-3
 """The data mean is kept this far from 0 and 1 before its logit becomes the output bias."""
 
 
+_PRIOR = ("prior_mean", "prior_logvar")
+
+
 class VAE(nn.Module):
-    """Variational autoencoder for x in [0, 1]^D with a standard normal prior over z.
+    """Variational autoencoder for x in [0, 1]^D with a Gaussian prior over z, by default the standard normal.
 
     Parameters
     ----------
@@ -41,16 +47,23 @@ class VAE(nn.Module):
         a logvar for each value, the latter clamped to ``LOGVAR_RANGE``.
     data_mean
         Mean of the training data, shape (D,): the output biases start at its logit. None: they start at 0.
+    validate_args
+        Look whether x is in [0, 1] each time a Bernoulli likelihood is asked for: some microseconds for a batch. It is
+        not looked at on a GPU, whose queue would have to be waited for, nor in what ``torch.compile``, ``torch.export``
+        or ``torch.func`` trace or transform.
 
     Attributes
     ----------
     prior_mean, prior_logvar
-        None: the prior is the standard normal.
+        None: the prior is the standard normal. A prior that learns has an ``nn.Parameter`` for one of them or both, a
+        constant one a buffer, of the shape (Z,), or (B, Z) for one prior for each example of the batch. Assign them to
+        the model, or in the ``__init__`` of a subclass; to assign None takes them away again.
 
     Raises
     ------
-    ValueError
-        For a size that is not positive, an unknown name, or a ``data_mean`` of another shape.
+    ValueError, TypeError
+        For a size that is not a positive integer, an unknown name, or a ``data_mean`` of another shape; from ``encode``
+        and ``log_likelihood`` for an x of another size or type, or, with a Bernoulli likelihood, not in [0, 1].
 
     References
     ----------
@@ -63,10 +76,14 @@ class VAE(nn.Module):
     >>> mean, logvar = model.encode(torch.rand(5, 64))
     >>> model.log_likelihood(torch.ones(5, 64), mean.expand(7, 5, 2)).shape
     torch.Size([7, 5])
+    >>> model.prior_mean = nn.Parameter(torch.zeros(2))
+    >>> sorted(model.state_dict())[-1]
+    'prior_mean'
     """
 
-    prior_mean: Tensor | None = None
-    prior_logvar: Tensor | None = None
+    # Not class attributes: PyTorch lets no parameter and no buffer have the name of one.
+    prior_mean: Tensor | None
+    prior_logvar: Tensor | None
 
     def __init__(
         self,
@@ -76,12 +93,16 @@ class VAE(nn.Module):
         activation: str = "tanh",
         likelihood: str = "bernoulli",
         data_mean: Tensor | None = None,
+        validate_args: bool = True,
     ) -> None:
         super().__init__()
-        sizes = {"data_dim": (data_dim,), "latent_dim": (latent_dim,), "hidden_dims": tuple(hidden_dims)}
-        for name, values in sizes.items():
-            if not values or any(value < 1 for value in values):
-                raise ValueError(f"VAE: {name} must be positive, got {values if len(values) != 1 else values[0]}")
+        for name in _PRIOR:
+            if not hasattr(type(self), name):  # a subclass may have a property or a constant tensor
+                setattr(self, name, None)
+        data_dim, latent_dim = _positive("data_dim", data_dim), _positive("latent_dim", latent_dim)
+        hidden_dims = tuple(_positive("hidden_dims", width, hidden_dims) for width in hidden_dims)
+        if not hidden_dims:
+            raise ValueError("VAE: hidden_dims must be positive, got ()")
         if activation not in ACTIVATIONS:
             raise ValueError(f"VAE: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         if likelihood not in LIKELIHOODS:
@@ -91,6 +112,7 @@ class VAE(nn.Module):
         self.data_dim = data_dim
         self.latent_dim = latent_dim
         self.likelihood = likelihood
+        self.validate_args = validate_args
         encoder_dims = (data_dim, *hidden_dims)
         decoder_dims = (latent_dim, *reversed(hidden_dims))
         self.encoder = _perceptron(encoder_dims, activation)
@@ -102,26 +124,87 @@ class VAE(nn.Module):
                 margin = data_mean.clamp(MEAN_MARGIN, 1.0 - MEAN_MARGIN)
                 self.likelihood_head.bias[:data_dim] = torch.logit(margin)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Take the None away that a subclass writes for "no prior of its own": a parameter could not have its name."""
+        super().__init_subclass__(**options)
+        for name in _PRIOR:
+            if vars(cls).get(name, cls) is None:
+                delattr(cls, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign, also a tensor or a buffer where a parameter of the prior has become None."""
+        self._leave_none(name)
+        super().__setattr__(name, value)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Register a buffer, also where a prior stands at None."""
+        self._leave_none(name)
+        super().register_buffer(name, tensor, persistent)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Register a parameter, also where a prior stands at None."""
+        self._leave_none(name)
+        super().register_parameter(name, param)
+
+    def _leave_none(self, name: str) -> None:
+        if name in _PRIOR:
+            own = self.__dict__
+            for place in (own, own.get("_parameters", {}), own.get("_buffers", {})):
+                if name in place and place[name] is None:
+                    del place[name]
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (mean, logvar) of q(z|x), each (B, Z), for ``x`` of shape (B, D).
 
         Both are views of one tensor: the operations read strided rows without a copy.
         """
+        self._check_data(x)
         mean, logvar = self.posterior_head(self.encoder(x)).chunk(2, -1)
         return mean, logvar
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """Return log p(x|z) in nats, shape (K, B), for ``x`` of shape (B, D) and ``z`` of shape (K, B, Z)."""
+        self._check_data(x)
         hidden = self.decoder(z)
         if self.likelihood == "bernoulli":
+            if self.validate_args and values_at_hand(x) and (bounds := range_outside_unit_interval(x)) is not None:
+                raise ValueError(
+                    f"{type(self).__name__}: a Bernoulli likelihood needs x in [0, 1], got {describe_range(bounds)} "
+                    "(validate_args=False lets it pass)"
+                )
             return ops.linear_bernoulli_log_prob(hidden, self.likelihood_head.weight, self.likelihood_head.bias, x)
         logits, logvar = self.likelihood_head(hidden).chunk(2, -1)
         return ops.normal_log_prob(x, torch.sigmoid(logits), logvar.clamp(*LOGVAR_RANGE))
+
+    def _check_data(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{type(self).__name__}: x must be a tensor of shape (B, {self.data_dim}), got {_kind(x)}")
+        if x.dim() == 0 or x.shape[-1] != self.data_dim:
+            raise ValueError(f"{type(self).__name__}: x must have the shape (B, {self.data_dim}), got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise TypeError(f"{type(self).__name__}: x must be floating-point values in [0, 1], got {x.dtype}")
+        dtype = self.posterior_head.weight.dtype
+        if x.dtype is not dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"{type(self).__name__}: x must have the model's dtype {dtype}, got {x.dtype}")
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the mean of p(x|z), in [0, 1], shape (..., D), for ``z`` of shape (..., Z)."""
         outputs = self.likelihood_head(self.decoder(z))
         return torch.sigmoid(outputs[..., : self.data_dim])
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _positive(name: str, value: int, whole: object = None) -> int:
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise TypeError(f"VAE: {name} must be an integer, got {value!r} of type {_kind(value)}") from None
+    if size < 1:
+        raise ValueError(f"VAE: {name} must be positive, got {value if whole is None else whole}")
+    return size
 
 
 def _perceptron(dims: Sequence[int], activation: str) -> nn.Sequential:

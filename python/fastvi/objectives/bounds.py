@@ -6,15 +6,17 @@ and Salakhutdinov 2016).
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from fastvi import ops
-from fastvi.objectives.model import LatentVariableModel, log_likelihood
+from fastvi.objectives.model import LatentVariableModel, log_likelihood, posterior, prior
 
 
 def log_weights(
     model: LatentVariableModel,
-    x: Tensor,
+    x: Any,
     num_samples: int,
     *,
     detach_posterior: bool = False,
@@ -30,7 +32,7 @@ def log_weights(
     model
         Encoder, likelihood and prior.
     x
-        Data, ``(B, ...)``.
+        Data, ``(B, ...)``: whatever the model takes.
     num_samples
         K.
     detach_posterior
@@ -49,7 +51,7 @@ def log_weights(
     Raises
     ------
     ValueError, TypeError
-        From the operations, for an encoder's output or a prior that does not fit; ``ValueError`` where
+        Where ``model.encode`` does not return a pair of tensors of one shape (B, Z), the prior does not fit them, or
         ``model.log_likelihood`` does not return ``(K, B)``.
 
     Examples
@@ -68,13 +70,12 @@ def log_weights(
     >>> bool((iwae_bound(log_w) >= elbo_bound(log_w)).all())
     True
     """
-    mean, logvar = model.encode(x)
+    mean, logvar = posterior(model, x)
     z, log_ratio = ops.rsample_normal_with_log_ratio(
         mean,
         logvar,
         num_samples,
-        model.prior_mean,
-        model.prior_logvar,
+        *prior(model, mean),
         detach_posterior=detach_posterior,
         seed=seed,
         row_offset=row_offset,

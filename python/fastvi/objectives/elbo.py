@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastvi import ops
 from fastvi.objectives.bounds import elbo_bound, log_weights
-from fastvi.objectives.model import LatentVariableModel, check_count, log_likelihood
+from fastvi.objectives.model import LatentVariableModel, check_count, keep_count, log_likelihood, posterior, prior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +53,11 @@ class LinearWarmUp:
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        check_count("LinearWarmUp", "steps", self.steps, at_least=0)
+        keep_count(self, "steps", at_least=0)
 
     def __call__(self, step: int) -> float:
         """Return the weight at ``step``, counted from 0."""
-        check_count("LinearWarmUp", "step", step, at_least=0)
+        step = check_count("LinearWarmUp", "step", step, at_least=0)
         if step >= self.steps:
             return self.end
         return self.start + (self.end - self.start) * (step / self.steps)
@@ -109,15 +111,18 @@ class ELBO:
     free_bits: float = 0.0
 
     def __post_init__(self) -> None:
-        check_count("ELBO", "num_samples", self.num_samples)
+        keep_count(self, "num_samples")
         for name in ("beta", "free_bits"):
             value = getattr(self, name)
             if name == "beta" and isinstance(value, Tensor):
                 if value.dim() > 0:
                     raise ValueError(f"ELBO: beta must be a float or a tensor without axes, got {tuple(value.shape)}")
                 continue
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
+            if isinstance(value, bool) or not isinstance(value, (int, float, numbers.Real)):
                 raise TypeError(f"ELBO: {name} must be a float, got {value!r} of type {type(value).__name__}")
+            if not isinstance(value, (int, float)):  # a number of NumPy's
+                value = float(value)
+                object.__setattr__(self, name, value)
             if not 0.0 <= value < math.inf:
                 raise ValueError(f"ELBO: {name} must be finite and not negative, got {value}")
         if self.free_bits > 0.0 and not self.analytic_kl:
@@ -130,17 +135,16 @@ class ELBO:
         """Return the same objective with another weight of the divergence."""
         return dataclasses.replace(self, beta=beta)
 
-    def __call__(
-        self, model: LatentVariableModel, x: Tensor, *, seed: int | None = None, row_offset: int = 0
-    ) -> Tensor:
+    def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
-        mean, logvar = model.encode(x)
+        mean, logvar = posterior(model, x)
+        prior_mean, prior_logvar = prior(model, mean)
         if self.analytic_kl:
             z = ops.rsample_normal(mean, logvar, (self.num_samples,), seed, row_offset)
-            divergence = ops.kl_normal(mean, logvar, model.prior_mean, model.prior_logvar, self.free_bits)
+            divergence = ops.kl_normal(mean, logvar, prior_mean, prior_logvar, self.free_bits)
             return add_scaled(log_likelihood(model, x, z).mean(0), divergence, -self.beta)
         z, log_ratio = ops.rsample_normal_with_log_ratio(
-            mean, logvar, self.num_samples, model.prior_mean, model.prior_logvar, seed=seed, row_offset=row_offset
+            mean, logvar, self.num_samples, prior_mean, prior_logvar, seed=seed, row_offset=row_offset
         )
         return elbo_bound(add_scaled(log_likelihood(model, x, z), log_ratio, self.beta))
 
@@ -185,11 +189,9 @@ class STL:
     num_samples: int = 1
 
     def __post_init__(self) -> None:
-        check_count("STL", "num_samples", self.num_samples)
+        keep_count(self, "num_samples")
 
-    def __call__(
-        self, model: LatentVariableModel, x: Tensor, *, seed: int | None = None, row_offset: int = 0
-    ) -> Tensor:
+    def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
         return elbo_bound(
             log_weights(model, x, self.num_samples, detach_posterior=True, seed=seed, row_offset=row_offset)

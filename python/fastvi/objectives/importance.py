@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastvi import ops
 from fastvi.objectives.bounds import iwae_bound, log_weights
-from fastvi.objectives.model import LatentVariableModel, check_count, log_likelihood
+from fastvi.objectives.model import LatentVariableModel, keep_count, log_likelihood, posterior, prior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,25 +60,24 @@ class IWAE:
     backward_samples: int | None = None
 
     def __post_init__(self) -> None:
-        check_count("IWAE", "num_samples", self.num_samples)
+        keep_count(self, "num_samples")
         if self.backward_samples is not None:
-            check_count("IWAE", "backward_samples", self.backward_samples)
+            keep_count(self, "backward_samples")
             if self.backward_samples > self.num_samples:
                 raise ValueError(
                     f"IWAE: backward_samples must be at most num_samples = {self.num_samples}, "
                     f"got {self.backward_samples}"
                 )
 
-    def __call__(
-        self, model: LatentVariableModel, x: Tensor, *, seed: int | None = None, row_offset: int = 0
-    ) -> Tensor:
+    def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
         if self.backward_samples is None or not torch.is_grad_enabled():
             return iwae_bound(log_weights(model, x, self.num_samples, seed=seed, row_offset=row_offset))
-        mean, logvar = model.encode(x)
+        mean, logvar = posterior(model, x)
+        prior_mean, prior_logvar = prior(model, mean)
         with torch.no_grad():
             z, log_ratio = ops.rsample_normal_with_log_ratio(
-                mean, logvar, self.num_samples, model.prior_mean, model.prior_logvar, seed=seed, row_offset=row_offset
+                mean, logvar, self.num_samples, prior_mean, prior_logvar, seed=seed, row_offset=row_offset
             )
             log_w = log_likelihood(model, x, z) + log_ratio
             bound = iwae_bound(log_w)
@@ -87,7 +86,7 @@ class IWAE:
             # The smallest normal number keeps a scale that underflowed to 0 from making 0 / 0 of noise it has lost.
             noise = (chosen - mean) / torch.exp(0.5 * logvar).clamp_min(torch.finfo(logvar.dtype).tiny)
         chosen = torch.addcmul(mean, torch.exp(0.5 * logvar), noise)
-        log_joint = log_likelihood(model, x, chosen) + prior_log_prob(model, chosen)
+        log_joint = log_likelihood(model, x, chosen) + prior_log_prob(prior_mean, prior_logvar, chosen)
         # Along the path (z - mean) / scale is the noise, so that -log q(z|x) differs from the entropy by a constant.
         return bound + gradient_only(log_joint.mean(0) + ops.normal_entropy(logvar))
 
@@ -113,7 +112,8 @@ class DReG:
     Notes
     -----
     The likelihood's gradient needs the factor w_k, the encoder's w_k^2: the second factor is applied to the gradient
-    where it passes z, one backward pass serving both. The encoder must reach the likelihood through z alone.
+    where it passes z, one backward pass serving both. What reaches the likelihood beside z, the data or the encoder's
+    own layers, gets the factor w_k, as in IWAE, and leaves the gradient unbiased.
     Source: Tucker, Lawson, Gu and Maddison 2019, "Doubly reparameterized gradient estimators for Monte
     Carlo objectives".
 
@@ -134,20 +134,19 @@ class DReG:
     num_samples: int
 
     def __post_init__(self) -> None:
-        check_count("DReG", "num_samples", self.num_samples)
+        keep_count(self, "num_samples")
 
-    def __call__(
-        self, model: LatentVariableModel, x: Tensor, *, seed: int | None = None, row_offset: int = 0
-    ) -> Tensor:
+    def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
-        mean, logvar = model.encode(x)
+        mean, logvar = posterior(model, x)
+        prior_mean, prior_logvar = prior(model, mean)
         # The prior is constant here, because the ratio's gradient will carry the encoder's weights.
         z, log_ratio = ops.rsample_normal_with_log_ratio(
             mean,
             logvar,
             self.num_samples,
-            None if model.prior_mean is None else model.prior_mean.detach(),
-            None if model.prior_logvar is None else model.prior_logvar.detach(),
+            None if prior_mean is None else prior_mean.detach(),
+            None if prior_logvar is None else prior_logvar.detach(),
             detach_posterior=True,
             seed=seed,
             row_offset=row_offset,
@@ -169,9 +168,8 @@ class DReG:
             log_ratio.register_hook(lambda gradient: gradient * weights)  # type: ignore[no-untyped-call, unused-ignore]
             log_w = log_likelihood(model, x, path) + log_ratio
             weights = ops.importance_weights(log_w.detach(), 0)
-        prior = (model.prior_mean, model.prior_logvar)
-        if any(parameter is not None and parameter.requires_grad for parameter in prior):
-            log_w = log_w + gradient_only(prior_log_prob(model, z.detach()))
+        if any(parameter is not None and parameter.requires_grad for parameter in (prior_mean, prior_logvar)):
+            log_w = log_w + gradient_only(prior_log_prob(prior_mean, prior_logvar, z.detach()))
         return iwae_bound(log_w)
 
 
@@ -196,13 +194,11 @@ def gradient_only(surrogate: Tensor) -> Tensor:
     return (surrogate - surrogate.detach()).nan_to_num(nan=0.0)
 
 
-def prior_log_prob(model: LatentVariableModel, z: Tensor) -> Tensor:
+def prior_log_prob(prior_mean: Tensor | None, prior_logvar: Tensor | None, z: Tensor) -> Tensor:
     """Return log p(z), summed over the latent variables: ``(K, B)`` for ``z`` of shape ``(K, B, Z)``."""
     zeros = z.new_zeros(z.shape[-1:])
     return ops.normal_log_prob(
-        z,
-        zeros if model.prior_mean is None else model.prior_mean,
-        zeros if model.prior_logvar is None else model.prior_logvar,
+        z, zeros if prior_mean is None else prior_mean, zeros if prior_logvar is None else prior_logvar
     )
 
 

@@ -1,33 +1,38 @@
-"""What an objective asks of a model: an encoder q(z|x), a likelihood p(x|z) and a Gaussian prior p(z)."""
+"""What an objective asks of a model: an encoder q(z|x), a likelihood p(x|z) and a Gaussian prior p(z).
+
+What the model gives is checked here once for all objectives, so that a mistake in it is told in its own words and
+does not broadcast into another bound.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import numbers
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 
 class LatentVariableModel(Protocol):
     """A model with a diagonal Gaussian approximate posterior and a diagonal Gaussian prior.
 
-    Any object with these four members will do; a ``torch.nn.Module`` is usual. ``B`` is the batch, ``Z`` the number
-    of latent variables, ``K`` the number of samples of each example's posterior.
+    Any object with ``encode`` and ``log_likelihood`` will do; a ``torch.nn.Module`` is usual. ``B`` is the batch, ``Z``
+    the number of latent variables, ``K`` the number of samples of each example's posterior.
 
     Attributes
     ----------
     prior_mean, prior_logvar
-        Parameters of p(z), each of a shape that broadcasts with ``(B, Z)``; None stands for the zeros of a standard
-        normal.
+        Parameters of p(z), of the shape (Z,), the same for all examples, or (B, Z), one prior for each example of the
+        batch. None, or a model without the attribute, stands for the zeros of a standard normal. The components of a
+        mixture are no prior of this kind: of the shape (C, Z), they would be taken for those of C examples.
     """
 
-    prior_mean: Tensor | None
-    prior_logvar: Tensor | None
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Any) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each ``(B, Z)``, for ``x`` of shape ``(B, ...)``."""
         ...
 
-    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+    def log_likelihood(self, x: Any, z: Tensor) -> Tensor:
         """Log p(x|z) in nats, shape ``(K, B)``, for ``x`` of shape ``(B, ...)`` and ``z`` of shape ``(K, B, Z)``.
 
         It must be a function of its arguments alone: two estimators (:class:`fastvi.objectives.DReG` under
@@ -45,27 +50,131 @@ class Objective(Protocol):
         """Samples of the posterior drawn for each example."""
         ...
 
-    def __call__(
-        self, model: LatentVariableModel, x: Tensor, *, seed: int | None = None, row_offset: int = 0
-    ) -> Tensor:
+    def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats, to be maximised."""
         ...
 
 
-def log_likelihood(model: LatentVariableModel, x: Tensor, z: Tensor) -> Tensor:
+def posterior(model: LatentVariableModel, x: Any) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of q(z|x), each ``(B, Z)``: what ``model.encode(x)`` returns, checked.
+
+    One of them may broadcast to the other's shape, such as a log-variance that all examples share.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``encode`` does not return a pair of floating-point tensors of such shapes.
+    """
+    # Untyped: it may be anything.
+    found: Any = model.encode(x)
+    if not isinstance(found, (tuple, list)) or len(found) != 2 or not all(isinstance(part, Tensor) for part in found):
+        raise TypeError(
+            f"{_member(model, 'encode')}: expected a pair (mean, logvar) of tensors, got {_describe(found)}"
+        )
+    mean, logvar = found
+    if not mean.is_floating_point() or not logvar.is_floating_point():
+        raise TypeError(
+            f"{_member(model, 'encode')}: expected floating-point tensors (mean, logvar), "
+            f"got {mean.dtype} and {logvar.dtype}"
+        )
+    if mean.dtype is not logvar.dtype and not torch.is_autocast_enabled(mean.device.type):
+        raise TypeError(
+            f"{_member(model, 'encode')}: expected mean and logvar of one dtype, got {mean.dtype} and {logvar.dtype}"
+        )
+    if mean.shape != logvar.shape:
+        if _fits(logvar.shape, mean.shape):
+            logvar = logvar.expand(mean.shape)
+        elif _fits(mean.shape, logvar.shape):
+            mean = mean.expand(logvar.shape)
+    batch = x.shape[0] if isinstance(x, Tensor) and x.dim() > 0 else None
+    if mean.shape != logvar.shape or mean.dim() != 2 or (batch is not None and mean.shape[0] != batch):
+        of = "" if batch is None else f" for x of shape {tuple(x.shape)}"
+        raise ValueError(
+            f"{_member(model, 'encode')}: expected mean and logvar of the shape "
+            f"({'batch' if batch is None else batch}, latent variables){of}, "
+            f"got {tuple(found[0].shape)} and {tuple(found[1].shape)}"
+        )
+    return mean, logvar
+
+
+def prior(model: LatentVariableModel, posterior_mean: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The prior's mean and log-variance, None for the zeros of a standard normal, checked against the posterior's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one of them is not a tensor, or not of a shape that broadcasts to the posterior's.
+    """
+    sizes = posterior_mean.shape
+    return _prior_parameter(model, "prior_mean", sizes), _prior_parameter(model, "prior_logvar", sizes)
+
+
+def _prior_parameter(model: LatentVariableModel, name: str, sizes: Sequence[int]) -> Tensor | None:
+    # A property that fails must not pass for a model without a prior of its own: what its class has is asked for.
+    value: Any = getattr(model, name) if hasattr(type(model), name) else getattr(model, name, None)
+    if value is None:
+        return None
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{_member(model, name)}: expected a tensor or None, got {_describe(value)}")
+    if value.dim() == 0 or not _fits(value.shape, sizes):
+        batch, latent = sizes
+        raise ValueError(
+            f"{_member(model, name)}: expected the shape ({latent},), or ({batch}, {latent}) for one prior for each "
+            f"example, got {tuple(value.shape)}; the components of a mixture are no prior of this kind"
+        )
+    return value
+
+
+def log_likelihood(model: LatentVariableModel, x: Any, z: Tensor) -> Tensor:
     """``model.log_likelihood(x, z)``, refusing a result that would broadcast silently into a wrong bound."""
-    result = model.log_likelihood(x, z)
+    result: Any = model.log_likelihood(x, z)
+    if not isinstance(result, Tensor):
+        raise TypeError(
+            f"{_member(model, 'log_likelihood')}: expected a tensor of the shape (num_samples, batch) = "
+            f"{tuple(z.shape[:-1])}, got {_describe(result)}"
+        )
     if result.shape != z.shape[:-1]:
         raise ValueError(
-            f"{type(model).__name__}.log_likelihood: expected the shape (num_samples, batch) = {tuple(z.shape[:-1])} "
+            f"{_member(model, 'log_likelihood')}: expected the shape (num_samples, batch) = {tuple(z.shape[:-1])} "
             f"for z of shape {tuple(z.shape)}, got {tuple(result.shape)}"
         )
+    if not result.is_floating_point():
+        raise TypeError(f"{_member(model, 'log_likelihood')}: expected floating-point nats, got {result.dtype}")
     return result
 
 
-def check_count(owner: str, argument: str, value: object, at_least: int = 1) -> None:
-    """Raise unless ``value`` is an integer of at least ``at_least``."""
-    if not isinstance(value, int) or isinstance(value, bool):
+def check_count(owner: str, argument: str, value: Any, at_least: int = 1) -> int:
+    """Return ``value`` as an int; raise unless it is an integer, NumPy's included, of at least ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral)):
         raise TypeError(f"{owner}: {argument} must be an int, got {value!r} of type {type(value).__name__}")
     if value < at_least:
         raise ValueError(f"{owner}: {argument} must be at least {at_least}, got {value}")
+    return value if isinstance(value, int) else int(value)
+
+
+def keep_count(objective: Any, argument: str, at_least: int = 1) -> None:
+    """Check a field of a frozen dataclass as :func:`check_count` does; an integer of NumPy's becomes an int."""
+    value = getattr(objective, argument)
+    count = check_count(type(objective).__name__, argument, value, at_least)
+    if count is not value:
+        object.__setattr__(objective, argument, count)
+
+
+def _fits(shape: Sequence[int], whole: Sequence[int]) -> bool:
+    """Whether a tensor of a shape broadcasts to another one without enlarging it."""
+    return len(shape) <= len(whole) and all(
+        size in (1, of_whole) for size, of_whole in zip(reversed(shape), reversed(whole), strict=False)
+    )
+
+
+def _member(model: LatentVariableModel, name: str) -> str:
+    return f"{type(model).__name__}.{name}"
+
+
+def _describe(value: object) -> str:
+    """What came instead of tensors, with the shapes that tell what it may have been meant for."""
+    if isinstance(value, Tensor):
+        return f"one tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}: {', '.join(map(_describe, value[:4])) or 'nothing'}"
+    return type(value).__name__

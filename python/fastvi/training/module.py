@@ -1,4 +1,4 @@
-"""The Lightning module: one bound, one model, Adam with the settings of Burda, Grosse & Salakhutdinov 2016."""
+"""The Lightning module: one bound, one model, and Adam."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from fastvi.seeding import mix_seed
 from fastvi.training.batches import BINARIZATION_STREAM, NOISE_STREAM, Batch, ShuffledBatches
 from fastvi.training.config import RunError, TrainingConfig
 
-ADAM_EPSILON = 1e-4
+ADAM_EPSILON = 5e-6
+"""Added to the root of Adam's second moment.
+
+The code of Burda, Grosse & Salakhutdinov 2016 has 1e-4 for gradients that are sums over batches of 20 examples. Here
+they are means, a twentieth of such sums, and so is what is added to their root.
+"""
 
 
 class VariationalModule(LightningModule):

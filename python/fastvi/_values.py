@@ -1,0 +1,39 @@
+"""A look at a tensor's values: whether they may be seen now, and whether they are what a likelihood needs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def values_at_hand(x: Tensor) -> bool:
+    """Whether the values of ``x`` may decide what Python does next.
+
+    Not under ``torch.compile``, ``torch.export``, ``torch.jit.trace`` and the transforms of ``torch.func``, which run
+    a program without values or with many at once; nor on a GPU, whose queue Python would wait for.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and x.is_cpu
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._get_tracing_state() is None
+    )
+
+
+def range_outside_unit_interval(x: Tensor) -> tuple[float, float] | None:
+    """The least and the largest value of ``x`` where they are not in [0, 1]; NaN is both where there is any."""
+    if x.numel() == 0:
+        return None
+    least, largest = (bound.item() for bound in torch.aminmax(x.detach()))
+    return None if least >= 0.0 and largest <= 1.0 else (least, largest)
+
+
+def describe_range(bounds: tuple[float, float]) -> str:
+    """Words for values that are not in [0, 1]."""
+    least, largest = bounds
+    if least != least:
+        return "NaN among them"
+    hint = "; grey values from 0 to 255 are divided by 255 first" if 1.0 < largest <= 255.0 and least >= 0.0 else ""
+    return f"values from {least:g} to {largest:g}{hint}"

@@ -1,0 +1,52 @@
+"""What the documentation names is reached from ``import fastvi`` alone, and costs nothing until then."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def named_modules() -> list[str]:
+    """Every ``fastvi.NAME`` and ``fastvi.NAME.member`` in the documentation whose NAME is a module of the package."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"\bfastvi\.([a-z_]+)\b", page.read_text(encoding="utf-8"))}
+    package = ROOT / "python" / "fastvi"
+    return sorted(name for name in named if (package / f"{name}.py").exists() or (package / name).is_dir())
+
+
+def test_the_documentation_names_modules() -> None:
+    assert {"data", "evaluate", "objectives", "seeding", "training"} <= set(named_modules())
+
+
+@pytest.mark.parametrize("name", named_modules())
+def test_modules_are_reached_by_their_names(name: str, run_python: Callable[..., str]) -> None:
+    code = f"""
+import fastvi, sys
+print({name!r} in dir(fastvi), "torch" in sys.modules, fastvi.{name}.__name__)
+"""
+    assert run_python(code).split() == ["True", "False", f"fastvi.{name}"]
+
+
+def test_the_seeds_of_the_documentation(run_python: Callable[..., str]) -> None:
+    """docs/random.md: ``fastvi.seeding.mix_seed(seed, step)``; `evaluate` is a module with a function of that name."""
+    code = """
+import fastvi
+print(fastvi.seeding.mix_seed(7, 1) != fastvi.seeding.mix_seed(7, 2))
+from fastvi.evaluate import evaluate
+print(fastvi.evaluate.evaluate is evaluate, fastvi.objectives.IWAE(5).num_samples)
+"""
+    assert run_python(code).split() == ["True", "True", "5"]
+
+
+def test_there_are_no_other_names(run_python: Callable[..., str]) -> None:
+    code = """
+import fastvi
+try:
+    fastvi.seedings
+except AttributeError as error:
+    print(error)
+"""
+    assert run_python(code).strip() == "module 'fastvi' has no attribute 'seedings'"
