@@ -326,6 +326,17 @@ def refuse_at(path: Path, _content: bytes = b"") -> Any:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
 
+def test_a_checkpoint_that_the_disk_refuses_is_one_line() -> None:
+    """PyTorch hides the refusal behind an error of its own about positions in the file."""
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536)); "
+    script = limited + "from fastvi.cli import main; main()"
+    command = [sys.executable, "-c", script, "train", *SMALL, "--hidden-dims", "400", "--out", "run"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert finished.stderr == "Error: run/checkpoints/last.ckpt: File too large\n"
+    assert list(Path("run/checkpoints").iterdir()) == []
+
+
 def test_what_cannot_be_written_is_found_out_first(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastvi.evaluate.evaluate", lambda *_, **__: pytest.fail("the work was done"))
     (run / "evaluation.json").unlink()
@@ -433,6 +444,11 @@ def test_a_benchmark_is_shown_and_what_can_be_written_is_written(monkeypatch: py
         assert "copy bandwidth" in result.stdout
         assert "<svg" in Path("ratios.svg").read_text()
         assert Path("/dev/full").is_char_device()
+
+
+def test_a_terminal_of_no_width_gets_the_table_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    assert "instruction set" in call("info").stdout
 
 
 def test_a_file_at_the_end_of_a_link_is_the_one_that_is_written(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ LARGEST_COUNT = 2**31 - 1
 """Most of whatever an option counts: products of two counts are still 64-bit integers."""
 MAX_THREADS = 16 * (os.cpu_count() or 1)
 """More threads than processors help nobody; where the operating system refuses them, the process ends at once."""
+_LEAST_WIDTH = 40
 _REFUSED_WRITES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
@@ -36,7 +37,9 @@ def make_console(**options: Any) -> Console:
     """Return a console, with the options of rich's, that shows text as it is: brackets in a path are no markup."""
     from rich.console import Console
 
-    return Console(markup=False, emoji=False, highlight=False, **options)
+    console = Console(markup=False, emoji=False, highlight=False, **options)
+    console.width = max(console.width, _LEAST_WIDTH)  # some terminals, and COLUMNS=0, leave no place for a table
+    return console
 
 
 def show_error(message: str) -> None:

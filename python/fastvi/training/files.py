@@ -37,8 +37,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):  # the folder itself may be what is wrong
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(partial)):
-            raise _naming(path, error) from error
+        refusal = _refusal(error)
+        if refusal is not None and refusal.filename in (None, str(partial)):
+            raise _naming(path, refusal) from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -61,7 +62,7 @@ def write_whole(path: Path, content: bytes) -> None:
         except OSError as error:
             raise _naming(path, error) from error
         return
-    with atomic_write(path.resolve()) as file:
+    with atomic_write(_linked(path)) as file:
         file.write(content)
 
 
@@ -79,12 +80,23 @@ def check_writable(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     if path.exists() and not path.is_file():
         return  # a device or a pipe: what opens it may wait, or take it for the whole content
-    with contextlib.suppress(_NothingToWriteError), atomic_write(path.resolve()):
+    with contextlib.suppress(_NothingToWriteError), atomic_write(_linked(path)):
         raise _NothingToWriteError
+
+
+def _linked(path: Path) -> Path:
+    return path.resolve() if path.is_symlink() else path
 
 
 class _NothingToWriteError(Exception):
     """Ends `atomic_write` before it changes anything."""
+
+
+def _refusal(error: BaseException) -> OSError | None:
+    """Return the operating system's refusal, also where a RuntimeError of torch.save's came while it was handled."""
+    while isinstance(error, RuntimeError) and error.__context__ is not None:
+        error = error.__context__
+    return error if isinstance(error, OSError) else None
 
 
 def _naming(path: Path, error: OSError) -> OSError:
