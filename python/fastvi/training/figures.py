@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from fastvi.evaluate import Evaluation
 
-LEAST_EFFECTIVE_SAMPLE_SIZE = 10.0
-"""Below this, L_K hangs on a few of its samples, and another seed gives another value."""
+LARGEST_BIAS = 0.05
+"""L_K lies below log p(x) by about 1 / (2 ESS) - 1 / (2 K) nats (Domke & Sheldon 2018, theorem 3): no more than this."""
 
 
 def figures_file(folder: RunFolder, num_samples: int, images: int) -> Path:
@@ -46,9 +46,7 @@ def write_figures(path: Path, result: Evaluation) -> None:
 
 
 def reliability_note(effective_sample_size: float, num_samples: int) -> str | None:
-    """Return a line about an L_K that does not stand for log p(x); None where nothing speaks against it.
-
-    Few samples may all count, such as 4.8 of 5; many of which a few count are an estimate by chance.
+    """Return a line about an L_K that cannot stand for log p(x); None where nothing speaks against it.
 
     Parameters
     ----------
@@ -57,7 +55,7 @@ def reliability_note(effective_sample_size: float, num_samples: int) -> str | No
     num_samples
         K.
     """
-    if effective_sample_size >= min(LEAST_EFFECTIVE_SAMPLE_SIZE, num_samples / 2):
+    if num_samples > 1 and 0.5 / effective_sample_size - 0.5 / num_samples <= LARGEST_BIAS:
         return None
     return (
         f"L_{num_samples} is unreliable: of {num_samples:,} samples for each image only {effective_sample_size:.1f} "
@@ -72,6 +70,7 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
     some = "" if result.images == result.test_images else f" {result.images:,} of"
     title = f"{config.data}, {config.objective} K={config.num_samples}:{some} {result.test_images:,} test images"
     error: Any = result.standard_error
+    active: Any = result.active_units
     spread = "no standard error from one image" if error is None else f"standard error {error:.3f}"
     note = reliability_note(result.effective_sample_size, result.num_samples)
     table = Table(title=title, show_header=False)
@@ -82,7 +81,7 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
         f"test L_{result.num_samples}",
         f"{result.importance_weighted:.3f} nats, {spread}{', unreliable' if note else ''}",
     )
-    table.add_row("active units", f"{result.active_units} of {result.latent_dim}")
+    table.add_row("active units", "not told by one image" if active is None else f"{active} of {result.latent_dim}")
     table.add_row("effective sample size", f"{result.effective_sample_size:.1f} of {result.num_samples}")
     table.add_row("time", f"{result.seconds:.1f} s")
     console.print(table)
