@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastvi.evaluate import Evaluation
 
 LARGEST_BIAS = 0.05
-"""L_K lies below log p(x) by about 1 / (2 ESS) - 1 / (2 K) nats (Domke & Sheldon 2018, theorem 3): no more than this."""
+"""Nats by which L_K may lie below log p(x): about 1 / (2 ESS) - 1 / (2 K) (Domke & Sheldon 2018, theorem 3)."""
 
 
 def figures_file(folder: RunFolder, num_samples: int, images: int) -> Path:
