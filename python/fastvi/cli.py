@@ -34,11 +34,7 @@ from fastvi._terminal import fail as _fail
 from fastvi.benchmarks import bench
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from torch import Tensor
-
     from fastvi.data import Dataset
-    from fastvi.models import VAE
     from fastvi.training.config import RunFolder, TrainingConfig
 
 app = typer.Typer(
@@ -133,6 +129,7 @@ def train(
 
     from fastvi.data import test_images
     from fastvi.training.config import RunError, RunFolder
+    from fastvi.training.figures import evaluate_run, some_images
     from fastvi.training.pictures import write_pictures
     from fastvi.training.processes import from_first, is_first, join_processes
 
@@ -186,8 +183,8 @@ def train(
             show_error(f"not all pictures were written: {reason(error)}")
             drawn = False
         if run_evaluation:
-            images, all_images = _some_images(images, evaluation_limit), images.shape[0]
-            _evaluate_run(
+            images, all_images = some_images(images, evaluation_limit), images.shape[0]
+            evaluate_run(
                 folder.evaluation_file,
                 config,
                 model,
@@ -227,7 +224,7 @@ def evaluate(
 
     from fastvi.data import test_images
     from fastvi.training.config import RunError, RunFolder
-    from fastvi.training.figures import figures_file
+    from fastvi.training.figures import evaluate_run, figures_file, some_images
     from fastvi.training.files import check_writable
 
     console = make_console(soft_wrap=True)
@@ -241,7 +238,7 @@ def evaluate(
     except RunError as error:
         _fail(str(error))
     images = test_images(_load_data(config.data, data_dir, download=False), config.binarization)
-    images, all_images = _some_images(images, limit), images.shape[0]
+    images, all_images = some_images(images, limit), images.shape[0]
     file = figures_file(folder, num_samples, images.shape[0]) if save else None
     if file is not None:
         try:
@@ -249,7 +246,7 @@ def evaluate(
         except OSError as error:
             _fail(f"{reason(error)}: the figures cannot be written there; --no-save only shows them")
     show_bar = progress and console.is_terminal
-    _evaluate_run(file, config, model, images, all_images, num_samples, chunk, device, console, show_bar)
+    evaluate_run(file, config, model, images, all_images, num_samples, chunk, device, console, show_bar)
 
 
 app.command("bench")(bench)
@@ -451,51 +448,3 @@ def _new_folder(out: Path | None, overwrite: bool, config: TrainingConfig) -> Ru
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         _fail(f"{out} exists and is no run folder: choose another --out")
     return folder
-
-
-def _some_images(images: Tensor, limit: int | None) -> Tensor:
-    """Return at most ``limit`` of the images, evenly spaced."""
-    from fastvi.data import evenly_spaced
-
-    count = images.shape[0]
-    return images if limit is None or limit >= count else images[evenly_spaced(limit, count)]
-
-
-def _evaluate_run(
-    file: Path | None,
-    config: TrainingConfig,
-    model: VAE,
-    images: Tensor,
-    all_images: int,
-    num_samples: int,
-    chunk: int | None,
-    device: str,
-    console: Console,
-    show_bar: bool,
-) -> None:
-    """Evaluate, print the table, and write the figures to ``file`` unless that is None."""
-    from rich.progress import Progress
-
-    from fastvi.evaluate import evaluate, evaluation_rows
-    from fastvi.training.figures import print_figures, write_figures
-
-    rows = evaluation_rows(images.shape[0], num_samples, config.num_samples)
-    with Progress(console=console, auto_refresh=True, transient=True, disable=not show_bar) as bar:
-        task = bar.add_task(f"evaluating with K = {num_samples}", total=rows)
-        result = evaluate(
-            model.to(device),
-            images.to(device),
-            num_samples=num_samples,
-            training_num_samples=config.num_samples,
-            chunk=chunk,
-            test_images=all_images,
-            seed=config.seed,
-            on_rows=lambda done: bar.advance(task, done),
-        )
-    try:
-        print_figures(result, config, console)
-    finally:  # a screen or pipe that takes no more is no reason to lose them
-        if file is not None:
-            write_figures(file, result)
-    if file is not None:
-        console.print(f"figures: {file}")

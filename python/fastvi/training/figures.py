@@ -1,4 +1,4 @@
-"""What an evaluation leaves: a table on the screen, and a JSON file for each K and number of images."""
+"""An evaluation of a run and what it leaves: a table on the screen, a JSON file for each K and number of images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from fastvi.training.files import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
     from fastvi.evaluate import Evaluation
+    from fastvi.models import VAE
 
 LARGEST_BIAS = 0.05
 """Nats by which L_K may lie below log p(x): about 1 / (2 ESS) - 1 / (2 K) (Domke & Sheldon 2018, theorem 3)."""
@@ -87,3 +89,50 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
     console.print(table)
     if note:
         console.print(note)
+
+
+def some_images(images: Tensor, limit: int | None) -> Tensor:
+    """Return at most ``limit`` of the images, evenly spaced."""
+    from fastvi.data import evenly_spaced
+
+    count = images.shape[0]
+    return images if limit is None or limit >= count else images[evenly_spaced(limit, count)]
+
+
+def evaluate_run(
+    file: Path | None,
+    config: TrainingConfig,
+    model: VAE,
+    images: Tensor,
+    all_images: int,
+    num_samples: int,
+    chunk: int | None,
+    device: str,
+    console: Console,
+    show_bar: bool,
+) -> None:
+    """Evaluate, print the table, and write the figures to ``file`` unless that is None."""
+    from rich.progress import Progress
+
+    from fastvi.evaluate import evaluate, evaluation_rows
+
+    rows = evaluation_rows(images.shape[0], num_samples, config.num_samples)
+    with Progress(console=console, auto_refresh=True, transient=True, disable=not show_bar) as bar:
+        task = bar.add_task(f"evaluating with K = {num_samples}", total=rows)
+        result = evaluate(
+            model.to(device),
+            images.to(device),
+            num_samples=num_samples,
+            training_num_samples=config.num_samples,
+            chunk=chunk,
+            test_images=all_images,
+            seed=config.seed,
+            on_rows=lambda done: bar.advance(task, done),
+        )
+    try:
+        print_figures(result, config, console)
+    finally:  # a screen or pipe that takes no more is no reason to lose them
+        if file is not None:
+            write_figures(file, result)
+    if file is not None:
+        console.print(f"figures: {file}")
