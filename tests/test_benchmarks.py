@@ -519,9 +519,9 @@ def test_command_prints_the_table_and_writes_the_files(tmp_path: Path) -> None:
         (("--family", "nothing"), "nothing"),
         (("--case", "no such case"), "no such case"),
         (("--threads", "1,zero"), "1,zero"),
-        (("--threads", "0"), "positive"),
+        (("--threads", "0"), "got '0', expected positive numbers"),
         (("--device", "tpu"), "expected 'cpu' or 'cuda'"),
-        (("--repeats", "0"), "greater than"),
+        (("--repeats", "0"), "got '0', expected a"),
     ],
 )
 def test_command_refuses(arguments: tuple[str, str], expected: str) -> None:

@@ -375,7 +375,7 @@ def test_pictures(tmp_path, digits, latent_dim):
 def test_grid_holds_the_images_row_by_row(tmp_path):
     images = torch.linspace(0.0, 1.0, 5).reshape(5, 1, 1).expand(5, 28, 28)
     save_grid(images, 3, tmp_path / "grid.png")
-    grey = torch.from_numpy(imread(tmp_path / "grid.png"))[..., 0]
+    grey = torch.from_numpy(imread(tmp_path / "grid.png"))
     assert grey.shape == (2 * 29 + 1, 3 * 29 + 1)
     centres = torch.stack([grey[15 + 29 * (number // 3), 15 + 29 * (number % 3)] for number in range(5)])
     # Eight bits to a pixel.

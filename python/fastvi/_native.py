@@ -23,6 +23,10 @@ NO_CUDA = (
 )
 
 
+class InstructionSetError(ImportError, ValueError):
+    """The kernels that were asked for were not built or do not run on this processor, or none do."""
+
+
 def available_isas() -> list[str]:
     """Instruction sets that were built and that this processor runs, best first."""
     level = _processor.microarchitecture_level()
@@ -38,11 +42,11 @@ def load(isa: str) -> NativeModule:
 
     Raises
     ------
-    ValueError
+    InstructionSetError
         If ``isa`` was not built or does not run on this processor.
     """
     if isa not in available_isas():
-        raise ValueError(f"FASTVI_ISA: got {isa!r}, expected one of {available_isas()} on this processor")
+        raise InstructionSetError(f"instruction set: got {isa!r}, expected one of {available_isas()} on this processor")
     return cast("NativeModule", importlib.import_module(f"fastvi._cpu_{isa}"))
 
 
@@ -52,15 +56,17 @@ def selected_isa() -> str:
 
     Raises
     ------
-    ImportError
-        If no built module runs on this processor.
+    InstructionSetError
+        If ``FASTVI_ISA`` names another one than the available ones, or no built module runs on this processor.
     """
+    isas = available_isas()
     requested = os.environ.get("FASTVI_ISA")
     if requested:
+        if requested not in isas:
+            raise InstructionSetError(f"FASTVI_ISA: got {requested!r}, expected one of {isas} on this processor")
         return requested
-    isas = available_isas()
     if not isas:
-        raise ImportError("fastvi: no native module runs on this processor; x86-64-v2 is the least on x86-64")
+        raise InstructionSetError("fastvi: no native module runs on this processor; x86-64-v2 is the least on x86-64")
     return isas[0]
 
 

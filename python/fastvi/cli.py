@@ -9,43 +9,74 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import itertools
-import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastvi._terminal import (
+    FAILED_EXIT_CODE,
+    LARGEST_COUNT,
+    MAX_THREADS,
+    CommandGroup,
+    finite_number,
+    make_console,
+    parse_path,
+    reason,
+    show_error,
+    whole_number,
+)
+from fastvi._terminal import fail as _fail
 from fastvi.benchmarks import bench
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from torch import Tensor
-
     from fastvi.data import Dataset
-    from fastvi.evaluate import Evaluation
-    from fastvi.models import VAE
     from fastvi.training.config import RunFolder, TrainingConfig
 
 app = typer.Typer(
-    help="Variational inference in PyTorch: train, evaluate and time importance-weighted autoencoders.",
+    cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # errors are whole lines then, not broken by the sides of a box
 )
 
 _DEFAULT_NUM_SAMPLES = {"elbo": 1, "stl": 1, "iwae": 5, "dreg": 5}
 _DEFAULT_EPOCHS = {"digits": 200}
-_FAILED_EXIT_CODE = 2
 _INTERRUPTED_EXIT_CODE = 130
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the data files; default: FASTVI_DATA.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: as many as PyTorch takes.")]
+
+def _count(description: str, least: int = 1) -> Any:
+    """Make an option that counts something."""
+    return typer.Option(parser=whole_number(least, LARGEST_COUNT), metavar="COUNT", help=description)
+
+
+def _number(description: str) -> Any:
+    """Make an option that is a finite number, not negative."""
+    return typer.Option(parser=finite_number, metavar="NUMBER", help=description)
+
+
+def _path(description: str) -> Any:
+    """Make an option that names a file or a folder."""
+    return typer.Option(parser=parse_path, metavar="PATH", help=description)
+
+
+DataDir = Annotated[Path | None, _path("Folder of the data files; default: FASTVI_DATA.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole_number(1, MAX_THREADS),
+        metavar="COUNT",
+        help="CPU threads; default: as many as PyTorch takes.",
+    ),
+]
 ShowProgress = Annotated[bool, typer.Option("--progress/--no-progress", help="Progress bars, or lines for a log.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto is a GPU where there is one to use.")]
-Chunk = Annotated[int | None, typer.Option(min=1, help="Samples held at a time; default: about 4,096 decoder rows.")]
+Chunk = Annotated[int | None, _count("Samples held at a time; default: about 4,096 decoder rows.")]
 
 
 @app.command()
@@ -56,56 +87,54 @@ def train(
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data into DATA_DIR.")] = False,
     objective: Annotated[str, typer.Option(help="Bound to maximise: elbo, iwae, stl or dreg.")] = "iwae",
     num_samples: Annotated[
-        int | None, typer.Option(min=1, help="K, samples for each example; default: 1 for elbo and stl, else 5.")
+        int | None, _count("K, samples for each example; default: 1 for elbo and stl, else 5.")
     ] = None,
     backward_samples: Annotated[
-        int | None, typer.Option(min=1, help="iwae: samples that the backward pass takes; default: all K.")
+        int | None, _count("iwae: samples that the backward pass takes; default: all K.")
     ] = None,
-    beta: Annotated[float, typer.Option(min=0.0, help="elbo: weight of the divergence.")] = 1.0,
-    free_bits: Annotated[float, typer.Option(min=0.0, help="elbo: nats free for each latent dimension.")] = 0.0,
-    warm_up_steps: Annotated[int, typer.Option(min=0, help="elbo: steps over which beta rises from 0.")] = 0,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the training images; default: 200 for digits, else 20.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples for each step, shared by all processes.")] = 100,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="Adam's step size.")] = 1e-3,
-    latent_dim: Annotated[int, typer.Option(min=1, help="Latent dimensions; 2 gives a picture of them.")] = 50,
+    beta: Annotated[float, _number("elbo: weight of the divergence.")] = 1.0,
+    free_bits: Annotated[float, _number("elbo: nats free for each latent dimension.")] = 0.0,
+    warm_up_steps: Annotated[int, _count("elbo: steps over which beta rises from 0.", least=0)] = 0,
+    epochs: Annotated[int | None, _count("Passes over the training images; default: 200 for digits, else 20.")] = None,
+    batch_size: Annotated[int, _count("Examples for each step, shared by all processes.")] = 100,
+    learning_rate: Annotated[float, _number("Adam's step size.")] = 1e-3,
+    latent_dim: Annotated[int, _count("Latent dimensions; 2 gives a picture of them.")] = 50,
     hidden_dims: Annotated[str, typer.Option(help="Widths of the hidden layers, from the data inwards.")] = "200,200",
     activation: Annotated[str, typer.Option(help="tanh, relu, softplus or elu.")] = "tanh",
     likelihood: Annotated[str | None, typer.Option(help="bernoulli or gaussian; default: what fits the data.")] = None,
     binarization: Annotated[
         str | None, typer.Option(help="dynamic, static or none; default: dynamic for grey Bernoulli data, else none.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
+    seed: Annotated[
+        int, typer.Option(parser=whole_number(0, 2**63 - 1), metavar="SEED", help="Seed of all that is drawn.")
+    ] = 0,
     device: Device = "auto",
     threads: Threads = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/DATA-OBJECTIVE-NUMBER.")] = None,
+    out: Annotated[Path | None, _path("Run folder; default: runs/DATA-OBJECTIVE-NUMBER.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that OUT holds.")] = False,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run; its own settings hold, --epochs may extend it.")
-    ] = None,
+    resume: Annotated[Path | None, _path("Go on with this run; its own settings hold, --epochs may extend it.")] = None,
     checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between checkpoints, besides those at the end of each epoch.")
+        int | None, _count("Steps between checkpoints, besides those at the end of each epoch.")
     ] = None,
     run_evaluation: Annotated[
         bool, typer.Option("--evaluate/--no-evaluate", help="Evaluate on the test images at the end.")
     ] = True,
-    evaluation_samples: Annotated[int, typer.Option(min=1, help="K of that evaluation.")] = 5000,
-    evaluation_limit: Annotated[int, typer.Option(min=2, help="Most test images it uses, evenly spaced.")] = 1000,
+    evaluation_samples: Annotated[int, _count("K of that evaluation.")] = 5000,
+    evaluation_limit: Annotated[int, _count("Most test images it uses, evenly spaced.", least=2)] = 1000,
     progress: ShowProgress = True,
 ) -> None:
     """Train a variational autoencoder; without any option, on scikit-learn's digits in a minute."""
     _require_train_extra()
     import torch
-    from rich.console import Console
 
     from fastvi.data import test_images
     from fastvi.training.config import RunError, RunFolder
+    from fastvi.training.figures import evaluate_run, some_images
     from fastvi.training.pictures import write_pictures
     from fastvi.training.processes import from_first, is_first, join_processes
 
     join_processes()
-    console = Console(soft_wrap=True, quiet=not is_first())
+    console = make_console(soft_wrap=True, quiet=not is_first())
     if threads is not None:
         torch.set_num_threads(threads)
     dataset: Dataset | None = None
@@ -132,7 +161,7 @@ def train(
 
     from fastvi.training.trainer import train as train_run
 
-    console.print(f"run folder: {folder.path}", highlight=False)
+    console.print(f"run folder: {folder.path}")
     show_bar = progress and console.is_terminal
     try:
         model = train_run(
@@ -147,39 +176,58 @@ def train(
         if not is_first():
             return
         images = test_images(dataset, config.binarization)
-        write_pictures(model, images, dataset.image_shape, folder.path)
+        drawn = True
+        try:
+            write_pictures(model, images, dataset.image_shape, folder.path)
+        except OSError as error:
+            show_error(f"not all pictures were written: {reason(error)}")
+            drawn = False
         if run_evaluation:
-            _evaluate_run(
-                folder, config, model, images, evaluation_samples, None, evaluation_limit, device, console, show_bar
+            images, all_images = some_images(images, evaluation_limit), images.shape[0]
+            evaluate_run(
+                folder.evaluation_file,
+                config,
+                model,
+                images,
+                all_images,
+                evaluation_samples,
+                None,
+                device,
+                console,
+                show_bar,
             )
+        if not drawn:
+            raise typer.Exit(FAILED_EXIT_CODE)
     except RunError as error:  # in every process, with the same words
         if not is_first():
-            raise typer.Exit(_FAILED_EXIT_CODE) from error
+            raise typer.Exit(FAILED_EXIT_CODE) from error
         _fail(str(error))
     except KeyboardInterrupt:
-        console.print(f"\ninterrupted; to go on: fastvi train --resume {folder.path}", highlight=False)
+        console.print(f"\ninterrupted; to go on: fastvi train --resume {folder.path}")
         raise typer.Exit(_INTERRUPTED_EXIT_CODE) from None
 
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder that fastvi train made.")],
-    num_samples: Annotated[int, typer.Option(min=1, help="K of the bound that stands for log p(x).")] = 5000,
+    run: Annotated[Path, typer.Argument(parser=parse_path, metavar="RUN", help="Run folder that fastvi train made.")],
+    num_samples: Annotated[int, _count("K of the bound that stands for log p(x).")] = 5000,
     chunk: Chunk = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Use so many test images, evenly spaced.")] = None,
+    limit: Annotated[int | None, _count("Use so many test images, evenly spaced.", least=2)] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     threads: Threads = None,
+    save: Annotated[bool, typer.Option("--save/--no-save", help="Write the figures into the run folder too.")] = True,
     progress: ShowProgress = True,
 ) -> None:
     """Evaluate a run on its test images: ELBO, L_K by streaming, active units, effective sample size."""
     import torch
-    from rich.console import Console
 
     from fastvi.data import test_images
     from fastvi.training.config import RunError, RunFolder
+    from fastvi.training.figures import evaluate_run, figures_file, some_images
+    from fastvi.training.files import check_writable
 
-    console = Console(soft_wrap=True)
+    console = make_console(soft_wrap=True)
     if threads is not None:
         torch.set_num_threads(threads)
     device = _choose_device(device)
@@ -190,8 +238,15 @@ def evaluate(
     except RunError as error:
         _fail(str(error))
     images = test_images(_load_data(config.data, data_dir, download=False), config.binarization)
+    images, all_images = some_images(images, limit), images.shape[0]
+    file = figures_file(folder, num_samples, images.shape[0]) if save else None
+    if file is not None:
+        try:
+            check_writable(file)
+        except OSError as error:
+            _fail(f"{reason(error)}: the figures cannot be written there; --no-save only shows them")
     show_bar = progress and console.is_terminal
-    _evaluate_run(folder, config, model, images, num_samples, chunk, limit, device, console, show_bar)
+    evaluate_run(file, config, model, images, all_images, num_samples, chunk, device, console, show_bar)
 
 
 app.command("bench")(bench)
@@ -201,7 +256,6 @@ app.command("bench")(bench)
 def info() -> None:
     """Show the version, the instruction set in use, threads, backends and PyTorch."""
     import torch
-    from rich.console import Console
     from rich.table import Table
 
     from fastvi import _native
@@ -221,7 +275,22 @@ def info() -> None:
     table = Table(show_header=False, box=None)
     for name, value in rows.items():
         table.add_row(name, value)
-    Console().print(table, highlight=False)
+    make_console().print(table)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fastvi {importlib.metadata.version('fastvi')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Variational inference in PyTorch: train, evaluate and time importance-weighted autoencoders."""
 
 
 def main() -> None:
@@ -229,14 +298,8 @@ def main() -> None:
     app()
 
 
-def _fail(message: str) -> NoReturn:
-    """End the command with one line on the error stream and the exit code of failure."""
-    typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(_FAILED_EXIT_CODE)
-
-
 def _require_train_extra() -> None:
-    if not all(importlib.util.find_spec(name) for name in ("lightning", "matplotlib", "sklearn")):
+    if not all(importlib.util.find_spec(name) for name in ("lightning", "PIL", "sklearn")):
         _fail("fastvi train needs the 'train' extra: pip install \"fastvi[train]\"")
 
 
@@ -245,8 +308,7 @@ def _choose_device(wanted: str) -> str:
     from fastvi.ops._backends import cuda_obstacle
     from fastvi.training.processes import layout
 
-    if wanted not in ("auto", "cpu", "cuda"):
-        _fail(f"--device must be one of auto, cpu, cuda, got {wanted!r}")
+    _choose("device", wanted, ("auto", "cpu", "cuda"))
     obstacle = cuda_obstacle() if layout() == (1, 1) else "several processes train on the CPU"
     if wanted == "cuda" and obstacle is not None:
         _fail(f"--device cuda: {obstacle}")
@@ -265,34 +327,42 @@ def _load_data(name: str, data_dir: Path | None, download: bool) -> Dataset:
 def _new_config(options: dict[str, Any], dataset: Dataset) -> TrainingConfig:
     """Return the settings of a new run from the command's options, checked."""
     from fastvi.data import BINARIZATIONS
+    from fastvi.models.vae import ACTIVATIONS, LIKELIHOODS
     from fastvi.objectives import OBJECTIVES, make_objective
     from fastvi.training.config import TrainingConfig
 
     names = {field.name for field in dataclasses.fields(TrainingConfig)}
     settings = {name: value for name, value in options.items() if name in names}
+    objective = _choose("objective", options["objective"], OBJECTIVES)
+    _choose("activation", options["activation"], ACTIVATIONS)
     settings["hidden_dims"] = _parse_hidden_dims(options["hidden_dims"])
     settings["image_shape"] = dataset.image_shape
-    settings["likelihood"] = options["likelihood"] or dataset.likelihood
+    settings["likelihood"] = dataset.likelihood
+    if options["likelihood"] is not None:
+        settings["likelihood"] = _choose("likelihood", options["likelihood"], LIKELIHOODS)
     if options["binarization"] is None:
         is_grey = settings["likelihood"] == "bernoulli" and bool(((dataset.test > 0) & (dataset.test < 1)).any())
         settings["binarization"] = "dynamic" if is_grey else "none"
-    elif options["binarization"] not in BINARIZATIONS:
-        _fail(f"--binarization must be one of {', '.join(BINARIZATIONS)}, got {options['binarization']!r}")
-    if options["objective"] not in OBJECTIVES:
-        _fail(f"--objective must be one of {', '.join(OBJECTIVES)}, got {options['objective']!r}")
+    else:
+        _choose("binarization", options["binarization"], BINARIZATIONS)
     if options["num_samples"] is None:
-        settings["num_samples"] = _DEFAULT_NUM_SAMPLES[options["objective"]]
+        settings["num_samples"] = _DEFAULT_NUM_SAMPLES[objective]
     if options["epochs"] is None:
         settings["epochs"] = _DEFAULT_EPOCHS.get(options["data"], 20)
     if not options["learning_rate"] > 0.0:
         _fail(f"--learning-rate must be positive, got {options['learning_rate']}")
-    if options["objective"] != "elbo" and (options["beta"], options["free_bits"], options["warm_up_steps"]) != (
-        1,
-        0,
-        0,
-    ):
-        _fail(f"--beta, --free-bits and --warm-up-steps belong to the objective elbo, not to {options['objective']}")
+    if objective != "elbo" and (options["beta"], options["free_bits"], options["warm_up_steps"]) != (1, 0, 0):
+        _fail(f"--beta, --free-bits and --warm-up-steps belong to the objective elbo, not to {objective}")
+    if options["backward_samples"] is not None:
+        if objective != "iwae":
+            _fail(f"--backward-samples belongs to the objective iwae, not to {objective}")
+        if options["backward_samples"] > settings["num_samples"]:
+            _fail(
+                f"--backward-samples must be at most --num-samples = {settings['num_samples']}, "
+                f"got {options['backward_samples']}"
+            )
     config = TrainingConfig(**settings)
+    _check_memory(config, dataset.train.shape[0])
     try:
         make_objective(config.objective, **config.objective_options())
         config.build_model()
@@ -301,11 +371,38 @@ def _new_config(options: dict[str, Any], dataset: Dataset) -> TrainingConfig:
     return config
 
 
+def _choose(name: str, wanted: str, choices: Iterable[str]) -> str:
+    if wanted not in choices:
+        _fail(f"--{name} must be one of {', '.join(choices)}, got {wanted!r}")
+    return wanted
+
+
 def _parse_hidden_dims(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(width) for width in text.split(","))
+        widths = tuple(int(width) for width in text.split(","))
     except ValueError:
         _fail(f"--hidden-dims must be widths separated by commas, such as 200,200; got {text!r}")
+    if not all(1 <= width <= LARGEST_COUNT for width in widths):
+        _fail(f"--hidden-dims must be widths from 1 to {LARGEST_COUNT}, got {text!r}")
+    return widths
+
+
+def _check_memory(config: TrainingConfig, train_images: int) -> None:
+    """End the command where a run cannot fit, before its first step kills the process.
+
+    The least that it needs: weights, gradients and Adam's two averages, and one layer's output for each sample.
+    """
+    encoder = (config.data_dim, *config.hidden_dims, 2 * config.latent_dim)
+    decoder = (config.latent_dim, *reversed(config.hidden_dims), config.data_dim)
+    weights = sum(fan_in * fan_out for dims in (encoder, decoder) for fan_in, fan_out in itertools.pairwise(dims))
+    rows = config.num_samples * min(config.batch_size, train_images)
+    needed = 4 * (4 * weights + rows * max(decoder[:-1]))
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        _fail(
+            f"--hidden-dims, --latent-dim, --num-samples and --batch-size need at least {needed / 2**30:,.1f} GiB "
+            f"of memory, this machine has {present / 2**30:,.1f} GiB"
+        )
 
 
 def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig:
@@ -351,62 +448,3 @@ def _new_folder(out: Path | None, overwrite: bool, config: TrainingConfig) -> Ru
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         _fail(f"{out} exists and is no run folder: choose another --out")
     return folder
-
-
-def _evaluate_run(
-    folder: RunFolder,
-    config: TrainingConfig,
-    model: VAE,
-    images: Tensor,
-    num_samples: int,
-    chunk: int | None,
-    limit: int | None,
-    device: str,
-    console: Console,
-    show_bar: bool,
-) -> None:
-    """Evaluate, print the table, and write the run's evaluation.json."""
-    from rich.progress import Progress
-
-    from fastvi.data import evenly_spaced
-    from fastvi.evaluate import evaluate, evaluation_rows
-    from fastvi.training.files import atomic_write
-
-    all_images = images.shape[0]
-    if limit is not None and limit < all_images:
-        images = images[evenly_spaced(limit, all_images)]
-    rows = evaluation_rows(images.shape[0], num_samples, config.num_samples)
-    with Progress(console=console, auto_refresh=True, transient=True, disable=not show_bar) as bar:
-        task = bar.add_task(f"evaluating with K = {num_samples}", total=rows)
-        result = evaluate(
-            model.to(device),
-            images.to(device),
-            num_samples=num_samples,
-            training_num_samples=config.num_samples,
-            chunk=chunk,
-            test_images=all_images,
-            seed=config.seed,
-            on_rows=lambda done: bar.advance(task, done),
-        )
-    with atomic_write(folder.evaluation_file) as file:
-        file.write((json.dumps(result.as_dict(), indent=2) + "\n").encode())
-    _print_evaluation(result, config, console)
-
-
-def _print_evaluation(result: Evaluation, config: TrainingConfig, console: Console) -> None:
-    from rich.table import Table
-
-    some = "" if result.images == result.test_images else f" {result.images:,} of"
-    title = f"{config.data}, {config.objective} K={config.num_samples}:{some} {result.test_images:,} test images"
-    table = Table(title=title, show_header=False)
-    table.add_row("test ELBO", f"{result.elbo:.3f} nats")
-    if result.training_num_samples != 1:
-        table.add_row(f"test L_{result.training_num_samples}", f"{result.training_bound:.3f} nats")
-    table.add_row(
-        f"test L_{result.num_samples}",
-        f"{result.importance_weighted:.3f} nats, standard error {result.standard_error:.3f}",
-    )
-    table.add_row("active units", f"{result.active_units} of {result.latent_dim}")
-    table.add_row("effective sample size", f"{result.effective_sample_size:.1f} of {result.num_samples}")
-    table.add_row("time", f"{result.seconds:.1f} s")
-    console.print(table, highlight=False)

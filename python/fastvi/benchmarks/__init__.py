@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from fastvi._terminal import (
+    FAILED_EXIT_CODE,
+    LARGEST_COUNT,
+    MAX_THREADS,
+    Command,
+    fail,
+    parse_path,
+    reason,
+    show_error,
+    whole_number,
+)
 
 FAMILIES = ("random", "normal", "bernoulli", "log_mean_exp", "leapfrog", "step")
 _THREADS = {"cpu": "1,2", "cuda": "1"}
@@ -21,12 +35,19 @@ def bench(
     threads: Annotated[
         str | None, typer.Option(help="Thread counts, separated by commas; default: 1,2, with cuda 1.")
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed blocks of every provider.")] = 7,
+    repeats: Annotated[
+        int,
+        typer.Option(parser=whole_number(1, LARGEST_COUNT), metavar="COUNT", help="Timed blocks of every provider."),
+    ] = 7,
     quick: Annotated[bool, typer.Option("--quick", help="Three repeats of short blocks: a smoke test.")] = False,
     with_compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Time torch.compile too.")] = True,
     device: Annotated[str, typer.Option(help="Where to run: cpu, or cuda for PyTorch's current GPU.")] = "cpu",
-    json: Annotated[Path | None, typer.Option(help="Write every number to this file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the ratios as bars into this picture.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(parser=parse_path, metavar="FILE", help="Write every number to this file.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(parser=parse_path, metavar="FILE", help="Draw the ratios as bars into this picture.")
+    ] = None,
 ) -> None:
     """Time fastvi, plain PyTorch and torch.compile side by side, and print one table per family."""
     if family is not None and family not in FAMILIES:
@@ -39,12 +60,21 @@ def bench(
     from fastvi.benchmarks import report
     from fastvi.benchmarks.harness import Settings, load_cases, run
     from fastvi.ops._backends import cuda_obstacle
+    from fastvi.training.files import check_writable
 
     if device == "cuda" and (obstacle := cuda_obstacle()) is not None:
         raise typer.BadParameter(f"got 'cuda', but {obstacle}", param_hint="--device")
     cases = [found for name in FAMILIES if family in (None, name) for found in load_cases(name) if case in found.name]
     if not cases:
         raise typer.BadParameter(f"no case has {case!r} in its name", param_hint="--case")
+    for option, path in (("--json", json), ("--plot", plot)):
+        if path is not None:
+            try:
+                check_writable(path)
+            except OSError as error:
+                fail(f"{option}: {reason(error)}")
+    if plot is not None and (obstacle := report.plot_obstacle(plot)) is not None:
+        fail(f"--plot {plot}: {obstacle}")
     settings = Settings(
         device=device,
         threads=thread_counts,
@@ -55,22 +85,40 @@ def bench(
     machine = report.machine(device)
     with report.progress() as track:
         results = run(cases, settings, track=track)
-    report.print_tables(results, machine)
-    if json is not None:
-        report.write_json(json, results, settings, machine)
-    if plot is not None:
-        report.write_plot(plot, results)
+    written = True
+    try:
+        report.print_tables(results, machine)
+    finally:  # a screen or pipe that takes no more is no reason to lose the files
+        if json is not None:
+            written &= _write(partial(report.write_json, json, results, settings, machine))
+        if plot is not None:
+            written &= _write(partial(report.write_plot, plot, results))
+    if not written:
+        raise typer.Exit(FAILED_EXIT_CODE)
 
 
 def main(family: str) -> None:
     """Run `bench` on one family with the options of the command line: the scripts in ``bench/`` call this."""
-    app = typer.Typer(add_completion=False)
-    app.command()(bench)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(cls=Command)(bench)
     app(args=["--family", family, *sys.argv[1:]])
 
 
+def _write(write: Callable[[], None]) -> bool:
+    """Return whether a file was written, and say why not."""
+    try:
+        write()
+    except OSError as error:
+        show_error(reason(error))
+        return False
+    return True
+
+
 def _thread_counts(text: str) -> tuple[int, ...]:
-    counts = text.split(",")
-    if not all(count.strip().isdecimal() and int(count) > 0 for count in counts):
-        raise typer.BadParameter(f"got {text!r}, expected positive integers such as '1,2'", param_hint="--threads")
-    return tuple(int(count) for count in counts)
+    numbers = [number.strip() for number in text.split(",")]
+    # By its digits first: Python refuses to convert thousands of them.
+    if not all(number.isdecimal() and len(number) < 10 and 1 <= int(number) <= MAX_THREADS for number in numbers):
+        raise typer.BadParameter(
+            f"got {text!r}, expected positive numbers up to {MAX_THREADS}, such as '1,2'", param_hint="--threads"
+        )
+    return tuple(int(number) for number in numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -11,14 +12,21 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from fastvi._terminal import make_console
 from fastvi.benchmarks.harness import FASTVI, PROVIDERS, RATIOS, Case, Result, Settings
+from fastvi.training.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILE_WIDTH = 220
 """Columns of a table that goes to a file or a pipe: enough that no line has to wrap."""
@@ -27,12 +35,12 @@ FILE_WIDTH = 220
 @contextmanager
 def progress() -> Iterator[Callable[[Sequence[Case]], Iterable[Case]]]:
     """Give a ``track`` for `harness.run` that names the running case on standard error."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=make_console(stderr=True), transient=True) as bar:
 
         def track(cases: Sequence[Case]) -> Iterator[Case]:
             task = bar.add_task("", total=len(cases))
             for case in cases:
-                bar.update(task, description=case.name)
+                bar.update(task, description=escape(case.name))
                 yield case
                 bar.advance(task)
 
@@ -68,9 +76,9 @@ def _cpu_model() -> str:
 
 def print_tables(results: Sequence[Result], machine: dict[str, str | int], console: Console | None = None) -> None:
     """Print one table per family and, below, what it was measured on."""
-    console = console or Console()
+    console = console or make_console()
     if not console.is_terminal:
-        console = Console(file=console.file, width=FILE_WIDTH)
+        console = make_console(file=console.file, width=FILE_WIDTH)
     for family in dict.fromkeys(result.family for result in results):
         console.print(_table(family, [result for result in results if result.family == family]))
     for threads, speed in {result.threads: result.copy_bandwidth for result in results}.items():
@@ -125,7 +133,22 @@ def as_json(results: Sequence[Result], settings: Settings, machine: dict[str, st
 
 def write_json(path: Path, results: Sequence[Result], settings: Settings, machine: dict[str, str | int]) -> None:
     """Write `as_json` to a file."""
-    path.write_text(json.dumps(as_json(results, settings, machine), indent=2) + "\n")
+    write_whole(path, (json.dumps(as_json(results, settings, machine), indent=2) + "\n").encode())
+
+
+def plot_obstacle(path: Path) -> str | None:
+    """Why `write_plot` could not draw what ``path`` is to hold; None where it can."""
+    try:
+        from matplotlib.figure import Figure
+
+        figure = Figure()
+        figure.suptitle("takes fonts too")
+        _drawn(figure, path)
+    except ImportError as error:
+        return f'a picture needs matplotlib: pip install "fastvi[bench]" ({error})'
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"matplotlib cannot draw it ({error})"
+    return None
 
 
 def write_plot(path: Path, results: Sequence[Result]) -> None:
@@ -154,4 +177,11 @@ def write_plot(path: Path, results: Sequence[Result]) -> None:
     panels[0].invert_yaxis()
     figure.suptitle("time of PyTorch / time of fastvi")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    figure.savefig(path, dpi=120)
+    write_whole(path, _drawn(figure, path))
+
+
+def _drawn(figure: Figure, path: Path) -> bytes:
+    """Return the picture in the format that the file's name ends in, PNG without an ending."""
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format=path.suffix[1:].lower() or "png")
+    return picture.getvalue()

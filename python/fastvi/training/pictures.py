@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fastvi.data import evenly_spaced
@@ -47,9 +48,15 @@ def write_pictures(model: VAE, test_images: Tensor, image_shape: tuple[int, int]
 
 
 def save_grid(images: Tensor, columns: int, path: Path) -> None:
-    """Save images (N, height, width) with values in [0, 1] as one grey PNG, row by row, small ones enlarged."""
-    from matplotlib.image import imsave
+    """Save images (N, height, width) with values in [0, 1] as one grey PNG, row by row, small ones enlarged.
 
+    NaN is shown as black.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
     height, width = images.shape[1:]
     scale = -(-_MINIMUM_TILE_HEIGHT // height)
     tiles = images.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
@@ -60,8 +67,10 @@ def save_grid(images: Tensor, columns: int, path: Path) -> None:
         top = gap + number // columns * (height * scale + gap)
         left = gap + number % columns * (width * scale + gap)
         canvas[top : top + height * scale, left : left + width * scale] = tile
+    grey = (canvas.nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
     with atomic_write(path) as file:
-        imsave(file, canvas.numpy(), cmap="gray", vmin=0.0, vmax=1.0, format="png")
+        # Pillow, not matplotlib: a picture of pixels needs neither the backend nor the fonts that its settings name.
+        Image.fromarray(grey.numpy()).save(file, format="PNG")
 
 
 def _reconstructions(model: VAE, test_images: Tensor) -> tuple[Tensor, int]:
