@@ -6,6 +6,7 @@ Only files that fastvi itself writes are ever deleted; whatever else lies in a f
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -107,11 +108,12 @@ def claimed(
                 stack.enter_context(locked(path, tell))
                 if not is_new:  # as it is now that no other process changes it
                     _chosen(path, overwrite)
-                remove_stale_partials(path)
+                remove_stale_partials(path, OWN_FILES[""])
                 folder.make()
                 with atomic_write(folder.config_file) as file:
                     file.write(config_bytes(config, record))
-                    file.flush()  # a full disk shows before anything is deleted
+                    file.flush()
+                    os.fsync(file.fileno())  # a full disk shows before anything is deleted
                     _delete_run(path)
         except OSError as error:
             where = out if out is not None else "the run folder"
@@ -131,9 +133,9 @@ def reopened(folder: RunFolder, tell: Callable[[str], None]) -> Iterator[None]:
     folder.read_config()
     with locked(folder.path, tell):
         try:
-            remove_stale_partials(folder.path)
-            if folder.checkpoint_file.parent.is_dir():
-                remove_stale_partials(folder.checkpoint_file.parent)
+            remove_stale_partials(folder.path, OWN_FILES[""])
+            if (checkpoints := folder.checkpoint_file.parent).is_dir():
+                remove_stale_partials(checkpoints, OWN_FILES[checkpoints.name])
         except OSError as error:
             raise RunError(f"{folder.path} cannot be used: {reason(error)}") from error
         yield
@@ -186,6 +188,9 @@ def _chosen(out: Path, overwrite: bool) -> tuple[Path, bool]:
 def _delete_run(path: Path) -> None:
     """Delete every file of a run but the lock and what is being written, and the folders that are empty then."""
     found = survey(path)
+    for folder in found.own_folders:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)}: {folder}")
     for file in found.own:
         if file.name != LOCK_NAME and not (file.parent == path and _is_partial(file.name)):
             file.unlink()

@@ -77,8 +77,15 @@ def write_run_file(path: Path, content: bytes) -> None:
         raise RunError(f"{path} cannot be written: {reason(error)}") from error
 
 
-def remove_stale_partials(folder: Path) -> None:
+def remove_stale_partials(folder: Path, names: re.Pattern[str]) -> None:
     """Remove what processes that were killed while they wrote have left in ``folder``; live ones hold a lock on theirs.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    names
+        The files that were being written.
 
     Raises
     ------
@@ -86,7 +93,8 @@ def remove_stale_partials(folder: Path) -> None:
         If the folder cannot be read or written.
     """
     for path in folder.iterdir():
-        if not PARTIAL_NAME.fullmatch(path.name) or path.is_symlink() or not path.is_file():
+        partial = PARTIAL_NAME.fullmatch(path.name)
+        if not (partial and names.fullmatch(partial["name"])) or path.is_symlink() or not path.is_file():
             continue
         with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:
             try:
