@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -328,7 +328,7 @@ def _parse(content: bytes) -> tuple[TrainingConfig, DataRecord | None]:
         number = settings.pop(_FORMAT_KEY, None)
         if type(number) is int and number > RUN_FORMAT:
             raise ValueError(f"a newer fastvi wrote it, in format {number}; this one reads up to {RUN_FORMAT}")
-        missing = sorted((_setting_names() | {_DATA_KEY, _CHECKSUM_KEY}) - settings.keys())
+        missing = sorted(_setting_names() - settings.keys()) or sorted({_DATA_KEY, _CHECKSUM_KEY} - settings.keys())
         unknown = sorted(settings.keys() - _setting_names() - {_DATA_KEY, _CHECKSUM_KEY})
         if number != RUN_FORMAT or missing or unknown:
             wrong = [f"{', '.join(missing)} missing"] if missing else []
@@ -373,5 +373,5 @@ def _check_integer(name: str, value: Any, least: int, largest: int) -> None:
 def _check_number(name: str, value: Any) -> None:
     if type(value) not in (int, float):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and value >= 0.0):
+    if not 0 <= value <= sys.float_info.max:  # false for NaN too
         raise ValueError(f"{name} must be finite and not negative, got {value}")
