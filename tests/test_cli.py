@@ -262,7 +262,7 @@ def test_control_c_before_the_first_checkpoint_says_so(monkeypatch):
 
 @pytest.mark.parametrize("folder", ["a b", "it's $HOME", "lr[a=0.1]", "[/b]", "ümlaut", "x" * 120, "-dash"])
 def test_the_line_after_control_c_works_when_it_is_pasted(monkeypatch, folder):
-    """Whatever the path, with the other options of the command, and with the data, whose folder the run remembers."""
+    """Whatever the path, with the command's other options, and with the data, whose folder the run remembers."""
     write_image_files(Path("the data"), train_count=1500, test_count=30)
     options = (
         "--device cpu --threads 1 --checkpoint-every 2 --evaluation-samples 20 --evaluation-limit 20 --no-progress"

@@ -121,7 +121,7 @@ def train(
         join_processes()
     except RunError as error:
         _fail(str(error))
-    console = Console(soft_wrap=True, quiet=not is_first())
+    console = Console(soft_wrap=True, quiet=not is_first(), markup=False)
     if threads is not None:
         torch.set_num_threads(threads)
     dataset: Dataset | None = None
@@ -179,7 +179,7 @@ def train(
             raise typer.Exit(_FAILED_EXIT_CODE) from error
         _fail(str(error))
     except KeyboardInterrupt:
-        console.print(f"\n{_how_to_go_on(context, folder)}", highlight=False, markup=False)
+        console.print(f"\n{_how_to_go_on(context, folder)}", highlight=False)
         raise typer.Exit(_INTERRUPTED_EXIT_CODE) from None
 
 
