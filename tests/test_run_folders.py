@@ -263,10 +263,10 @@ def test_processes_that_start_together_get_folders_of_their_own():
 
 def test_a_file_where_the_runs_go_gets_one_clear_line():
     Path("runs").write_text("")
-    assert_one_clear_line(call(*TRAIN), "the run folder cannot be used: File exists")
+    assert_one_clear_line(call(*TRAIN), "runs cannot be used: File exists")
     Path("runs").unlink()
     Path("runs").symlink_to("nowhere")
-    assert_one_clear_line(call(*TRAIN), "the run folder cannot be used: File exists")
+    assert_one_clear_line(call(*TRAIN), "runs cannot be used: File exists")
 
 
 # Locks

@@ -116,8 +116,7 @@ def claimed(
                     os.fsync(file.fileno())  # a full disk shows before anything is deleted
                     _delete_run(path)
         except OSError as error:
-            where = out if out is not None else "the run folder"
-            raise RunError(f"{where} cannot be used: {reason(error)}") from error
+            raise RunError(f"{_place(error, out or Path('runs'))} cannot be used: {reason(error)}") from error
         yield folder
 
 
@@ -135,9 +134,10 @@ def reopened(folder: RunFolder, tell: Callable[[str], None]) -> Iterator[None]:
         try:
             remove_stale_partials(folder.path, OWN_FILES[""])
             if (checkpoints := folder.checkpoint_file.parent).is_dir():
+                _check_writable(checkpoints)  # now, not after an epoch's work
                 remove_stale_partials(checkpoints, OWN_FILES[checkpoints.name])
         except OSError as error:
-            raise RunError(f"{folder.path} cannot be used: {reason(error)}") from error
+            raise RunError(f"{_place(error, folder.path)} cannot be used: {reason(error)}") from error
         yield
 
 
@@ -189,8 +189,7 @@ def _delete_run(path: Path) -> None:
     """Delete every file of a run but the lock and what is being written, and the folders that are empty then."""
     found = survey(path)
     for folder in found.own_folders:
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)}: {folder}")
+        _check_writable(folder)
     for file in found.own:
         if file.name != LOCK_NAME and not (file.parent == path and _is_partial(file.name)):
             file.unlink()
@@ -211,6 +210,17 @@ def _undone_on_failure(folder: RunFolder) -> Iterator[None]:
             (folder.path / LOCK_NAME).unlink(missing_ok=True)
             folder.path.rmdir()
         raise
+
+
+def _check_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def _place(error: OSError, otherwise: Path) -> str:
+    """Return what the operating system refused, by a name that the user knows."""
+    name = error.filename
+    return name if isinstance(name, str) and not _is_partial(Path(name).name) else str(otherwise)
 
 
 def _sort_in(found: Survey, entry: os.DirEntry[str], path: Path, own: re.Pattern[str]) -> None:
