@@ -210,15 +210,16 @@ def test_settings_that_were_changed_by_hand_are_named(run, name, is_first_versio
     if is_first_version:
         as_made_by_the_first_version(run.path)
     settings = json.loads(run.config_file.read_text())
-    shapes_of_the_model = {"latent_dim": 3, "hidden_dims": [9], "beta": 2.5}
     for value in SETTINGS[name]:
         if is_first_version and name == "beta" and value == 2.5:
             continue  # a set of settings as good as any other: nothing tells that it was not always so
         run.config_file.write_text(json.dumps(settings | {name: value}))
         with pytest.raises(RunError) as caught:
             run.load_model()
-        fits = is_first_version and value is not None and shapes_of_the_model.get(name) == value
-        assert str(run.checkpoint_file if fits else run.config_file) in str(caught.value)
+        # Sizes that a model may have are not those of the checkpoint.
+        assert str(run.config_file) in str(caught.value) or f"{run.checkpoint_file} is of another model" in str(
+            caught.value
+        )
         assert len(str(caught.value).splitlines()) == 1
         assert len(str(caught.value)) < 500
     run.config_file.write_text(json.dumps({key: value for key, value in settings.items() if key != name}))

@@ -19,6 +19,7 @@ from test_cli import SMALL, assert_one_clear_line, call
 from test_training import CONFIG
 
 from fastvi.data import load_dataset
+from fastvi.training import claim
 from fastvi.training.claim import claimed
 from fastvi.training.config import RunFolder
 from fastvi.training.data_record import DataRecord
@@ -382,3 +383,26 @@ def test_partial_files_of_other_programs_stay(run):
         (run / name).write_text("precious")
     assert call("train", "--resume", "run", "--epochs", 3, "--no-evaluate").exit_code == 0
     assert {name: (run / name).read_text() for name in names} == dict.fromkeys(names, "precious")
+
+
+def test_a_run_that_begins_in_the_same_folder_meanwhile_is_not_lost(finished, monkeypatch):
+    """Another process makes, writes and finishes it between the look at the folder and the lock."""
+    whole = claim.locked
+
+    def late(path, tell):
+        shutil.copytree(finished, path, dirs_exist_ok=True)
+        return whole(path, tell)
+
+    monkeypatch.setattr(claim, "locked", late)
+    assert_one_clear_line(call(*TRAIN, "--out", "new"), "new holds a run: go on with --resume new")
+    assert contents("new").keys() == {str(Path("new") / path.relative_to(finished)) for path in finished.rglob("[!.]*")}
+    assert RunFolder(Path("new")).trained_epochs() == 2
+
+
+def test_a_folder_of_checkpoints_that_cannot_be_written_shows_before_training(run, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "checkpoints" and access(path, mode))
+    before = contents(".")
+    for arguments in (("train", "--resume", "run", "--epochs", 3), (*TRAIN, "--out", "run", "--overwrite")):
+        assert_one_clear_line(call(*arguments), "run/checkpoints cannot be used: Permission denied")
+    assert contents(".") == before

@@ -351,7 +351,7 @@ def _new_config(options: dict[str, Any], dataset: Dataset) -> TrainingConfig:
     """Return the settings of a new run from the command's options, checked."""
     from fastvi.data import BINARIZATIONS
     from fastvi.objectives import OBJECTIVES, make_objective
-    from fastvi.training.config import TrainingConfig, check_settings
+    from fastvi.training.config import TrainingConfig, check_memory, check_settings
 
     names = {field.name for field in dataclasses.fields(TrainingConfig)}
     settings = {name: value for name, value in options.items() if name in names}
@@ -381,6 +381,7 @@ def _new_config(options: dict[str, Any], dataset: Dataset) -> TrainingConfig:
     try:
         make_objective(config.objective, **config.objective_options())
         check_settings(config)
+        check_memory(config)
     except (ValueError, TypeError) as error:
         _fail(str(error))
     return config

@@ -104,10 +104,11 @@ def claimed(
         try:
             path, is_new = (_numbered(config), True) if out is None else _chosen(out, overwrite)
             folder = RunFolder(path)
-            with _undone_on_failure(folder) if is_new else contextlib.nullcontext():
+            with _undone_on_failure([path] if is_new else []) as made:
                 stack.enter_context(locked(path, tell))
-                if not is_new:  # as it is now that no other process changes it
-                    _chosen(path, overwrite)
+                _chosen(path, overwrite)  # as it is now that no other process changes it
+                if is_new:
+                    made += [path / LOCK_NAME, folder.checkpoint_file.parent]
                 remove_stale_partials(path, OWN_FILES[""])
                 folder.make()
                 with atomic_write(folder.config_file) as file:
@@ -160,8 +161,9 @@ def _chosen(out: Path, overwrite: bool) -> tuple[Path, bool]:
     if not out.exists():
         if out.is_symlink():
             raise RunError(f"{out} is a symbolic link to nothing: choose another --out")
-        out.mkdir(parents=True)
-        return out, True
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            out.mkdir(parents=True)
+            return out, True
     if not out.is_dir():
         raise RunError(f"{out} exists and is no run folder, but a file: choose another --out")
     found = survey(out)
@@ -199,16 +201,17 @@ def _delete_run(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _undone_on_failure(folder: RunFolder) -> Iterator[None]:
-    """Take a folder that was made for a run away again where the run cannot begin in it."""
+def _undone_on_failure(made: list[Path]) -> Iterator[list[Path]]:
+    """Take away again what the block lists as made, the last first, where a run cannot begin in it."""
     try:
-        yield
+        yield made
     except (RunError, OSError, KeyboardInterrupt):
-        with contextlib.suppress(OSError):  # it stays where another process has taken it
-            if folder.checkpoint_file.parent.is_dir():
-                folder.checkpoint_file.parent.rmdir()
-            (folder.path / LOCK_NAME).unlink(missing_ok=True)
-            folder.path.rmdir()
+        for path in reversed(made):
+            with contextlib.suppress(OSError):  # not there yet, or no longer empty: another process has taken it
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink()
         raise
 
 

@@ -22,7 +22,7 @@ from fastvi.training.data_record import DataRecord, require_same_data
 from fastvi.training.errors import NoCheckpointError, RunError, reason
 from fastvi.training.files import write_run_file
 
-__all__ = ["RunError", "RunFolder", "TrainingConfig", "check_settings", "config_bytes", "is_config"]
+__all__ = ["RunError", "RunFolder", "TrainingConfig", "check_memory", "check_settings", "config_bytes", "is_config"]
 
 RUN_FORMAT = 2
 """Of the run folders that this version writes; that of 0.1.0, without this mark, is the first."""
@@ -111,7 +111,7 @@ class TrainingConfig:
 
 
 def check_settings(config: TrainingConfig) -> None:
-    """Check every setting, and that the model fits into this machine's memory.
+    """Check every setting.
 
     Raises
     ------
@@ -142,15 +142,24 @@ def check_settings(config: TrainingConfig) -> None:
         raise ValueError(f"binarization must be one of {', '.join(BINARIZATIONS)}, got {config.binarization!r}")
     make_objective(config.objective, **config.objective_options())
     try:
-        parameters = sum(parameter.numel() for parameter in config.build_outline().parameters())
+        config.build_outline()
     except RuntimeError as error:  # sizes whose product is beyond 64 bits
-        raise ValueError(
-            f"latent_dim {config.latent_dim} and hidden_dims {config.hidden_dims} are too large"
-        ) from error
+        raise ValueError(f"{_sizes(config)} are too large") from error
+
+
+def check_memory(config: TrainingConfig) -> None:
+    """Check that the training of the model fits into this machine's memory.
+
+    Raises
+    ------
+    ValueError
+        If it does not.
+    """
+    parameters = sum(parameter.numel() for parameter in config.build_outline().parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if parameters * _BYTES_PER_PARAMETER > memory:
         raise ValueError(
-            f"latent_dim {config.latent_dim} and hidden_dims {config.hidden_dims} make {parameters:,} parameters, "
+            f"{_sizes(config)} make {parameters:,} parameters, "
             f"more than this machine's {memory / 2**30:.1f} GiB of memory can hold"
         )
 

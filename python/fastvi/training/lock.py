@@ -45,8 +45,7 @@ def locked(folder: Path, tell: Callable[[str], None] = lambda _line: None) -> It
     except OSError as error:
         raise RunError(f"{path} cannot be written: {reason(error)}") from error
     try:
-        status = os.fstat(descriptor)
-        key = (os.getpid(), status.st_dev, status.st_ino)
+        key = _key(descriptor)
         if key in _held:
             yield
             return
@@ -69,12 +68,14 @@ def locked(folder: Path, tell: Callable[[str], None] = lambda _line: None) -> It
 
 
 def holder(folder: Path) -> str | None:
-    """Return who holds the lock of ``folder`` in words, or None; nothing is written."""
+    """Return which other process holds the lock of ``folder``, in words, or None; nothing is written."""
     try:
         descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:  # no lock file that could be held
         return None
     try:
+        if _key(descriptor) in _held:
+            return None
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _holder(descriptor)
@@ -83,6 +84,11 @@ def holder(folder: Path) -> str | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def _key(descriptor: int) -> tuple[int, int, int]:
+    status = os.fstat(descriptor)
+    return os.getpid(), status.st_dev, status.st_ino
 
 
 def _sign(descriptor: int) -> None:

@@ -26,7 +26,7 @@ from fastvi.training._lightning import (
 )
 from fastvi.training.batches import INITIALISATION_STREAM
 from fastvi.training.callbacks import AtomicCheckpointIO, EpochLines, FormerSigterm, LastCheckpoint, ProgressBar
-from fastvi.training.config import RunFolder, TrainingConfig
+from fastvi.training.config import RunFolder, TrainingConfig, check_memory
 from fastvi.training.data_record import DataRecord, require_same_data
 from fastvi.training.errors import DivergenceError, RunError
 from fastvi.training.lock import locked
@@ -84,7 +84,8 @@ def train(
     ------
     RunError
         If another process writes the folder; if the data are not those that its run began with; if the checkpoint
-        cannot be read or is of other settings; if a file cannot be written; if the bound becomes infinite or NaN.
+        cannot be read or is of other settings; if the model does not fit into memory; if a file cannot be written; if
+        the bound or a parameter becomes infinite or NaN.
     KeyboardInterrupt
         On control-C; the last checkpoint is whole.
     """
@@ -92,6 +93,10 @@ def train(
     with contextlib.ExitStack() as stack:
         from_first(lambda: stack.enter_context(locked(folder.path, console.print)))
         checkpoint_step = from_first(lambda: folder.trained_steps(config))
+        try:
+            check_memory(config)
+        except ValueError as error:
+            raise RunError(str(error)) from error
         _check_data(config, data, folder)
         return _train(config, data, folder, checkpoint_step, console, progress, checkpoint_every, device)
 
