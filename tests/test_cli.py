@@ -4,6 +4,8 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from processes import printed_by
 from test_data import write_image_files
 from typer.testing import CliRunner
 
 from fastvi import cli
 from fastvi.cli import app
 from fastvi.ops import _backends
+from fastvi.training import hints
 from fastvi.training import processes as training_processes
 from fastvi.training.config import RunFolder
 from fastvi.training.module import VariationalModule
@@ -114,9 +118,9 @@ def test_resuming_refuses_what_contradicts_the_run():
 def test_existing_folders_are_not_overwritten_unasked(tmp_path):
     assert call("train", *SMALL, "--no-evaluate", "--out", "run").exit_code == 0
     assert_one_clear_line(call("train", *SMALL, "--out", "run"), "go on with --resume run, or add --overwrite")
-    (tmp_path / "run" / "old").touch()
+    (tmp_path / "run" / "evaluation.json").touch()
     assert call("train", *SMALL, "--no-evaluate", "--out", "run", "--overwrite").exit_code == 0
-    assert not (tmp_path / "run" / "old").exists()
+    assert not (tmp_path / "run" / "evaluation.json").exists()
     precious = tmp_path / "papers" / "thesis.tex"
     precious.parent.mkdir()
     precious.touch()
@@ -209,8 +213,6 @@ def test_grey_data_from_a_folder_are_binarised_unless_told_otherwise(tmp_path):
         result = call("train", *SMALL, *SHORT_EVALUATION, *arguments)
         assert result.exit_code == 0, result.output
         assert RunFolder(Path(f"run-{binarization}")).read_config().binarization == binarization
-    # The data are found again only where they are named again.
-    assert_one_clear_line(call("evaluate", "run-none"), "--data-dir or FASTVI_DATA")
     assert call("evaluate", "run-none", "--data-dir", "data", "--num-samples", 20).exit_code == 0
 
 
@@ -220,27 +222,105 @@ def test_missing_extra_is_named(monkeypatch):
     assert_one_clear_line(call("train"), "fastvi train needs the 'train' extra: pip install \"fastvi[train]\"")
 
 
-def test_control_c_says_how_to_go_on(monkeypatch):
+def interrupt_after(monkeypatch, step_to_interrupt):
     step = VariationalModule.training_step
 
     def interrupted(self, batch, batch_index):
         step(self, batch, batch_index)
-        if batch.step == 4:
+        if batch.step == step_to_interrupt:
             os.kill(os.getpid(), signal.SIGINT)
 
+    monkeypatch.setattr(VariationalModule, "training_step", interrupted)
+
+
+def last_line(result):
+    assert result.exit_code == 130, result.output
+    assert "Traceback" not in result.output
+    return result.output.splitlines()[-1]
+
+
+def test_control_c_says_how_to_go_on(monkeypatch):
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr(VariationalModule, "training_step", interrupted)
+        interrupt_after(patch, 4)
         result = call("train", *SMALL, "--no-evaluate", "--out", "run")
-    assert result.exit_code == 130
-    assert "interrupted; to go on: fastvi train --resume run" in result.output
-    assert "Traceback" not in result.output
+    assert last_line(result) == "interrupted; to go on: fastvi train --resume run --no-evaluate"
     assert signal.getsignal(signal.SIGINT) is handler
     assert RunFolder(Path("run")).trained_epochs() == 1
     assert call("train", "--resume", "run", "--no-evaluate").exit_code == 0
     assert call("train", *SMALL, "--no-evaluate", "--out", "whole").exit_code == 0
     first, second = (RunFolder(Path(name)).read_checkpoint()["state_dict"] for name in ("run", "whole"))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_control_c_before_the_first_checkpoint_says_so(monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        line = last_line(call("train", *SMALL, "--out", "run"))
+    start, _, command = line.partition("fastvi ")
+    assert start == "interrupted before the first checkpoint; to start again: "
+    assert call(*shlex.split(command), "--no-evaluate").exit_code == 0
+    assert RunFolder(Path("run")).trained_epochs() == 2
+
+
+@pytest.mark.parametrize("folder", ["a b", "it's $HOME", "lr[a=0.1]", "[/b]", "ümlaut", "x" * 120, "-dash"])
+def test_the_line_after_control_c_works_when_it_is_pasted(monkeypatch, folder):
+    """Whatever the path, with the command's other options, and with the data, whose folder the run remembers."""
+    write_image_files(Path("the data"), train_count=1500, test_count=30)
+    options = (
+        "--device cpu --threads 1 --checkpoint-every 2 --evaluation-samples 20 --evaluation-limit 20 --no-progress"
+    )
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4)
+        where = ("--data", "mnist", "--data-dir", "the data", f"--out={folder}")
+        line = last_line(call("train", *SMALL, *options.split(), *where))
+    prefix, command = line.split("fastvi ", 1)
+    assert prefix == "interrupted; to go on: "
+    words = printed_by(["sh", "-c", f"printf '%s\\n' {command}"]).splitlines()
+    assert words[:2] == ["train", "--resume"]
+    assert words[3:] == options.split()
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    assert (Path(folder) / "evaluation.json").exists()
+
+
+def test_the_line_after_control_c_names_the_data_where_the_environment_would_mislead(monkeypatch):
+    write_image_files(Path("data"), train_count=1500, test_count=30)
+    monkeypatch.setenv("FASTVI_DATA", "elsewhere")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4)
+        result = call("train", *SMALL, "--data", "mnist", "--data-dir", "data", "--no-evaluate", "--out", "run")
+    assert last_line(result) == "interrupted; to go on: fastvi train --resume run --data-dir data --no-evaluate"
+    assert call("train", "--resume", "run", "--data-dir", "data", "--no-evaluate").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("processes", "machines", "program", "expected"),
+    [
+        (1, 1, "/venv/bin/fastvi", "fastvi train --resume run"),
+        (1, 1, "/lib/fastvi/__main__.py", "python -m fastvi train --resume run"),
+        (2, 1, "/lib/fastvi/__main__.py", "torchrun --standalone --nproc-per-node 2 -m fastvi train --resume run"),
+        (
+            2,
+            3,
+            "/lib/fastvi/__main__.py",
+            "torchrun --nnodes 3 --rdzv-backend c10d --rdzv-endpoint host:29400 --nproc-per-node 2 "
+            "-m fastvi train --resume run",
+        ),
+    ],
+)
+def test_the_line_after_control_c_begins_as_the_command_did(monkeypatch, processes, machines, program, expected):
+    monkeypatch.setattr(hints, "layout", lambda: (processes, machines))
+    monkeypatch.setattr(shutil, "which", lambda name: f"/venv/bin/{name}")
+    monkeypatch.setattr(sys, "argv", [program])
+    monkeypatch.setenv("MASTER_ADDR", "host")
+    assert hints.resume_command(Path("run"), []) == expected
+
+
+def test_a_program_that_the_shell_does_not_find_is_named_by_its_path(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["/a b/bin/fastvi"])
+    assert hints.resume_command(Path("run"), []) == "'/a b/bin/fastvi' train --resume run"
 
 
 def test_info_tells_what_is_in_use():
@@ -269,7 +349,7 @@ def test_config_file_holds_every_setting():
     assert call("train", *SMALL, "--no-evaluate", "--out", "run", "--objective", "dreg", "--seed", "3").exit_code == 0
     config = RunFolder(Path("run")).read_config()
     written = json.loads(RunFolder(Path("run")).config_file.read_text())
-    assert set(written) == {field.name for field in dataclasses.fields(config)}
+    assert set(written) > {field.name for field in dataclasses.fields(config)}
     assert (config.objective, config.seed, config.likelihood, config.binarization) == (
         "dreg",
         3,

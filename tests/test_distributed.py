@@ -230,6 +230,72 @@ def test_one_process_writes_and_speaks(runs):
     assert not list(folder.rglob("*.partial"))
 
 
+FAULTS = {
+    # The second process, on another machine perhaps, reads other pixels.
+    "data": """
+if rank == 1:
+    whole = fastvi.data.load_dataset
+    def load(*arguments):
+        data = whole(*arguments)
+        return dataclasses.replace(data, train=data.train.flip(0))
+    fastvi.data.load_dataset = load
+""",
+    # The first process, which alone writes, finds no room for what is as large as a checkpoint.
+    "disk": """
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+""",
+    # Control-C reaches all processes of a terminal, and first of all the other ones here.
+    "control-c": """
+step = fastvi.training.module.VariationalModule.training_step
+def interrupted(self, batch, batch_index):
+    step(self, batch, batch_index)
+    if batch.step == 6:
+        time.sleep(0.2 * (1 - rank))
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+fastvi.training.module.VariationalModule.training_step = interrupted
+""",
+}
+WORDS = {
+    "data": (2, "Error: the data are not those of the run run: its training images have other pixels than these"),
+    "disk": (2, "Error: run/checkpoints/last.ckpt cannot be written: File too large"),
+    "control-c": (
+        130,
+        "interrupted; to go on: torchrun --standalone --nproc-per-node 2 -m fastvi train --resume run --no-evaluate",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_stops_one_process_stops_all_in_one_line(tmp_path, fault):
+    code = "import dataclasses, json, os, resource, signal, sys, time\n"
+    code += "import fastvi.data, fastvi.training.module\nfrom fastvi.cli import app\nrank = int(os.environ['RANK'])\n"
+    code += FAULTS[fault]
+    code += "sys.argv[0] = '/lib/fastvi/__main__.py'\n"
+    code += "try:\n    app(['train', *json.loads(sys.argv[1])])\n"
+    code += "except SystemExit as ended:\n    open(f'code-{rank}', 'w').write(str(ended.code))\n"
+    run_arguments = ["--out", "run", "--batch-size", "333", "--hidden-dims", "16", "--epochs", "2", "--no-evaluate"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    finished = subprocess.run(
+        [*torchrun, sys.executable, "-c", code, json.dumps(run_arguments)],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    code_expected, line = WORDS[fault]
+    codes = [(tmp_path / f"code-{rank}").read_text() for rank in range(2)]
+    assert codes == [str(code_expected)] * 2, finished.stderr
+    said = [text for text in (finished.stdout + finished.stderr).splitlines() if text.startswith(("Error", "interr"))]
+    assert len(said) == 1, finished.stderr
+    assert said[0].startswith(line)
+    assert "Traceback" not in finished.stderr
+    assert not list(tmp_path.rglob("*.partial"))
+
+
 def test_package_runs_as_a_module():
     """As torchrun wants it: ``torchrun -m fastvi train``."""
     shown = subprocess.run(

@@ -4,10 +4,10 @@ import csv
 import dataclasses
 import io
 import itertools
-import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -19,9 +19,9 @@ from fastvi.models import VAE
 from fastvi.objectives import ELBO
 from fastvi.seeding import mix_seed
 from fastvi.training.batches import ShuffledBatches
-from fastvi.training.callbacks import MetricsFile
 from fastvi.training.config import RunError, RunFolder, TrainingConfig
 from fastvi.training.files import atomic_write
+from fastvi.training.loggers import MetricsFile
 from fastvi.training.module import VariationalModule
 from fastvi.training.pictures import save_grid, write_pictures
 from fastvi.training.trainer import train
@@ -219,13 +219,13 @@ def test_killed_process_leaves_a_run_that_resumes_to_the_same_parameters(tmp_pat
     options = "--epochs 100000 --hidden-dims 8 --latent-dim 2 --num-samples 2 --batch-size 500 --seed 7 --threads 1"
     command = [sys.executable, "-c", "from fastvi.cli import main; main()", "train", *options.split()]
     command += ["--no-progress", "--no-evaluate", "--out", str(tmp_path / "killed")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as process:
-        for line in process.stdout:
-            if line.startswith(b"epoch 3/"):
-                break
+    killed = RunFolder(tmp_path / "killed")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while not (killed.checkpoint_file.exists() and killed.trained_epochs() >= 3):
+            assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    killed = RunFolder(tmp_path / "killed")
     trained = killed.trained_epochs()
     assert trained >= 2
     config = dataclasses.replace(killed.read_config(), epochs=trained + 2)
@@ -253,11 +253,77 @@ def test_bound_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_
 
     monkeypatch.setattr(ELBO, "__call__", poisoned)
     config = dataclasses.replace(CONFIG, objective="elbo")
-    with pytest.raises(RunError, match="became nan in epoch 2: try a smaller --learning-rate"):
+    kept = r"became nan in epoch 2: try a smaller --learning-rate \(the checkpoint of the epoch before is kept\)$"
+    with pytest.raises(RunError, match=kept):
         run(tmp_path / "run", digits, config)
     folder = RunFolder(tmp_path / "run")
     assert folder.trained_epochs() == 1
     assert all(value.isfinite().all() for value in folder.load_model().state_dict().values())
+
+
+def test_no_checkpoint_is_kept_where_there_was_none(tmp_path, digits):
+    with pytest.raises(RunError, match=r"became nan in epoch 1: try a smaller --learning-rate$"):
+        run(tmp_path / "run", digits, dataclasses.replace(CONFIG, learning_rate=1e30))
+    assert RunFolder(tmp_path / "run").trained_steps() == 0
+
+
+def test_parameters_that_are_no_numbers_never_replace_a_checkpoint(tmp_path, digits, monkeypatch):
+    """The bound of the step that spoils them is finite still: so a checkpoint within the epoch, and at its end."""
+    step = VariationalModule.training_step
+
+    def spoiling(self, batch, batch_index):
+        step(self, batch, batch_index)
+        if batch.step == spoiled:
+            torch.nn.utils.vector_to_parameters(torch.full((10**4,), float("inf")), self.model.parameters())
+
+    monkeypatch.setattr(VariationalModule, "training_step", spoiling)
+    for spoiled, every, kept in (
+        (9, 2, " (the checkpoint of step 8 is kept)"),
+        (13, None, " (the checkpoint of the epoch before is kept)"),
+        (7, 1, " (the checkpoint of the epoch before is kept)"),
+        (0, 1, ""),
+    ):
+        path = tmp_path / str(spoiled)
+        with pytest.raises(RunError) as caught:
+            run(path, digits, checkpoint_every=every)
+        epoch = spoiled // 7 + 1
+        expected = f"the parameters became infinite or NaN in epoch {epoch}: try a smaller --learning-rate{kept}"
+        assert str(caught.value) == expected
+        if kept:
+            assert all(value.isfinite().all() for value in RunFolder(path).load_model().state_dict().values())
+
+
+def lines_of(digits, tmp_path, **changes):
+    folder, log = RunFolder(tmp_path / "run"), io.StringIO()
+    config = dataclasses.replace(CONFIG, batch_size=100, hidden_dims=(2,), **changes)
+    folder.write_config(config)
+    train(config, digits, folder, console=Console(file=log), progress=False)
+    return [int(line.split()[1].split("/")[0]) for line in log.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 9, 10, 200])
+def test_a_log_gets_a_line_for_each_tenth_part(tmp_path, digits, monkeypatch, epochs):
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    expected = {1, epochs} | {-(-part * epochs // 10) for part in range(1, 11)}
+    assert lines_of(digits, tmp_path, epochs=epochs) == sorted(expected)
+
+
+def test_a_log_gets_a_line_every_few_seconds(tmp_path, digits, monkeypatch):
+    """Each epoch takes four seconds by this clock."""
+    clock = itertools.count(step=4.0)
+    whole = VariationalModule.on_train_epoch_start
+
+    def on_train_epoch_start(self):
+        now = next(clock)
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        whole(self)
+
+    monkeypatch.setattr(VariationalModule, "on_train_epoch_start", on_train_epoch_start)
+    shown = lines_of(digits, tmp_path, epochs=100)
+    assert shown[0] == 1
+    assert shown[-1] == 100
+    assert all(1 <= after - before <= 3 for before, after in itertools.pairwise(shown))
+    assert len(shown) < 50
 
 
 def test_warm_up_raises_beta_step_by_step(tmp_path, digits, monkeypatch):

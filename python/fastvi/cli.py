@@ -8,9 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import importlib.util
-import itertools
 import os
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +32,8 @@ from fastvi._terminal import fail as _fail
 from fastvi.benchmarks import bench
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fastvi.data import Dataset
     from fastvi.training.config import RunFolder, TrainingConfig
 
@@ -47,6 +47,19 @@ app = typer.Typer(
 
 _DEFAULT_NUM_SAMPLES = {"elbo": 1, "stl": 1, "iwae": 5, "dreg": 5}
 _DEFAULT_EPOCHS = {"digits": 200}
+_BUNDLED_DATA = ("digits",)
+"""Data sets that are read from no folder."""
+_OPTIONS_TO_REPEAT = (
+    "data_dir",
+    "device",
+    "threads",
+    "checkpoint_every",
+    "run_evaluation",
+    "evaluation_samples",
+    "evaluation_limit",
+    "progress",
+)
+"""Options of fastvi train that are not settings of the run: they hold for one command."""
 _INTERRUPTED_EXIT_CODE = 130
 
 
@@ -128,36 +141,47 @@ def train(
     import torch
 
     from fastvi.data import test_images
+    from fastvi.training.claim import claimed, reopened
     from fastvi.training.config import RunError, RunFolder
+    from fastvi.training.data_record import DataRecord
     from fastvi.training.figures import evaluate_run, some_images
     from fastvi.training.pictures import write_pictures
     from fastvi.training.processes import from_first, is_first, join_processes
 
-    join_processes()
+    try:
+        join_processes()
+    except RunError as error:
+        _fail(str(error))
     console = make_console(soft_wrap=True, quiet=not is_first())
     if threads is not None:
         torch.set_num_threads(threads)
     dataset: Dataset | None = None
 
-    def prepare() -> tuple[TrainingConfig, RunFolder, str]:
+    def prepare() -> tuple[TrainingConfig, RunFolder, str, Path | None]:
         nonlocal dataset
         chosen_device = _choose_device(device)
-        if resume is None:
-            dataset = _load_data(data, data_dir, download)
-            config = _new_config(context.params, dataset)
-            folder = _new_folder(out, overwrite, config)
-        else:
-            if out is not None or overwrite:
-                _fail("--resume goes on in the run's own folder: leave out --out and --overwrite")
-            folder = RunFolder(resume)
-            config = _resumed_config(context, folder)
-            dataset = _load_data(config.data, data_dir, download)
-        folder.write_config(config)
-        return config, folder, chosen_device
+        try:
+            if resume is None:
+                data_folder = _data_folder(data, data_dir)
+                dataset = _load_data(data, data_folder, download)
+                config = _new_config(context.params, dataset)
+                record = DataRecord.of(dataset, data_folder)
+                folder = context.with_resource(claimed(out, overwrite, config, record, console.print))
+            else:
+                if out is not None or overwrite:
+                    _fail("--resume goes on in the run's own folder: leave out --out and --overwrite")
+                folder = RunFolder(resume)
+                context.with_resource(reopened(folder, console.print))
+                config = _resumed_config(context, folder)
+                dataset, data_folder = _run_data(folder, config, data_dir, console, download)
+                folder.write_config(config, DataRecord.of(dataset, data_folder))
+        except RunError as error:
+            _fail(str(error))
+        return config, folder, chosen_device, data_folder
 
-    config, folder, device = from_first(prepare)
+    config, folder, device, data_folder = from_first(prepare)
     if dataset is None:  # in another process than the first
-        dataset = _load_data(config.data, data_dir, download=False)
+        dataset = _load_data(config.data, data_folder, download=False)
 
     from fastvi.training.trainer import train as train_run
 
@@ -203,7 +227,7 @@ def train(
             raise typer.Exit(FAILED_EXIT_CODE) from error
         _fail(str(error))
     except KeyboardInterrupt:
-        console.print(f"\ninterrupted; to go on: fastvi train --resume {folder.path}")
+        console.print(f"\n{_how_to_go_on(context, folder)}")
         raise typer.Exit(_INTERRUPTED_EXIT_CODE) from None
 
 
@@ -237,7 +261,7 @@ def evaluate(
         model = folder.load_model()
     except RunError as error:
         _fail(str(error))
-    images = test_images(_load_data(config.data, data_dir, download=False), config.binarization)
+    images = test_images(_run_data(folder, config, data_dir, console)[0], config.binarization)
     images, all_images = some_images(images, limit), images.shape[0]
     file = figures_file(folder, num_samples, images.shape[0]) if save else None
     if file is not None:
@@ -306,10 +330,14 @@ def _require_train_extra() -> None:
 def _choose_device(wanted: str) -> str:
     """Return "cpu" or "cuda"; "auto" is the GPU where nothing stands in its way."""
     from fastvi.ops._backends import cuda_obstacle
+    from fastvi.training.errors import RunError
     from fastvi.training.processes import layout
 
     _choose("device", wanted, ("auto", "cpu", "cuda"))
-    obstacle = cuda_obstacle() if layout() == (1, 1) else "several processes train on the CPU"
+    try:
+        obstacle = cuda_obstacle() if layout() == (1, 1) else "several processes train on the CPU"
+    except RunError as error:
+        _fail(str(error))
     if wanted == "cuda" and obstacle is not None:
         _fail(f"--device cuda: {obstacle}")
     return "cpu" if wanted == "cpu" or obstacle is not None else "cuda"
@@ -324,12 +352,69 @@ def _load_data(name: str, data_dir: Path | None, download: bool) -> Dataset:
         _fail(str(error))
 
 
+def _data_folder(name: str, given: Path | None, run: RunFolder | None = None) -> Path | None:
+    """Return the folder of the data: --data-dir, else FASTVI_DATA, else where the run found them when it was made."""
+    if name in _BUNDLED_DATA:
+        return None
+    if given is not None:
+        return given
+    if os.environ.get("FASTVI_DATA"):
+        return Path(os.environ["FASTVI_DATA"])
+    record = None if run is None else run.read_record()
+    if record is None or record.data_dir is None:
+        return None
+    folder = Path(record.data_dir)
+    if not folder.is_dir():
+        _fail(f"the data of the run were in {folder}, which is not there any more: name their folder with --data-dir")
+    return folder
+
+
+def _run_data(
+    run: RunFolder, config: TrainingConfig, given: Path | None, console: Console, download: bool = False
+) -> tuple[Dataset, Path | None]:
+    """Return the data of a run and their folder; data that are not those it was trained on end the command."""
+    from fastvi.training.config import RunError
+
+    try:
+        folder = _data_folder(config.data, given, run)
+        dataset = _load_data(config.data, folder, download)
+        compared = run.check_data(dataset)
+    except RunError as error:
+        _fail(str(error))
+    if not compared:
+        console.print(
+            f"{run.path} keeps no record of its data, as runs of fastvi 0.1.0: "
+            "only the size of the images could be compared"
+        )
+    return dataset, folder
+
+
+def _how_to_go_on(context: typer.Context, run: RunFolder) -> str:
+    """Return the line for a run that was interrupted."""
+    from fastvi.training.hints import resume_command
+
+    options: list[str] = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in _OPTIONS_TO_REPEAT or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[parameter.name]
+        if isinstance(value, bool):
+            options.append((parameter.opts if value else parameter.secondary_opts)[0])
+        elif parameter.name != "data_dir" or os.environ.get("FASTVI_DATA"):  # which would win over what the run knows
+            options += [parameter.opts[0], str(value)]
+    command = resume_command(run.path, options)
+    if not run.checkpoint_file.exists():
+        return f"interrupted before the first checkpoint; to start again: {command}"
+    return f"interrupted; to go on: {command}"
+
+
 def _new_config(options: dict[str, Any], dataset: Dataset) -> TrainingConfig:
     """Return the settings of a new run from the command's options, checked."""
     from fastvi.data import BINARIZATIONS
     from fastvi.models.vae import ACTIVATIONS, LIKELIHOODS
     from fastvi.objectives import OBJECTIVES, make_objective
-    from fastvi.training.config import TrainingConfig
+    from fastvi.training.config import TrainingConfig, check_memory, check_settings
 
     names = {field.name for field in dataclasses.fields(TrainingConfig)}
     settings = {name: value for name, value in options.items() if name in names}
@@ -362,10 +447,10 @@ def _new_config(options: dict[str, Any], dataset: Dataset) -> TrainingConfig:
                 f"got {options['backward_samples']}"
             )
     config = TrainingConfig(**settings)
-    _check_memory(config, dataset.train.shape[0])
     try:
         make_objective(config.objective, **config.objective_options())
-        config.build_model()
+        check_settings(config)
+        check_memory(config, dataset.train.shape[0])
     except (ValueError, TypeError) as error:
         _fail(str(error))
     return config
@@ -385,24 +470,6 @@ def _parse_hidden_dims(text: str) -> tuple[int, ...]:
     if not all(1 <= width <= LARGEST_COUNT for width in widths):
         _fail(f"--hidden-dims must be widths from 1 to {LARGEST_COUNT}, got {text!r}")
     return widths
-
-
-def _check_memory(config: TrainingConfig, train_images: int) -> None:
-    """End the command where a run cannot fit, before its first step kills the process.
-
-    The least that it needs: weights, gradients and Adam's two averages, and one layer's output for each sample.
-    """
-    encoder = (config.data_dim, *config.hidden_dims, 2 * config.latent_dim)
-    decoder = (config.latent_dim, *reversed(config.hidden_dims), config.data_dim)
-    weights = sum(fan_in * fan_out for dims in (encoder, decoder) for fan_in, fan_out in itertools.pairwise(dims))
-    rows = config.num_samples * min(config.batch_size, train_images)
-    needed = 4 * (4 * weights + rows * max(decoder[:-1]))
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > present:
-        _fail(
-            f"--hidden-dims, --latent-dim, --num-samples and --batch-size need at least {needed / 2**30:,.1f} GiB "
-            f"of memory, this machine has {present / 2**30:,.1f} GiB"
-        )
 
 
 def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig:
@@ -431,20 +498,3 @@ def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig
             option = field.name.replace("_", "-")
             _fail(f"--{option} {given} contradicts the {kept} of the run {folder.path}: leave it out, or start anew")
     return config
-
-
-def _new_folder(out: Path | None, overwrite: bool, config: TrainingConfig) -> RunFolder:
-    """Return a folder without a run in it; the chosen one is emptied of its old run where that is asked for."""
-    from fastvi.training.config import RunFolder
-
-    if out is None:
-        candidates = (Path("runs") / f"{config.data}-{config.objective}-{number:03d}" for number in itertools.count(1))
-        return RunFolder(next(path for path in candidates if not path.exists()))
-    folder = RunFolder(out)
-    if folder.config_file.exists():
-        if not overwrite:
-            _fail(f"{out} holds a run: go on with --resume {out}, or add --overwrite to delete it")
-        shutil.rmtree(out)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        _fail(f"{out} exists and is no run folder: choose another --out")
-    return folder

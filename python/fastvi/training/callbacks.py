@@ -1,48 +1,55 @@
-"""What surrounds the steps of a run: checkpoints, the metrics file, and what the terminal shows."""
+"""What surrounds the steps of a run: checkpoints, and what the terminal shows."""
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import signal
 import threading
 import time
-from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from fastvi.training.files import atomic_write
+from fastvi.training._lightning import Callback, Checkpoint, LightningModule, TorchCheckpointIO, Trainer
+from fastvi.training.checkpoint import checkpoint_bytes, read_checkpoint
+from fastvi.training.errors import RunError
+from fastvi.training.files import write_run_file
 from fastvi.training.module import VariationalModule
 from fastvi.training.processes import from_first
 
 _SECONDS_BETWEEN_REFRESHES = 0.2
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoint files that are whole at every instant, and are loaded without running any code found in them."""
+    """Checkpoint files that are whole at every instant, and are loaded without running any code found in them.
+
+    A file that cannot be written is told by `raise_failure`: the processes have still to meet after the first wrote.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failure: RunError | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write ``checkpoint``; a crash at any time leaves the file before it or the new one."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(target) as file:
-            torch.save(checkpoint, file)
+        try:
+            write_run_file(Path(path), checkpoint_bytes(checkpoint))
+        except RunError as error:
+            self._failure = error
+
+    def raise_failure(self) -> None:
+        """Raise why the last checkpoint could not be written, where it could not."""
+        if self._failure is not None:
+            raise self._failure
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Read a checkpoint made of tensors and plain values, whatever ``weights_only`` asks, for all processes."""
-        checkpoint: dict[str, Any] = from_first(lambda: torch.load(path, map_location=map_location, weights_only=True))
+        checkpoint: dict[str, Any] = from_first(lambda: read_checkpoint(Path(path)))
         return checkpoint
 
 
@@ -50,22 +57,40 @@ class LastCheckpoint(Checkpoint):
     """Keeps the last checkpoint: at the end of each epoch, and every so many steps when asked.
 
     Being a `Checkpoint`, it comes after everything else that happens at the end of an epoch.
+
+    Parameters
+    ----------
+    path
+        The file.
+    io
+        What writes it.
+    saved_step
+        Steps before the checkpoint that is there already; 0 without one.
+    every_steps
+        Also save every so many steps.
     """
 
-    def __init__(self, path: Path, every_steps: int | None = None) -> None:
+    def __init__(self, path: Path, io: AtomicCheckpointIO, saved_step: int = 0, every_steps: int | None = None) -> None:
         self.path = path
+        self.saved_step = saved_step
         self.every_steps = every_steps
+        self._io = io
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save every ``every_steps`` steps, but for the end of an epoch, which is saved below."""
         if self.every_steps and trainer.global_step % self.every_steps == 0 and not trainer.is_last_batch:
-            trainer.save_checkpoint(self.path)
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
+        from_first(self._io.raise_failure)
+        self.saved_step = trainer.global_step
 
 
 class FormerSigterm(Callback):
@@ -83,52 +108,6 @@ class FormerSigterm(Callback):
         """Put it back, where it can be: in the main thread, and unless it was set outside Python."""
         if self._handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._handler)
-
-
-class MetricsFile(Logger):
-    """Lightning logger of one CSV file that is whole at every instant and goes on where a checkpoint left off.
-
-    Lightning's own CSVLogger deletes the file of the run it resumes.
-
-    Parameters
-    ----------
-    path
-        The file.
-    first_step
-        Rows of later steps than this are dropped: they came after the checkpoint, and will come again.
-    """
-
-    def __init__(self, path: Path, first_step: int = 0) -> None:
-        super().__init__()
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if first_step and path.exists():
-            with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= first_step]
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return self.path.name
-
-    @property
-    def version(self) -> str:
-        """Empty: a run folder holds one version."""
-        return ""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add a row and write the file."""
-        self.rows.append({"step": step, **metrics})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        with atomic_write(self.path) as file:
-            file.write(text.getvalue().encode())
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_args: Any, **_options: Any) -> None:
-        """Do nothing: the settings are in the run's config.json."""
 
 
 class ProgressBar(Callback):
@@ -183,16 +162,27 @@ class ProgressBar(Callback):
 
 
 class EpochLines(Callback):
-    """One line for each epoch, for terminals and logs that take no bar."""
+    """Lines for terminals and logs that take no bar: of the first and the last epoch, and of some between.
+
+    Those are the ones that complete a tenth of the training, and such as come long enough after the last line.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._next_time = -math.inf
+        self._tenths = 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line."""
+        """Print the line, or leave it out."""
         assert isinstance(pl_module, VariationalModule)
+        assert trainer.max_epochs is not None
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
+        tenths = 10 * epoch // epochs
+        if tenths == self._tenths and time.monotonic() < self._next_time:
+            return
+        self._next_time = time.monotonic() + _SECONDS_BETWEEN_LINES
+        self._tenths = tenths
         self._console.print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}, "
-            f"bound {pl_module.epoch_bound:.3f} nats",
+            f"epoch {epoch}/{epochs}, step {trainer.global_step}, bound {pl_module.epoch_bound:.3f} nats",
             highlight=False,
         )

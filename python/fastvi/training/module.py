@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
 
 from fastvi.data import Dataset, Presenter
 from fastvi.models import VAE
 from fastvi.objectives import ELBO, LinearWarmUp, make_objective
 from fastvi.seeding import mix_seed
+from fastvi.training._lightning import LightningModule, LightningOptimizer
 from fastvi.training.batches import BINARIZATION_STREAM, NOISE_STREAM, Batch, ShuffledBatches
-from fastvi.training.config import RunError, TrainingConfig
+from fastvi.training.config import TrainingConfig
+from fastvi.training.errors import DivergenceError
+from fastvi.training.processes import from_first
 
 ADAM_EPSILON = 5e-6
 """Added to the root of Adam's second moment.
@@ -97,18 +99,21 @@ class VariationalModule(LightningModule):
 
         Raises
         ------
+        DivergenceError
+            If the bound is infinite or NaN.
         RunError
-            If the bound is no finite number; no checkpoint is written after that.
+            In every process, if the first cannot write them.
         """
         bound = self.epoch_bound
-        if not torch.isfinite(torch.tensor(bound)):
-            raise RunError(
-                f"the bound became {bound} in epoch {self.current_epoch + 1}: try a smaller --learning-rate "
-                "(the checkpoint of the epoch before is kept)"
-            )
+        if not math.isfinite(bound):
+            raise DivergenceError(f"the bound became {bound} in epoch {self.current_epoch + 1}")
         metrics = {"epoch": self.current_epoch + 1, "bound": bound, "seconds": time.monotonic() - self._epoch_start}
-        for logger in self.loggers:
-            logger.log_metrics(metrics, step=self.global_step)
+
+        def log() -> None:
+            for logger in self.loggers:
+                logger.log_metrics(metrics, step=self.global_step)
+
+        from_first(log)
 
     @property
     def epoch_bound(self) -> float:
@@ -116,7 +121,16 @@ class VariationalModule(LightningModule):
         return float(self._epoch_total) / max(1, self._epoch_examples)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the averages of an unfinished epoch."""
+        """Keep the averages of an unfinished epoch, and whose checkpoint it is.
+
+        Raises
+        ------
+        DivergenceError
+            If a parameter is infinite or NaN: the last checkpoint is worth more than this one.
+        """
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+            raise DivergenceError(f"the parameters became infinite or NaN in epoch {self.current_epoch + 1}")
+        checkpoint["settings"] = self.config.lasting()
         checkpoint["epoch_total"] = float(self._epoch_total)
         checkpoint["epoch_examples"] = self._epoch_examples
 

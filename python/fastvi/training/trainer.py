@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import signal
 import threading
@@ -12,25 +11,36 @@ from collections.abc import Iterator
 from types import FrameType
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from rich.console import Console
 
 from fastvi.data import Dataset
 from fastvi.models import VAE
 from fastvi.seeding import mix_seed
-from fastvi.training.batches import INITIALISATION_STREAM
-from fastvi.training.callbacks import (
-    AtomicCheckpointIO,
-    EpochLines,
-    FormerSigterm,
-    LastCheckpoint,
-    MetricsFile,
-    ProgressBar,
+from fastvi.training._lightning import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    Logger,
+    TorchElasticEnvironment,
+    Trainer,
+    rank_zero_only,
 )
-from fastvi.training.config import RunFolder, TrainingConfig
+from fastvi.training.batches import INITIALISATION_STREAM
+from fastvi.training.callbacks import AtomicCheckpointIO, EpochLines, FormerSigterm, LastCheckpoint, ProgressBar
+from fastvi.training.config import RunFolder, TrainingConfig, check_memory
+from fastvi.training.data_record import DataRecord, require_same_data
+from fastvi.training.errors import DivergenceError, RunError
+from fastvi.training.lock import locked
+from fastvi.training.loggers import make_loggers
 from fastvi.training.module import VariationalModule
-from fastvi.training.processes import from_first, join_processes, layout
+from fastvi.training.processes import (
+    from_first,
+    in_all,
+    is_first,
+    join_processes,
+    layout,
+    other_launchers_hidden,
+    rank,
+)
 
 
 class TrainingInterruptedError(BaseException):
@@ -73,13 +83,63 @@ def train(
     Raises
     ------
     RunError
-        If the checkpoint cannot be read, or the bound becomes infinite or NaN.
+        If another process writes the folder; if the data are not those that its run began with; if the checkpoint
+        cannot be read or is of other settings; if the model does not fit into memory; if a file cannot be written; if
+        the bound or a parameter becomes infinite or NaN.
     KeyboardInterrupt
         On control-C; the last checkpoint is whole.
     """
     join_processes()
-    checkpoint_step = from_first(folder.trained_steps)
+    with contextlib.ExitStack() as stack:
+        from_first(lambda: stack.enter_context(locked(folder.path, console.print)))
+        checkpoint_step = from_first(lambda: folder.trained_steps(config))
+        try:
+            check_memory(config, data.train.shape[0])
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        _check_data(config, data, folder)
+        return _train(config, data, folder, checkpoint_step, console, progress, checkpoint_every, device)
+
+
+def _check_data(config: TrainingConfig, data: Dataset, folder: RunFolder) -> None:
+    """Compare the data of every process with those that the run remembers; a run without a record gets one.
+
+    Each process reads its own copy of the data, on another machine perhaps another one.
+    """
+
+    def remembered() -> tuple[DataRecord, bool]:
+        try:
+            record = folder.read_record()
+        except RunError:
+            if folder.config_file.exists():
+                raise
+            record = None  # a folder that was not begun by the command
+        return record or DataRecord.of(data), record is None
+
+    record, is_new = from_first(remembered)
+    in_all(lambda: require_same_data(record, config.image_shape, data, folder.path))
+    if is_new:
+        from_first(lambda: folder.write_config(config, record))
+
+
+def _train(
+    config: TrainingConfig,
+    data: Dataset,
+    folder: RunFolder,
+    checkpoint_step: int,
+    console: Console,
+    progress: bool,
+    checkpoint_every: int | None,
+    device: str,
+) -> VAE:
     processes, machines = layout()
+    environment: ClusterEnvironment = (
+        LightningEnvironment() if (processes, machines) == (1, 1) else TorchElasticEnvironment()
+    )
+    loggers: list[Logger] = []
+    in_all(lambda: loggers.extend(make_loggers(folder, checkpoint_step) if is_first() else ()))
+    checkpoint_io = AtomicCheckpointIO()
+    last_checkpoint = LastCheckpoint(folder.checkpoint_file, checkpoint_io, checkpoint_step, checkpoint_every)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix_seed(config.seed, INITIALISATION_STREAM))
         module = VariationalModule(config, config.build_model(data.train.mean(0)), data)
@@ -88,14 +148,11 @@ def train(
             accelerator=device,
             devices=[torch.cuda.current_device()] if device == "cuda" else processes,
             num_nodes=machines,
+            strategy="auto" if (processes, machines) == (1, 1) else "ddp",
             max_epochs=config.epochs,
-            logger=_loggers(folder, checkpoint_step),
-            callbacks=[
-                ProgressBar(console) if progress else EpochLines(console),
-                FormerSigterm(),
-                LastCheckpoint(folder.checkpoint_file, checkpoint_every),
-            ],
-            plugins=[AtomicCheckpointIO()],
+            logger=loggers,
+            callbacks=[ProgressBar(console) if progress else EpochLines(console), FormerSigterm(), last_checkpoint],
+            plugins=[checkpoint_io, environment],
             log_every_n_steps=1,  # nothing is logged by step; a larger number only makes short epochs a warning
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -105,33 +162,42 @@ def train(
             trainer.fit(module, ckpt_path=str(folder.checkpoint_file) if checkpoint_step else None)
         except TrainingInterruptedError as error:
             raise KeyboardInterrupt from error
+        except DivergenceError as error:
+            kept = _kept_checkpoint(last_checkpoint.saved_step, int(trainer.num_training_batches))
+            raise DivergenceError(f"{error}: try a smaller --learning-rate{kept}") from error
     return module.model.eval()
 
 
-def _loggers(folder: RunFolder, checkpoint_step: int) -> list[Logger]:
-    loggers: list[Logger] = [MetricsFile(folder.metrics_file, checkpoint_step)]
-    if importlib.util.find_spec("tensorboard"):
-        loggers.append(
-            TensorBoardLogger(
-                folder.path, name="tensorboard", version="", purge_step=checkpoint_step + 1 if checkpoint_step else None
-            )
-        )
-    return loggers
+def _kept_checkpoint(step: int, steps_per_epoch: int) -> str:
+    """Say which checkpoint a run that failed has left; nothing where it has none."""
+    if step == 0:
+        return ""
+    if step % steps_per_epoch == 0:
+        return " (the checkpoint of the epoch before is kept)"
+    return f" (the checkpoint of step {step} is kept)"
 
 
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advice off the terminal; its warnings still come through, but for the one named below."""
+    """Keep Lightning to what it is told: no advice on the terminal, no settings and no place from the environment.
+
+    Its warnings still come through, but for those named below.
+    """
     logger = logging.getLogger("lightning.pytorch")
+    kept = {"rank": vars(rank_zero_only)["rank"]}  # an attribute of the function
     level = logger.level
     logger.setLevel(logging.WARNING)
+    vars(rank_zero_only).update(rank=rank())
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), other_launchers_hidden():
             # Lightning makes a torch class that newer PyTorch wants made otherwise: nothing a user could mend.
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+            # Where srun is installed, Lightning would have every process started by it.
+            warnings.filterwarnings("ignore", message="The `srun` command is available")
             yield
     finally:
         logger.setLevel(level)
+        vars(rank_zero_only).update(kept)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,155 @@
+"""Checkpoint files: a zip archive of PyTorch whose comment holds a checksum of all the bytes before it.
+
+``torch.load`` reads such a file as any other, but checks nothing: neither a checksum nor the archive's own CRCs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvi.training.errors import NoCheckpointError, RunError, reason
+
+_MARK = b"fastvi blake2b "
+_DIGEST_BYTES = 32
+_COMMENT_BYTES = len(_MARK) + 2 * _DIGEST_BYTES
+_LENGTH = struct.Struct("<H")  # of the comment: the last field of a zip archive before the comment itself
+_ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    struct.error,
+    pickle.UnpicklingError,
+    OSError,
+    EOFError,
+    RuntimeError,  # NotImplementedError and what PyTorch's own reader raises
+    ValueError,
+    OverflowError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+"""What Python's and PyTorch's readers raise on archives whose directory is damaged."""
+_PARTS: dict[str, type | tuple[type, ...]] = {
+    "state_dict": Mapping,
+    "global_step": int,
+    "epoch": int,
+    "optimizer_states": list,
+    "loops": Mapping,
+    "epoch_total": float,
+    "epoch_examples": int,
+}
+_ADVICE = "put a copy of it back, or start a new run"
+
+
+def checkpoint_bytes(checkpoint: Mapping[str, Any]) -> bytes:
+    """Return the content of a checkpoint file."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    archive = buffer.getvalue()[: -_LENGTH.size]  # all but the length of the comment, which was empty
+    return archive + _LENGTH.pack(_COMMENT_BYTES) + _comment(archive)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint made of tensors and plain values; no code that is found in it runs.
+
+    Every changed bit is noticed. A file of fastvi 0.1.0 has no checksum: there the archive's CRCs are compared, which
+    cover everything but its directory.
+
+    Raises
+    ------
+    RunError
+        If there is no such file, or it is not a whole checkpoint of ``fastvi train``.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise NoCheckpointError(f"{path.parent.parent} has no checkpoint yet: {path} is missing") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {reason(error)}") from error
+    if not _is_whole(content):
+        raise RunError(f"{path} is damaged: {_ADVICE}")
+    try:
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except _ARCHIVE_ERRORS as error:
+        raise RunError(f"{path} is damaged, or not a checkpoint of fastvi: {_ADVICE}") from error
+    _check_parts(checkpoint, path)
+    return checkpoint  # type: ignore[no-any-return]  # a dictionary, as was just checked
+
+
+def check_fit(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], model: torch.nn.Module, path: Path) -> None:
+    """Check that a checkpoint belongs to the run of these settings.
+
+    Parameters
+    ----------
+    checkpoint
+        What `read_checkpoint` returned.
+    settings
+        The settings of the run that its checkpoints hold; those of 0.1.0 hold none.
+    model
+        A model of these settings, on any device, "meta" too.
+    path
+        Of the checkpoint, for messages.
+
+    Raises
+    ------
+    RunError
+        If it is the checkpoint of other settings, or of another model.
+    """
+    kept = checkpoint.get("settings", settings)
+    if not isinstance(kept, Mapping) or kept.keys() != settings.keys():
+        raise RunError(f"{path} is of another version of fastvi: {_ADVICE}")
+    for name, value in settings.items():
+        if kept[name] != value:
+            raise RunError(f"{path} is of another run: its {name} is {kept[name]}, not {value}; {_ADVICE}")
+    shapes = {f"model.{name}": tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    for name in sorted(shapes.keys() | found.keys()):
+        if shapes.get(name) != found.get(name):
+            raise RunError(
+                f"{path} is of another model: {name} has {_words(found.get(name))} there, "
+                f"{_words(shapes.get(name))} in the run; {_ADVICE}"
+            )
+
+
+def _is_whole(content: bytes) -> bool:
+    comment = content[-_COMMENT_BYTES:]
+    if comment.startswith(_MARK):
+        archive = content[: -_COMMENT_BYTES - _LENGTH.size]
+        return content[len(archive) :] == _LENGTH.pack(_COMMENT_BYTES) + _comment(archive)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive_file:
+            return archive_file.testzip() is None
+    except _ARCHIVE_ERRORS:
+        return False
+
+
+def _comment(archive: bytes) -> bytes:
+    return _MARK + hashlib.blake2b(archive, digest_size=_DIGEST_BYTES).hexdigest().encode()
+
+
+def _check_parts(checkpoint: Any, path: Path) -> None:
+    if not isinstance(checkpoint, dict):
+        raise RunError(f"{path} is not a checkpoint of fastvi, but a {type(checkpoint).__name__}: {_ADVICE}")
+    for name, kind in _PARTS.items():
+        if not isinstance(checkpoint.get(name), kind):
+            raise RunError(f"{path} is not a checkpoint of fastvi: its {name} is missing or of another type; {_ADVICE}")
+    for name, value in checkpoint["state_dict"].items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.dtype != torch.float32:
+            raise RunError(f"{path} is not a checkpoint of fastvi: {name} is not a float32 tensor; {_ADVICE}")
+    if checkpoint["global_step"] < 0 or checkpoint["epoch"] < 0:
+        raise RunError(f"{path} is not a checkpoint of fastvi: its step or epoch is negative; {_ADVICE}")
+
+
+def _words(shape: tuple[int, ...] | None) -> str:
+    return "no values" if shape is None else f"the shape {shape}"
