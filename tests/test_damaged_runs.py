@@ -321,7 +321,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(run):
 def test_settings_that_cannot_be_written_leave_nothing_behind():
     finished = limited((*TRAIN, "--out", "run"), 100)
     assert finished.returncode == 2
-    assert finished.stderr.splitlines() == ["Error: run cannot be used: File too large"]
+    assert finished.stderr.splitlines() == ["Error: run/config.json cannot be used: File too large"]
     assert not Path("run").exists()
 
 

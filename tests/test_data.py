@@ -188,7 +188,7 @@ def test_environment_names_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTVI_DATA", str(tmp_path))
     assert load_dataset("mnist").train.shape == (5, 24)
     monkeypatch.delenv("FASTVI_DATA")
-    with pytest.raises(DataError, match="--data-dir or FASTVI_DATA"):
+    with pytest.raises(DataError, match="`data_dir` or FASTVI_DATA"):
         load_dataset("mnist")
 
 
@@ -275,7 +275,7 @@ def test_missing_optional_packages_are_named(tmp_path, monkeypatch):
         return real_import(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(DataError, match="--download needs torchvision"):
+    with pytest.raises(DataError, match="`download` needs torchvision"):
         load_dataset("mnist", tmp_path, download=True)
     with pytest.raises(DataError, match=r"fastvi\[train\]"):
         load_dataset("digits")

@@ -253,7 +253,7 @@ def test_bound_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_
 
     monkeypatch.setattr(ELBO, "__call__", poisoned)
     config = dataclasses.replace(CONFIG, objective="elbo")
-    kept = r"became nan in epoch 2: try a smaller --learning-rate \(the checkpoint of the epoch before is kept\)$"
+    kept = r"became nan in epoch 2: try a smaller `learning_rate` \(the checkpoint of the epoch before is kept\)$"
     with pytest.raises(RunError, match=kept):
         run(tmp_path / "run", digits, config)
     folder = RunFolder(tmp_path / "run")
@@ -262,7 +262,7 @@ def test_bound_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_
 
 
 def test_no_checkpoint_is_kept_where_there_was_none(tmp_path, digits):
-    with pytest.raises(RunError, match=r"became nan in epoch 1: try a smaller --learning-rate$"):
+    with pytest.raises(RunError, match=r"became nan in epoch 1: try a smaller `learning_rate`$"):
         run(tmp_path / "run", digits, dataclasses.replace(CONFIG, learning_rate=1e30))
     assert RunFolder(tmp_path / "run").trained_steps() == 0
 
@@ -287,7 +287,7 @@ def test_parameters_that_are_no_numbers_never_replace_a_checkpoint(tmp_path, dig
         with pytest.raises(RunError) as caught:
             run(path, digits, checkpoint_every=every)
         epoch = spoiled // 7 + 1
-        expected = f"the parameters became infinite or NaN in epoch {epoch}: try a smaller --learning-rate{kept}"
+        expected = f"the parameters became infinite or NaN in epoch {epoch}: try a smaller `learning_rate`{kept}"
         assert str(caught.value) == expected
         if kept:
             assert all(value.isfinite().all() for value in RunFolder(path).load_model().state_dict().values())

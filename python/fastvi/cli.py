@@ -133,7 +133,7 @@ def train(
         bool, typer.Option("--evaluate/--no-evaluate", help="Evaluate on the test images at the end.")
     ] = True,
     evaluation_samples: Annotated[int, _count("K of that evaluation.")] = 5000,
-    evaluation_limit: Annotated[int, _count("Most test images it uses, evenly spaced.", least=2)] = 1000,
+    evaluation_limit: Annotated[int, _count("Most test images it uses, evenly spaced.")] = 1000,
     progress: ShowProgress = True,
 ) -> None:
     """Train a variational autoencoder; without any option, on scikit-learn's digits in a minute."""
@@ -236,7 +236,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(parser=parse_path, metavar="RUN", help="Run folder that fastvi train made.")],
     num_samples: Annotated[int, _count("K of the bound that stands for log p(x).")] = 5000,
     chunk: Chunk = None,
-    limit: Annotated[int | None, _count("Use so many test images, evenly spaced.", least=2)] = None,
+    limit: Annotated[int | None, _count("Use so many test images, evenly spaced.")] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -449,8 +449,8 @@ def _new_config(options: dict[str, Any], dataset: Dataset) -> TrainingConfig:
     config = TrainingConfig(**settings)
     try:
         make_objective(config.objective, **config.objective_options())
-        check_settings(config)
         check_memory(config, dataset.train.shape[0])
+        check_settings(config)
     except (ValueError, TypeError) as error:
         _fail(str(error))
     return config

@@ -153,7 +153,7 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     if data_dir is None and os.environ.get("FASTVI_DATA"):
         data_dir = Path(os.environ["FASTVI_DATA"])
     if data_dir is None:
-        raise DataError(f"the data set {name} is read from a folder: name it with --data-dir or FASTVI_DATA")
+        raise DataError(f"the data set {name} is read from a folder: name it with `data_dir` or FASTVI_DATA")
     if download:
         _download(name, data_dir)
     try:
@@ -349,11 +349,11 @@ def _find(data_dir: Path, subfolders: tuple[str, ...], names: tuple[str, ...], d
 def _download(name: str, data_dir: Path) -> None:
     classes = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
     if name not in classes:
-        raise DataError(f"--download knows {' and '.join(classes)}, not {name}")
+        raise DataError(f"`download` knows {' and '.join(classes)}, not {name}")
     try:
         import torchvision  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
-        raise DataError(f"--download needs torchvision, which cannot be imported ({error})") from error
+        raise DataError(f"`download` needs torchvision, which cannot be imported ({error})") from error
     try:
         getattr(torchvision.datasets, classes[name])(str(data_dir), download=True)
     except (OSError, RuntimeError) as error:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,9 @@ def check_memory(config: TrainingConfig, examples: int) -> None:
     ValueError
         If it does not; the message has the arguments' names in backquotes.
     """
-    parameters = sum(parameter.numel() for parameter in config.build_outline().parameters())
+    encoder = (config.data_dim, *config.hidden_dims, 2 * config.latent_dim)
+    decoder = (config.latent_dim, *reversed(config.hidden_dims), config.data_dim)
+    parameters = sum((inputs + 1) * outputs for dims in (encoder, decoder) for inputs, outputs in pairwise(dims))
     rows = config.num_samples * min(config.batch_size, examples)
     needed = parameters * _BYTES_PER_PARAMETER + 4 * rows * max(config.latent_dim, *config.hidden_dims)
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

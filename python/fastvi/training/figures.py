@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from fastvi.evaluate import Evaluation
     from fastvi.models import VAE
 
-LARGEST_BIAS = 0.05
-"""Nats by which L_K may lie below log p(x): about 1 / (2 ESS) - 1 / (2 K) (Domke & Sheldon 2018, theorem 3)."""
-
 
 def figures_file(folder: RunFolder, num_samples: int, images: int) -> Path:
     """Return where figures of this K and this number of images belong, so that they overwrite none of another kind.
@@ -44,24 +41,17 @@ def write_figures(path: Path, result: Evaluation) -> None:
     OSError
         If the file cannot be written; it names ``path``.
     """
-    write_whole(path, (json.dumps(result.as_dict(), indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(result.as_dict(), indent=2, allow_nan=False) + "\n").encode())
 
 
-def reliability_note(effective_sample_size: float, num_samples: int) -> str | None:
-    """Return a line about an L_K that cannot stand for log p(x); None where nothing speaks against it.
-
-    Parameters
-    ----------
-    effective_sample_size
-        Mean over the images, between 1 and K.
-    num_samples
-        K.
-    """
-    if num_samples > 1 and 0.5 / effective_sample_size - 0.5 / num_samples <= LARGEST_BIAS:
+def reliability_note(result: Evaluation) -> str | None:
+    """Return a line about an L_K that cannot stand for log p(x); None where nothing speaks against it."""
+    if result.reliable:
         return None
+    few = f"a few of the {result.num_samples:,} samples" if result.num_samples > 1 else "a single sample"
     return (
-        f"L_{num_samples} is unreliable: of {num_samples:,} samples for each image only {effective_sample_size:.1f} "
-        "count, so another seed gives another value, and log p(x) may lie far above it"
+        f"L_{result.num_samples} is unreliable as log p(x): for {result.unreliable_images:,} of {result.images:,} images "
+        f"it rests on {few}, so another seed gives another value"
     )
 
 
@@ -71,10 +61,9 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
 
     some = "" if result.images == result.test_images else f" {result.images:,} of"
     title = f"{config.data}, {config.objective} K={config.num_samples}:{some} {result.test_images:,} test images"
-    error: Any = result.standard_error
-    active: Any = result.active_units
+    error, active = result.standard_error, result.active_units
     spread = "no standard error from one image" if error is None else f"standard error {error:.3f}"
-    note = reliability_note(result.effective_sample_size, result.num_samples)
+    note = reliability_note(result)
     table = Table(title=title, show_header=False)
     table.add_row("test ELBO", f"{result.elbo:.3f} nats")
     if result.training_num_samples != 1:

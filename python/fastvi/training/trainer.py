@@ -164,7 +164,7 @@ def _train(
             raise KeyboardInterrupt from error
         except DivergenceError as error:
             kept = _kept_checkpoint(last_checkpoint.saved_step, int(trainer.num_training_batches))
-            raise DivergenceError(f"{error}: try a smaller --learning-rate{kept}") from error
+            raise DivergenceError(f"{error}: try a smaller `learning_rate`{kept}") from error
     return module.model.eval()
 
 
