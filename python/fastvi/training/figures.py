@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastvi.training.config import RunFolder, TrainingConfig
 from fastvi.training.files import write_whole
@@ -50,8 +50,8 @@ def reliability_note(result: Evaluation) -> str | None:
         return None
     few = f"a few of the {result.num_samples:,} samples" if result.num_samples > 1 else "a single sample"
     return (
-        f"L_{result.num_samples} is unreliable as log p(x): for {result.unreliable_images:,} of {result.images:,} images "
-        f"it rests on {few}, so another seed gives another value"
+        f"L_{result.num_samples} is unreliable as log p(x): for {result.unreliable_images:,} of {result.images:,} "
+        f"images it rests on {few}, so another seed gives another value"
     )
 
 
