@@ -1,8 +1,15 @@
-"""Sizes, seeds and counts that the operations accept: checks that the NumPy and the PyTorch side share."""
+"""Sizes, seeds, counts and numbers that the operations accept: checks that the NumPy and the PyTorch side share.
+
+An integer is an int or whatever ``operator.index`` takes for one, NumPy's integers among them; a number is an integer
+or a real number by ``numbers.Real``, NumPy's among them. Truth values are neither, and so are arrays and tensors, those
+without dimensions included.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numbers
+import operator
+from collections.abc import Callable
 from typing import Any
 
 MAX_SEED = 2**63
@@ -11,41 +18,104 @@ MAX_COLUMNS = 2**34
 _MAX_SIZE = 2**62  # sums of two are still 64-bit integers
 
 
-def check_size(operation: str, name: str, size: Any, integers: tuple[type, ...]) -> Any:
-    """A non-negative integer, of one of the types that count as integers.
+def check_integer(operation: str, name: str, value: object, expected: str = "an int") -> int:
+    """An integer, as int.
 
     Raises
     ------
     TypeError
-        If ``size`` is no integer.
-    ValueError
-        If ``size`` is negative, or more than 2^62.
+        If ``value`` is anything else; the message says what was ``expected``.
     """
-    if isinstance(size, bool) or not isinstance(size, integers):
-        raise TypeError(f"{operation}: {name} must be an integer, got {type(size).__name__}")
-    integer: Any = size
-    if integer < 0:
-        raise ValueError(f"{operation}: {name} is {size}, expected a non-negative integer")
-    if integer > _MAX_SIZE:
-        raise ValueError(f"{operation}: {name} is {size}, expected at most 2^62")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if type(value) is int else int(value)
+    kind: Any = type(value)
+    if not isinstance(value, bool) and hasattr(kind, "__index__") and not hasattr(kind, "__len__"):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]  # the TypeError is the answer that is asked for
+        except TypeError:  # NumPy's truth values have the method too
+            pass
+    raise TypeError(f"{operation}: {name} must be {expected}, got {kind.__name__}")
+
+
+def check_number(operation: str, name: str, value: object, expected: str = "a number") -> float:
+    """A number, as float.
+
+    Raises
+    ------
+    TypeError
+        If ``value`` is anything else; the message says what was ``expected``.
+    ValueError
+        If it is an integer that no float can hold.
+    """
+    number: Any = value
+    if not isinstance(value, float) and (isinstance(value, numbers.Integral) or not isinstance(value, numbers.Real)):
+        number = check_integer(operation, name, value, expected)
+    try:
+        return float(number)
+    except OverflowError:
+        raise ValueError(f"{operation}: {name} is an integer beyond all floating-point numbers") from None
+
+
+def check_seed(operation: str, seed: object, expected: str) -> int:
+    """A seed, as int.
+
+    Raises
+    ------
+    TypeError
+        If ``seed`` is no integer; the message says what was ``expected``.
+    ValueError
+        If it is out of [0, 2^63).
+    """
+    integer = check_integer(operation, "seed", seed, expected)
+    if not 0 <= integer < MAX_SEED:
+        raise ValueError(f"{operation}: seed is {integer}, expected a number in [0, 2^63)")
     return integer
 
 
-def check_shape(operation: str, name: str, shape: int | Sequence[int], integers: tuple[type, ...]) -> tuple[int, ...]:
-    """A shape; an integer means one axis.
+def check_range(operation: str, name: str, size: Any) -> Any:
+    """The size itself, an int or PyTorch's symbol of one.
+
+    Raises
+    ------
+    ValueError
+        If ``size`` is negative, or more than 2^62.
+    """
+    if size < 0:
+        raise ValueError(f"{operation}: {name} is {size}, expected a non-negative integer")
+    if size > _MAX_SIZE:
+        raise ValueError(f"{operation}: {name} is {size}, expected at most 2^62")
+    return size
+
+
+def check_size(operation: str, name: str, size: object, expected: str = "an integer") -> int:
+    """A non-negative integer, as int.
 
     Raises
     ------
     TypeError
-        If ``shape`` is neither an integer nor a sequence of them.
+        If ``size`` is no integer; the message says what was ``expected``.
+    ValueError
+        If ``size`` is negative, or more than 2^62.
+    """
+    integer: int = check_range(operation, name, check_integer(operation, name, size, expected))
+    return integer
+
+
+def check_shape(
+    operation: str, name: str, shape: object, check: Callable[[str, str, object, str], int] = check_size
+) -> tuple[int, ...]:
+    """A shape; an integer means one axis. ``check`` is what is asked of each size.
+
+    Raises
+    ------
+    TypeError
+        If ``shape`` is neither an integer nor a tuple or list of them.
     ValueError
         If a size is negative, or more than 2^62.
     """
-    if isinstance(shape, integers):
-        return (check_size(operation, name, shape, integers),)
-    if not isinstance(shape, tuple | list):
-        raise TypeError(f"{operation}: {name} must be an integer or a sequence of them, got {type(shape).__name__}")
-    return tuple(check_size(operation, f"{name}[{axis}]", size, integers) for axis, size in enumerate(shape))
+    if isinstance(shape, tuple | list):
+        return tuple([check(operation, f"{name}[{axis}]", size, "an integer") for axis, size in enumerate(shape)])
+    return (check(operation, name, shape, "an integer or a sequence of them"),)
 
 
 def check_counters(operation: str, samples: int, columns: int) -> None:

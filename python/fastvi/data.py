@@ -18,8 +18,8 @@ from torch import Tensor
 
 from fastvi import ops
 from fastvi._array_files import MAX_ARRAY_BYTES, DataError, read_idx, read_npz
-from fastvi._values import describe_range, range_outside_unit_interval
 from fastvi.models.vae import LIKELIHOODS
+from fastvi.ops._values import describe_range, range_outside_unit_interval
 
 __all__ = [
     "BINARIZATIONS",

@@ -78,7 +78,7 @@ class DiagNormal(Distribution):
             raise ValueError(
                 f"DiagNormal: mean and logvar must broadcast, got {tuple(mean.shape)} and {tuple(logvar.shape)}"
             ) from error
-        if self._mean.numel() == 0:
+        if validate_args is not False and self._mean.numel() == 0:
             validate_args = False  # PyTorch's check of a vector fails on tensors without elements
         super().__init__(self._mean.shape[:-1], self._mean.shape[-1:], validate_args=validate_args)
 
@@ -116,7 +116,7 @@ class DiagNormal(Distribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw, differentiably, samples of shape ``sample_shape + batch_shape + (D,)``."""
-        return ops.rsample_normal(self._mean, self.logvar, torch.Size(sample_shape))
+        return ops.rsample_normal(self._mean, self.logvar, sample_shape)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw samples of shape ``sample_shape + batch_shape + (D,)``, without a gradient."""

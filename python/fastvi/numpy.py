@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, SupportsFloat, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -17,7 +17,15 @@ from numpy.typing import DTypeLike, NDArray
 from fastvi import _native
 from fastvi._layout import broadcast_shapes, plan_axis, plan_rows
 from fastvi._running import RunningLogMeanExp, Summary
-from fastvi._sizes import MAX_SEED, check_counters, check_shape, check_size
+from fastvi._sizes import (
+    MAX_SEED,
+    check_counters,
+    check_integer,
+    check_number,
+    check_seed,
+    check_shape,
+    check_size,
+)
 
 if TYPE_CHECKING:
     from fastvi._kernels import Factor, Kernels, View
@@ -42,7 +50,6 @@ __all__ = [
 Array: TypeAlias = NDArray[np.floating[Any]]
 
 _NO_VIEW = (0, 0, 0)
-_INTEGERS = (int, np.integer)
 _PARAMETER_NAMES = ("mean", "logvar", "prior_mean", "prior_logvar")
 
 _native_module = _native.module()
@@ -70,19 +77,11 @@ def _check_arrays(operation: str, names: Sequence[str], arrays: Sequence[object]
             raise TypeError(f"{operation}: {name} has dtype {array.dtype}, but {first_name} has {first.dtype}")
 
 
-def _check_size(operation: str, name: str, size: object) -> int:
-    return int(check_size(operation, name, size, _INTEGERS))
-
-
 def _seed_array(operation: str, seed: int | None) -> NDArray[np.int64]:
     """The seed where the kernels read it: in an array of one number."""
     if seed is None:
         return np.array(secrets.randbelow(MAX_SEED), dtype=np.int64)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise TypeError(f"{operation}: seed must be an int or None, got {type(seed).__name__}")
-    if not 0 <= seed < MAX_SEED:
-        raise ValueError(f"{operation}: seed is {seed}, expected a number in [0, 2^63)")
-    return np.array(seed, dtype=np.int64)
+    return np.array(check_seed(operation, seed, "an int or None"), dtype=np.int64)
 
 
 def _address(array: NDArray[Any]) -> int:
@@ -157,7 +156,7 @@ def standard_normal(shape: int | Sequence[int], seed: int | None = None, *, dtyp
     >>> bool(np.all(draws.ravel()[:4] == fastvi.numpy.standard_normal(4, seed=1)))
     True
     """
-    sizes = check_shape("standard_normal", "shape", shape, _INTEGERS)
+    sizes = check_shape("standard_normal", "shape", shape)
     try:
         kernels = _KERNELS[np.dtype(dtype)]
     except (KeyError, TypeError):
@@ -197,8 +196,8 @@ def rsample_normal(
     """
     operation, names = "rsample_normal", ("mean", "logvar")
     _check_arrays(operation, names, (mean, logvar))
-    samples = check_shape(operation, "sample_shape", sample_shape, _INTEGERS)
-    row_offset = _check_size(operation, "row_offset", row_offset)
+    samples = check_shape(operation, "sample_shape", sample_shape)
+    row_offset = check_size(operation, "row_offset", row_offset)
     seeds = _seed_array(operation, seed)
     rows = _Rows(operation, names, (mean, logvar), sample_rank=0)
     _, count, columns = rows.extent
@@ -232,13 +231,14 @@ def kl_normal(
     """
     operation = "kl_normal"
     _check_arrays(operation, _PARAMETER_NAMES, (mean, logvar, prior_mean, prior_logvar))
+    free_bits = check_number(operation, "free_bits", free_bits)
     if not free_bits >= 0.0:
         raise ValueError(f"{operation}: free_bits is {free_bits}, expected a non-negative number of nats")
     prior_mean, prior_logvar = _complete_prior(prior_mean, prior_logvar)
     rows = _Rows(operation, *_present(_PARAMETER_NAMES, (mean, logvar, prior_mean, prior_logvar)))
     out: Array = np.empty(rows.leading, mean.dtype)
     m, v, prior_m, prior_v = [*rows.views, _NO_VIEW, _NO_VIEW][:4]
-    _KERNELS[mean.dtype].kl_normal(rows.extent, m, v, prior_m, prior_v, float(free_bits), _address(out))
+    _KERNELS[mean.dtype].kl_normal(rows.extent, m, v, prior_m, prior_v, free_bits, _address(out))
     return out
 
 
@@ -320,8 +320,8 @@ def rsample_normal_with_log_ratio(
     """
     operation = "rsample_normal_with_log_ratio"
     _check_arrays(operation, _PARAMETER_NAMES, (mean, logvar, prior_mean, prior_logvar))
-    num_samples = _check_size(operation, "num_samples", num_samples)
-    row_offset = _check_size(operation, "row_offset", row_offset)
+    num_samples = check_size(operation, "num_samples", num_samples)
+    row_offset = check_size(operation, "row_offset", row_offset)
     seeds = _seed_array(operation, seed)
     prior_mean, prior_logvar = _complete_prior(prior_mean, prior_logvar)
     names, parameters = _present(_PARAMETER_NAMES, (mean, logvar, prior_mean, prior_logvar))
@@ -345,7 +345,13 @@ def rsample_normal_with_log_ratio(
     return z, log_ratio
 
 
-def bernoulli_log_prob(x: Array, logits: Array) -> Array:
+def _check_observations(operation: str, x: Array) -> None:
+    """Reject values outside [0, 1], NaN among them."""
+    if x.size and not (x.min() >= 0.0 and x.max() <= 1.0):
+        raise ValueError(f"{operation}: x must lie in [0, 1], got values from {x.min():g} to {x.max():g}")
+
+
+def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> Array:
     """Bernoulli log-likelihood in nats, over the last dimension, as :func:`fastvi.bernoulli_log_prob`.
 
     Raises
@@ -361,6 +367,8 @@ def bernoulli_log_prob(x: Array, logits: Array) -> Array:
     """
     names = ("x", "logits")
     _check_arrays("bernoulli_log_prob", names, (x, logits))
+    if validate_args:
+        _check_observations("bernoulli_log_prob", x)
     rows = _Rows("bernoulli_log_prob", names, (x, logits))
     out: Array = np.empty(rows.leading, x.dtype)
     x_view, logits_view = rows.views
@@ -368,7 +376,9 @@ def bernoulli_log_prob(x: Array, logits: Array) -> Array:
     return out
 
 
-def linear_bernoulli_log_prob(h: Array, weight: Array, bias: Array | None, x: Array) -> Array:
+def linear_bernoulli_log_prob(
+    h: Array, weight: Array, bias: Array | None, x: Array, validate_args: bool = False
+) -> Array:
     """``bernoulli_log_prob(x, h @ weight.T + bias)``, as :func:`fastvi.linear_bernoulli_log_prob`.
 
     The matrix product is NumPy's: its rounding, and no more, may differ from that of PyTorch's.
@@ -387,6 +397,8 @@ def linear_bernoulli_log_prob(h: Array, weight: Array, bias: Array | None, x: Ar
     """
     operation = "linear_bernoulli_log_prob"
     _check_arrays(operation, ("h", "weight", "bias", "x"), (h, weight, bias, x))
+    if validate_args:
+        _check_observations(operation, x)
     if weight.ndim != 2:
         raise ValueError(f"{operation}: weight has shape {weight.shape}, expected (features of x, features of h)")
     features_out, features_in = weight.shape
@@ -415,9 +427,7 @@ def linear_bernoulli_log_prob(h: Array, weight: Array, bias: Array | None, x: Ar
 def _axis(operation: str, name: str, array: Array, dim: object) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """``((outer, count, inner), shape without dim)``, after a check of both arguments."""
     _check_arrays(operation, (name,), (array,))
-    if isinstance(dim, bool) or not isinstance(dim, int | np.integer):
-        raise TypeError(f"{operation}: dim must be an int, got {type(dim).__name__}")
-    return plan_axis(operation, array.shape, int(dim))
+    return plan_axis(operation, array.shape, check_integer(operation, "dim", dim))
 
 
 def log_mean_exp(x: Array, dim: int = 0) -> Array:
@@ -525,10 +535,9 @@ def _as_factor(operation: str, names: tuple[str, str], value: object, like: Arra
     if isinstance(value, np.ndarray):
         _check_arrays(operation, names, (like, value))
         return _widen(value)
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{operation}: {name} must be a numpy.ndarray or a number, got {type(value).__name__}")
-    number: SupportsFloat = value
-    return np.array(float(number), _compute_dtype(like.dtype))
+    number = check_number(operation, name, value, "a numpy.ndarray or a number")
+    with np.errstate(over="ignore"):  # a number too large for the dtype is infinite
+        return np.array(number).astype(_compute_dtype(like.dtype))
 
 
 def leapfrog_step(
@@ -599,7 +608,7 @@ def leapfrog_step(
         gradient_view,
         step_view,
         mass_view,
-        float(kick),
+        check_number(operation, "kick", kick),
         _address(new_position),
         _address(new_momentum),
     )

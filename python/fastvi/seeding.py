@@ -6,6 +6,8 @@ generators"), applied once per counter.
 
 from __future__ import annotations
 
+from fastvi._sizes import check_integer
+
 _MASK = (1 << 64) - 1
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
@@ -23,14 +25,19 @@ def mix_seed(seed: int, *counters: int) -> int:
     *counters
         Integers that name the stream: a purpose, a step, a chunk.
 
+    Raises
+    ------
+    TypeError
+        If an argument is no integer.
+
     Examples
     --------
     >>> mix_seed(0, 1) != mix_seed(1, 0)
     True
     """
-    state = seed & _MASK
-    for counter in counters:
-        state = (_finalise(state) + (counter & _MASK)) & _MASK
+    state = check_integer("mix_seed", "seed", seed) & _MASK
+    for place, counter in enumerate(counters):
+        state = (_finalise(state) + (check_integer("mix_seed", f"counters[{place}]", counter) & _MASK)) & _MASK
     return _finalise(state) >> 1
 
 

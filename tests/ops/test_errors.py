@@ -265,3 +265,33 @@ def test_raw_operator_with_bad_shapes(sample):
     wrong = [*tensors[:-1], place.ones((*tensors[-1].shape[:-1], 7), dtype=torch.float64)]
     with pytest.raises((ValueError, RuntimeError)):
         getattr(torch.ops.fastvi, sample.operation)(*sample.operator_arguments(wrong))
+
+
+OUTSIDE = {
+    "grey values": ([0.0, 128.0, 255.0], r"values from 0 to 255; grey values from 0 to 255 are divided by 255 first"),
+    "negative": ([0.0, -0.5, 1.0], r"values from -0\.5 to 1"),
+    "NaN": ([0.0, float("nan"), 1.0], r"NaN among them"),
+}
+
+
+@pytest.mark.parametrize("kind", OUTSIDE)
+def test_observations_outside_the_unit_interval_are_named_where_that_is_asked_for(kind):
+    values, words = OUTSIDE[kind]
+    x, logits, weight, bias = place.tensor([values]), place.zeros(1, 3), place.zeros(3, 2), place.zeros(3)
+    calls = {
+        "bernoulli_log_prob": lambda validate: fastvi.bernoulli_log_prob(x, logits, validate),
+        "linear_bernoulli_log_prob": lambda validate: fastvi.linear_bernoulli_log_prob(
+            place.zeros(1, 2), weight, bias, x, validate
+        ),
+    }
+    for name, call in calls.items():
+        call(False)
+        with pytest.raises(ValueError, match=rf"^{name}: x must lie in \[0, 1\], got {words}$"):
+            call(True)
+
+
+def test_observations_in_the_unit_interval_pass():
+    x, logits = place.tensor([[0.0, 0.25, 1.0]], requires_grad=True), place.zeros(1, 3)
+    checked = fastvi.bernoulli_log_prob(x, logits, validate_args=True)
+    assert torch.equal(checked, fastvi.bernoulli_log_prob(x, logits))
+    assert fastvi.bernoulli_log_prob(x[:, :0], logits[:, :0], validate_args=True).item() == 0.0

@@ -14,8 +14,8 @@ import fastvi
 from fastvi.ops import _backends
 
 # Kernel calls of one forward and one backward pass, but for the sums of a gradient to the shape of an operand that was
-# broadcast; the linear head's backward pass is matrix products and such a sum alone, and the gradients of the weights and
-# of the effective sample size are written in PyTorch over the softmax and a sum.
+# broadcast; the linear head's backward pass is matrix products and such a sum alone, and the gradients of the weights
+# and of the effective sample size are written in PyTorch over the softmax and a sum.
 FORWARD = dict.fromkeys({sample.operation for sample in TYPICAL}, 1)
 BACKWARD = FORWARD | {"linear_bernoulli_log_prob": 0}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ OTHERS = [torch.int64, torch.bool, torch.complex64]
 WIDE = FLOATS[:2]
 # Not so small that a product of two is zero in float32: whether it then meets an infinity depends on the order.
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-15, -1e-15, 40.0, -40.0]
+# Variances that no float32, or no float64, holds, and logits that are certain.
+_LOGVARS = [-1e3, -745.0, -100.0, -60.0, 60.0, 100.0, 745.0, 1e3]
+EXTREME = {"logvar": _LOGVARS, "prior_logvar": _LOGVARS, "logits": [math.inf, -math.inf, 1e4, -1e4]}
 
 ARGUMENTS = {
     "bernoulli_log_prob": ("x", "logits"),
@@ -59,21 +63,26 @@ sizes = st.sampled_from([0, 1, 1, 2, 3, 5, 9, 33])
 
 
 @st.composite
-def values(draw: st.DrawFn, shape: tuple[int, ...], dtype: torch.dtype, special: bool) -> Tensor:
-    """Normal numbers, a few of them replaced by special ones."""
+def values(draw: st.DrawFn, shape: tuple[int, ...], dtype: torch.dtype, special: Sequence[float] = ()) -> Tensor:
+    """Normal numbers, a few of them, or all, replaced by special ones."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     tensor = torch.randn(shape, generator=generator, dtype=torch.float64).to(place.device)
     if special and tensor.numel():
-        places = st.tuples(st.integers(0, tensor.numel() - 1), st.sampled_from(SPECIAL))
+        places = st.tuples(st.integers(0, tensor.numel() - 1), st.sampled_from(special))
         for index, value in draw(st.lists(places, max_size=3)):
             tensor.view(-1)[index] = value
+        if draw(st.integers(0, 9)) == 0:
+            tensor.fill_(draw(st.sampled_from(special)))
     return tensor.to(dtype)
 
 
 @st.composite
 def layouts(draw: st.DrawFn, tensor: Tensor) -> Tensor:
-    """The same values laid out otherwise: permuted, with gaps, shifted, stride zero, or lazily negated."""
-    kind = draw(st.sampled_from(["plain", "permuted", "gaps", "shifted", "expanded", "negated"]))
+    """The same values laid out otherwise: permuted, with gaps, shifted, stride zero, or lazily negated.
+
+    Or zeros that have no memory.
+    """
+    kind = draw(st.sampled_from(["plain", "permuted", "gaps", "shifted", "expanded", "negated", "no memory"]))
     if kind == "permuted":
         order = draw(st.permutations(range(tensor.dim())))
         return tensor.permute(order).contiguous().permute([order.index(axis) for axis in range(tensor.dim())])
@@ -89,7 +98,31 @@ def layouts(draw: st.DrawFn, tensor: Tensor) -> Tensor:
         return tensor.narrow(axis, 0, 1).expand(tensor.shape)
     if kind == "negated" and tensor.dtype in WIDE:
         return torch.complex(torch.zeros_like(tensor), -tensor).conj().imag
+    if kind == "no memory":
+        return torch._efficientzerotensor(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     return tensor
+
+
+INTEGERS = [int, np.int64, np.uint64]
+NUMBERS = [float, np.float64, np.float32, np.float16]
+
+
+@st.composite
+def in_numpy(draw: st.DrawFn, constants: dict[str, Any]) -> dict[str, Any]:
+    """The same arguments, some of whose integers and numbers are NumPy's, and shapes lists or PyTorch's."""
+    changed: dict[str, Any] = {}
+    for name, value in constants.items():
+        if type(value) is int:
+            kinds = INTEGERS if value >= 0 else [int, np.int64, np.int16]
+            changed[name] = draw(st.sampled_from(kinds))(value)
+        elif type(value) is float:
+            changed[name] = draw(st.sampled_from(NUMBERS))(value)
+        elif type(value) is tuple:
+            sizes = [draw(st.sampled_from(INTEGERS))(size) for size in value]
+            changed[name] = draw(st.sampled_from([tuple, list, torch.Size]))(sizes)
+        else:
+            changed[name] = value
+    return changed
 
 
 @st.composite
@@ -100,7 +133,7 @@ def broadcastable(draw: st.DrawFn, full: tuple[int, ...], least_rank: int) -> tu
 
 
 @st.composite
-def calls(draw: st.DrawFn, special: bool = True) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
+def calls(draw: st.DrawFn, special: Sequence[float] = SPECIAL) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
     """An operation, its tensors and its other arguments, all of them good."""
     operation = draw(st.sampled_from(OPERATIONS))
     dtype = draw(st.sampled_from(FLOATS))
@@ -132,14 +165,17 @@ def calls(draw: st.DrawFn, special: bool = True) -> tuple[str, dict[str, Tensor]
         constants = {"num_samples": draw(sizes), "detach_posterior": draw(st.booleans())}
     if operation.startswith("rsample"):
         constants |= {"seed": draw(st.integers(0, 2**63 - 1)), "row_offset": draw(st.sampled_from([0, 7, 2**32 - 1]))}
-    tensors = {name: draw(layouts(draw(values(shape, dtype, special)))) for name, shape in shapes.items()}
+    tensors = {
+        name: draw(layouts(draw(values(shape, dtype, [*special, *EXTREME.get(name, [])]))))
+        for name, shape in shapes.items()
+    }
     return operation, tensors, constants
 
 
 def or_limit(result: Tensor, formula: Tensor, of_finite: Tensor) -> Tensor:
-    """The formula; where it lost an infinity that came in (inf - inf), whatever we return, unless a NaN came in too.
+    """The formula; where it lost an infinity that came in or was made (inf - inf), whatever we return.
 
-    ``of_finite`` is the formula of the same arguments with numbers in place of the infinities.
+    Unless a NaN came in too: ``of_finite`` is the formula of the same arguments with ones in place of all extreme ones.
     """
     return torch.where(formula.isnan() & ~of_finite.isnan(), result, formula)
 
@@ -155,29 +191,33 @@ def expected_error(operation: str, tensors: dict[str, Tensor], constants: dict[s
 
 
 @settings(max_examples=300 * FACTOR)
-@given(calls())
-def test_result_is_the_formulas_or_the_documented_error(call):
+@given(calls(), st.data())
+def test_result_is_the_formulas_or_the_documented_error(call, data):
     operation, tensors, constants = call
     function = getattr(fastvi, operation)
+    given = data.draw(in_numpy(constants))
     error = expected_error(operation, tensors, constants)
     if error is not None:
         with pytest.raises(error, match=f"^{operation}: "):
-            function(**tensors, **constants)
+            function(**tensors, **given)
         return
     # Detaching changes gradients alone, and costs the formula digits that we keep.
     known = constants | ({"detach_posterior": False} if "num_samples" in constants else {})
-    arguments = {name: tensor if tensor.dtype in WIDE else tensor.double() for name, tensor in tensors.items()}
-    finite = {name: torch.where(tensor.isinf(), 1.0, tensor) for name, tensor in arguments.items()}
-    formula, of_finite = (as_tuple(TWINS[operation](**given, **known)) for given in (arguments, finite))
-    for result, *expected in zip(as_tuple(function(**tensors, **constants)), formula, of_finite, strict=True):
+    arguments = {name: tensor.double() for name, tensor in tensors.items()}
+    finite = {name: torch.where(tensor.abs() > 50.0, 1.0, tensor) for name, tensor in arguments.items()}
+    formula, of_finite = (as_tuple(TWINS[operation](**each, **known)) for each in (arguments, finite))
+    for result, *expected in zip(as_tuple(function(**tensors, **given)), formula, of_finite, strict=True):
         expected, of_finite = (value.to(result.dtype) for value in expected)  # which float16 may overflow
-        torch.testing.assert_close(
-            result, or_limit(result, expected, of_finite), **TOLERANCE[result.dtype], equal_nan=True
-        )
+        tolerance = dict(TOLERANCE[result.dtype])
+        size = expected[expected.isfinite()].abs()
+        if operation == "rsample_normal_with_log_ratio" and size.numel():
+            # A sample's rounding is in units of its mean and its noise, whose sum may be small beside both.
+            tolerance["atol"] = max(tolerance["atol"], tolerance["rtol"] * size.max().item())
+        torch.testing.assert_close(result, or_limit(result, expected, of_finite), **tolerance, equal_nan=True)
 
 
 @settings(max_examples=200 * FACTOR)
-@given(calls(special=False), st.data())
+@given(calls(special=()), st.data())
 def test_gradients_are_the_formulas(call, data):
     """For any subset of the arguments and an upstream gradient of any layout."""
     operation, tensors, constants = call
@@ -191,17 +231,27 @@ def test_gradients_are_the_formulas(call, data):
         leaves = {name: tensor.detach().requires_grad_(name in wanted) for name, tensor in arguments.items()}
         outputs = as_tuple(function(**leaves, **constants))
         if not upstreams:
-            upstreams = [data.draw(layouts(data.draw(values(o.shape, o.dtype, special=False)))) for o in outputs]
+            upstreams = [data.draw(layouts(data.draw(values(o.shape, o.dtype)))) for o in outputs]
         # A sum that is there even where no output depends on what is wanted.
         number = sum(leaf.sum() * 0.0 for leaf in leaves.values())
         for output, upstream in zip(outputs, upstreams, strict=True):
             number = number + (output * upstream.to(output.dtype)).sum()
         found.append(torch.autograd.grad(number, [leaves[name] for name in sorted(wanted)]))
     dtype = next(iter(tensors.values())).dtype
+    largest = torch.finfo(torch.float32 if dtype != torch.float64 else dtype).max
     for result, expected in zip(*found, strict=True):
-        scale = max(1.0, expected.abs().max().item() if expected.numel() else 1.0)
+        known = ~expected.isnan()  # nor is a gradient known that overflows on the way
+        if bool((expected[known].abs() > largest * 1e-6).any()):
+            known &= result.isfinite() & expected.isfinite()
+        size = expected[known & expected.isfinite()].abs()
+        scale = max(1.0, size.max().item() if size.numel() else 1.0)
         tolerance = TOLERANCE[dtype]
-        torch.testing.assert_close(result.double(), expected, rtol=tolerance["rtol"], atol=tolerance["atol"] * scale)
+        torch.testing.assert_close(
+            result.double()[known],
+            expected.to(dtype).double()[known],
+            rtol=tolerance["rtol"],
+            atol=tolerance["atol"] * scale,
+        )
 
 
 @settings(max_examples=150 * FACTOR)
@@ -237,6 +287,11 @@ def test_any_shapes_never_crash(call, data):
         assert result.shape == expected.shape
 
 
+def freed(tensor: Tensor) -> Tensor:
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
 # Tensors that no kernel can read, and some that it can.
 ODD = {
     "number": lambda: place.ones(()),
@@ -251,6 +306,12 @@ ODD = {
     "int": lambda: place.ones(3, 5, dtype=torch.int32),
     "bool": lambda: place.ones(3, 5, dtype=torch.bool),
     "complex": lambda: place.ones(3, 5, dtype=torch.complex64),
+    "no memory": lambda: torch._efficientzerotensor((3, 5), dtype=torch.float32, device=place.device),
+    "freed": lambda: freed(place.ones(3, 5)),
+    "freed seed": lambda: freed(place.ones((), dtype=torch.int64)),
+    "nested": lambda: torch.nested.nested_tensor([place.ones(3, 5), place.ones(3, 5)]),
+    "jagged": lambda: torch.nested.nested_tensor([place.ones(3, 5), place.ones(2, 5)], layout=torch.jagged),
+    "uninitialised": torch.nn.UninitializedParameter,
     "conjugate": lambda: place.ones(3, 5, dtype=torch.complex64).conj(),
     "float8": lambda: place.ones(3, 5).to(torch.float8_e4m3fn),
     "seed": lambda: place.ones((), dtype=torch.int64),
@@ -268,7 +329,8 @@ junk = st.one_of(
     st.binary(max_size=3),
     st.lists(st.one_of(st.none(), st.integers(-2, 3), st.floats()), max_size=3),
     st.tuples(st.integers(-2, 3), st.integers(0, 3)),
-    st.sampled_from([np.ones(3), np.float32(1.0), np.int64(1), object(), int, len, {}, slice(None), Ellipsis]),
+    st.sampled_from([np.ones(3), np.float32(1.0), np.int64(1), np.uint8(2), np.True_]),
+    st.sampled_from([object(), int, len, {}, slice(None), Ellipsis]),
     st.sampled_from(sorted(ODD)).map(lambda name: ODD[name]()),
 )
 CONSTANTS = {
@@ -286,6 +348,7 @@ CONSTANTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
 @settings(max_examples=400 * FACTOR)
 @given(st.sampled_from([*OPERATIONS, "standard_normal"]), st.data())
 def test_any_call_gives_a_result_or_the_documented_error(operation, data):

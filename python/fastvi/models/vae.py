@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvi import ops
-from fastvi._values import describe_range, range_outside_unit_interval, values_at_hand
+from fastvi.ops._values import describe_range, range_outside_unit_interval, values_at_hand
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU}
 LIKELIHOODS = ("bernoulli", "gaussian")

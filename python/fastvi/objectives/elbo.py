@@ -76,7 +76,7 @@ class ELBO:
     beta
         Weight of the divergence (Higgins et al. 2017); below 1 the result is no longer a bound on log p(x). For a
         warm-up take ``objective.with_beta(schedule(step))`` at each step, see :class:`LinearWarmUp`. A tensor without
-        axes is taken as it is: inside ``torch.compile`` a new float would be a new program.
+        axes is taken as it is.
     free_bits
         Least divergence, in nats, that each latent variable of each example is charged; below it the gradient of the
         divergence is zero, so that the variable is not switched off (Kingma et al. 2016, with groups of one variable
@@ -202,4 +202,6 @@ def add_scaled(x: Tensor, y: Tensor, scale: float | Tensor) -> Tensor:
     """Return ``x + scale * y`` in one operation."""
     if isinstance(scale, Tensor):
         return torch.addcmul(x, y, scale)
+    if torch.compiler.is_compiling():  # where another alpha would be another program, and another factor is none
+        return x + scale * y
     return torch.add(x, y, alpha=scale)

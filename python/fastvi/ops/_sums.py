@@ -34,6 +34,8 @@ def sum_over(tensor: Tensor, dim: int, weights: Tensor | None = None) -> Tensor:
 
 def sum_to_shape(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     """Sum what an operand of ``shape`` was broadcast over, as ``Tensor.sum_to_size``."""
+    if tensor.shape == tuple(shape):
+        return tensor
     sizes = list(tensor.shape)
     target = [1] * (len(sizes) - len(shape)) + list(shape)
     summed = [size != wanted for size, wanted in zip(sizes, target, strict=True)]

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from fastvi import reference
 from fastvi.ops._backends import kernels
+from fastvi.ops._checks import check_operands
 from fastvi.ops._precision import backward_in_compute_dtype, compute_dtype, widen
-from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
+from fastvi.ops._registration import Operation, Tensors, batch_broadcasting
 from fastvi.ops._rows import Rows, broadcast_shape, check_upstream, row_backward
 from fastvi.ops._sums import sum_over, sum_to_shape
+from fastvi.ops._values import describe_range, has_values, range_outside_unit_interval
 
 _NAMES = ("x", "logits")
 _LINEAR_NAMES = ("h", "weight", "bias", "x")
@@ -47,7 +49,20 @@ _LOG_PROB = Operation(
 )
 
 
-def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
+def _check_observations(operation: str, x: Tensor) -> None:
+    """Reject values outside [0, 1], NaN among them, where there are values to be looked at.
+
+    Raises
+    ------
+    ValueError
+        If there are any.
+    """
+    outside = range_outside_unit_interval(x) if has_values(x) else None
+    if outside is not None:
+        raise ValueError(f"{operation}: x must lie in [0, 1], got {describe_range(outside)}")
+
+
+def bernoulli_log_prob(x: Tensor, logits: Tensor, validate_args: bool = False) -> Tensor:
     r"""Bernoulli log-likelihood in nats, :math:`\sum_d x_d l_d - \log(1 + e^{l_d})`, over the last dimension.
 
     Parameters
@@ -55,7 +70,12 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     x
         Observations in [0, 1], shape (..., D).
     logits
-        Shape (..., D); both broadcast, for example x (B, D) over the samples of logits (K, B, D), without a copy.
+        Shape (..., D); both broadcast, for example x (B, D) over the samples of logits (K, B, D), without a copy. An
+        infinite one is certainty: the log-likelihood of what it is sure of is 0, that of anything else minus infinity.
+    validate_args
+        Look whether x lies in [0, 1], in one more pass over it, which on a GPU is waited for. Without it values outside
+        are not looked for: what comes of them is no log-likelihood. Programs that are compiled, exported or transformed
+        have no values to look at.
 
     Returns
     -------
@@ -67,7 +87,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     TypeError
         If an argument is no floating-point tensor, or the dtypes differ.
     ValueError
-        If shapes do not broadcast or devices differ.
+        If shapes do not broadcast or devices differ, or x is to be looked at and not in [0, 1].
 
     Examples
     --------
@@ -76,6 +96,8 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     torch.Size([5, 3])
     """
     x, logits = check_operands("bernoulli_log_prob", _NAMES, (x, logits))
+    if validate_args:
+        _check_observations("bernoulli_log_prob", x)
     result: Tensor = _LOG_PROB(x, logits)
     return result
 
@@ -187,10 +209,13 @@ _LINEAR = Operation(
     formula=_linear_formula,
     fake=_linear_fake,
     num_auxiliary=1,
+    check=_linear_shape,
 )
 
 
-def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+def linear_bernoulli_log_prob(
+    h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, validate_args: bool = False
+) -> Tensor:
     """``bernoulli_log_prob(x, h @ weight.T + bias)`` as one operation, for the last layer of a decoder.
 
     One matrix product, and one pass that adds the bias, sums the log-likelihood and overwrites the logits with
@@ -204,6 +229,8 @@ def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x:
         Of the linear layer: (D, H) and (D,); the bias may be None.
     x
         Observations in [0, 1], shape (..., D); broadcasts with h, for example (B, D) with (K, B, H).
+    validate_args
+        Look whether x lies in [0, 1], as :func:`fastvi.bernoulli_log_prob` does.
 
     Returns
     -------
@@ -215,7 +242,7 @@ def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x:
     TypeError
         If an argument is no floating-point tensor, or the dtypes differ.
     ValueError
-        If shapes do not fit or devices differ.
+        If shapes do not fit or devices differ, or x is to be looked at and not in [0, 1].
 
     Examples
     --------
@@ -228,6 +255,7 @@ def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x:
     h, weight, bias, x = check_operands(
         "linear_bernoulli_log_prob", _LINEAR_NAMES, (h, weight, bias, x), optional=("bias",)
     )
-    _linear_shape(h, weight, bias, x)
+    if validate_args:
+        _check_observations("linear_bernoulli_log_prob", x)
     result: Tensor = _LINEAR(h, weight, bias, x)
     return result

@@ -13,8 +13,9 @@ from torch import Tensor
 from fastvi import reference
 from fastvi._layout import Shape, broadcast_shapes, expanded_strides, plan_rows
 from fastvi.ops._backends import kernels
+from fastvi.ops._checks import check_number, check_operands, kind_of, number_tensor
 from fastvi.ops._precision import HALF_DTYPES, backward_in_compute_dtype, compute_dtype, widen
-from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_number, check_operands
+from fastvi.ops._registration import Operation, Tensors, batch_broadcasting
 from fastvi.ops._rows import NO_VIEW, Rows, View, broadcast_shape, check_upstream, present, row_backward
 from fastvi.ops._sums import sum_to_shape
 
@@ -36,6 +37,8 @@ def _as_factor(tensor: Tensor | None, number: float | None, like: Tensor) -> Ten
     if number is None:
         return tensor
     dtype = compute_dtype(like.dtype)
+    if torch.compiler.is_compiling():
+        return number_tensor(number, dtype, like.device)
     if abs(number) > _LARGEST[dtype]:  # PyTorch refuses to round it up
         number = math.copysign(math.inf, number)
     return torch.scalar_tensor(number, dtype=dtype, device=like.device)
@@ -166,6 +169,8 @@ _STEP = Operation(
     formula=reference.leapfrog_step,
     fake=_step_fake,
     num_outputs=2,
+    factors=_STEP_NAMES[3:],
+    usual_numbers=(0.5, 1.0),
     batch=batch_broadcasting,
 )
 
@@ -221,7 +226,7 @@ def leapfrog_step(
     """
     operation = "leapfrog_step"
     if not isinstance(q, Tensor):
-        raise TypeError(f"{operation}: q must be a torch.Tensor, got {type(q).__name__}")
+        raise TypeError(f"{operation}: q must be a torch.Tensor, got {kind_of(q)}")
     if step_size is None:
         raise TypeError(f"{operation}: step_size must be a torch.Tensor or a number, got None")
     step, step_number = _split_factor(operation, "step_size", step_size)

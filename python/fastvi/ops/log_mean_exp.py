@@ -12,9 +12,12 @@ from torch import Tensor
 from fastvi import reference
 from fastvi._layout import plan_axis
 from fastvi._running import RunningLogMeanExp, Summary
+from fastvi._sizes import check_integer
 from fastvi.ops._backends import kernels
+from fastvi.ops._checks import check_operands
 from fastvi.ops._precision import backward_in_compute_dtype, widen
-from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_operands
+from fastvi.ops._private import tracing_state
+from fastvi.ops._registration import Operation, Tensors, batch_broadcasting
 from fastvi.ops._rows import check_upstream
 from fastvi.ops._sums import sum_over
 
@@ -22,17 +25,17 @@ from fastvi.ops._sums import sum_over
 def _check_axis(operation: str, name: str, tensor: Tensor, dim: object) -> tuple[Tensor, int]:
     """The tensor, as `check_operands` returns it, and the dimension, counted from the front."""
     (tensor,) = check_operands(operation, (name,), (tensor,))
-    if isinstance(dim, bool) or not isinstance(dim, int):
-        raise TypeError(f"{operation}: dim must be an int, got {type(dim).__name__}")
+    axis = check_integer(operation, "dim", dim)
     rank = tensor.dim()
-    if not -rank <= dim < rank:
-        raise ValueError(f"{operation}: dim is {dim}, expected one of the {rank} dimensions of {tuple(tensor.shape)}")
-    dim %= rank
-    if tensor.shape[dim] == 0:
+    if not -rank <= axis < rank:
+        raise ValueError(f"{operation}: dim is {axis}, expected one of the {rank} dimensions of {tuple(tensor.shape)}")
+    axis %= rank
+    # What torch.jit.trace records may have another size when it runs: the operator checks it then.
+    if tracing_state() is None and tensor.shape[axis] == 0:
         raise ValueError(
-            f"{operation}: {name} has shape {tuple(tensor.shape)}, expected elements along dimension {dim}"
+            f"{operation}: {name} has shape {tuple(tensor.shape)}, expected elements along dimension {axis}"
         )
-    return tensor, dim
+    return tensor, axis
 
 
 def _without(shape: Sequence[int], dim: int) -> tuple[int, ...]:

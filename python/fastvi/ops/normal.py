@@ -6,15 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastvi import reference
 from fastvi._sizes import check_counters
 from fastvi.ops._backends import kernels
+from fastvi.ops._checks import check_number, check_operands, check_shape, check_size, number_tensor
 from fastvi.ops._precision import backward_in_compute_dtype
-from fastvi.ops._registration import Operation, Tensors, batch_broadcasting, check_number, check_operands
+from fastvi.ops._registration import Operation, Tensors, batch_broadcasting
 from fastvi.ops._rows import NO_VIEW, Rows, View, broadcast_shape, check_upstream, present, row_backward
-from fastvi.ops.random import Seed, check_shape, check_size, normal_noise, seed_tensor
+from fastvi.ops.random import Seed, normal_noise, seed_tensor
 
 _PRIOR_NAMES = ("prior_mean", "prior_logvar")
 _KL_NAMES = ("mean", "logvar", *_PRIOR_NAMES)
@@ -29,6 +31,19 @@ def _complete_prior(prior_mean: Tensor | None, prior_logvar: Tensor | None) -> t
     elif prior_logvar is None and prior_mean is not None:
         prior_logvar = prior_mean.new_zeros(1)
     return prior_mean, prior_logvar
+
+
+def _check_prior(operation: str, prior_mean: Tensor | None, prior_logvar: Tensor | None) -> None:
+    if (prior_mean is None) is not (prior_logvar is None):
+        raise ValueError(f"{operation}: expected both prior_mean and prior_logvar, or neither")
+
+
+def _check_kl(
+    mean: Tensor, logvar: Tensor, prior_mean: Tensor | None, prior_logvar: Tensor | None, free_bits: float
+) -> None:
+    _check_prior("kl_normal", prior_mean, prior_logvar)
+    if not free_bits >= 0.0:
+        raise ValueError(f"kl_normal: free_bits is {free_bits}, expected a non-negative number of nats")
 
 
 def _kl_rows(mean: Tensor, logvar: Tensor, prior_mean: Tensor | None, prior_logvar: Tensor | None) -> Rows:
@@ -59,14 +74,28 @@ def _kl_backward(
     return *row_backward("kl_normal_backward", rows, views, constants, grad, tensors[:2], needs), None, None
 
 
+def _kl_formula(
+    mean: Tensor, logvar: Tensor, prior_mean: Tensor | None, prior_logvar: Tensor | None, free_bits: float
+) -> Tensor:
+    parameters = (mean, logvar, prior_mean, prior_logvar)
+    if not (torch.compiler.is_compiling() and free_bits > 0.0):
+        return reference.kl_normal(*parameters, free_bits)
+    # To clamp by another number would be another program; by another tensor it is the same.
+    columns: list[Any] = [None if tensor is None else tensor.unsqueeze(-1) for tensor in parameters]
+    each = reference.kl_normal(*columns)
+    return torch.clamp(each, min=number_tensor(free_bits, each.dtype, each.device)).sum(-1)
+
+
 _KL = Operation(
     name="kl_normal",
     tensors=("Tensor mean", "Tensor logvar", "Tensor? prior_mean", "Tensor? prior_logvar"),
     constants=("float free_bits",),
     forward=_kl_forward,
     backward=_kl_backward,
-    formula=reference.kl_normal,
+    formula=_kl_formula,
     fake=lambda *arguments: arguments[0].new_empty(broadcast_shape("kl_normal", _KL_NAMES, arguments[:4])[:-1]),
+    check=_check_kl,
+    usual_numbers=(0.0,),
     batch=batch_broadcasting,
 )
 
@@ -120,8 +149,6 @@ def kl_normal(
         "kl_normal", _KL_NAMES, (mean, logvar, prior_mean, prior_logvar), optional=_PRIOR_NAMES
     )
     free_bits = check_number("kl_normal", "free_bits", free_bits)
-    if not free_bits >= 0.0:
-        raise ValueError(f"kl_normal: free_bits is {free_bits}, expected a non-negative number of nats")
     if prior_mean is not None or prior_logvar is not None:
         prior_mean, prior_logvar = _complete_prior(prior_mean, prior_logvar)
     result: Tensor = _KL(mean, logvar, prior_mean, prior_logvar, free_bits)
@@ -314,6 +341,14 @@ def _rsample_formula(
     return reference.rsample_normal(mean, logvar, normal_noise(seed, sample_shape, shape, row_offset, mean))
 
 
+def _check_draws(operation: str, parameters: Sequence[Tensor | None], names: Sequence[str], samples: int) -> None:
+    check_counters(operation, samples, broadcast_shape(operation, names, parameters)[-1])
+
+
+def _check_rsample(mean: Tensor, logvar: Tensor, seed: Tensor, sample_shape: Sequence[int], row_offset: int) -> None:
+    _check_draws("rsample_normal", (mean, logvar), ("mean", "logvar"), math.prod(sample_shape))
+
+
 _RSAMPLE = Operation(
     name="rsample_normal",
     tensors=("Tensor mean", "Tensor logvar", "Tensor seed"),
@@ -324,6 +359,7 @@ _RSAMPLE = Operation(
     fake=lambda mean, logvar, seed, sample_shape, row_offset: mean.new_empty(
         (*sample_shape, *broadcast_shape("rsample_normal", ("mean", "logvar"), (mean, logvar)))
     ),
+    check=_check_rsample,
 )
 
 
@@ -377,9 +413,7 @@ def rsample_normal(
     """
     mean, logvar = check_operands("rsample_normal", ("mean", "logvar"), (mean, logvar))
     samples = check_shape("rsample_normal", "sample_shape", sample_shape)
-    check_size("rsample_normal", "row_offset", row_offset)
-    shape = broadcast_shape("rsample_normal", ("mean", "logvar"), (mean, logvar))
-    check_counters("rsample_normal", math.prod(samples), shape[-1])
+    row_offset = check_size("rsample_normal", "row_offset", row_offset)
     result: Tensor = _RSAMPLE(mean, logvar, seed_tensor("rsample_normal", seed, mean.device), samples, row_offset)
     return result
 
@@ -462,6 +496,12 @@ def _ratio_formula(
     return reference.rsample_normal_with_log_ratio(mean, logvar, eps, prior_mean, prior_logvar, detach_posterior)
 
 
+def _check_ratio(mean: Tensor, *arguments: Any) -> None:
+    parameters, num_samples = (mean, *arguments[:3]), arguments[4]
+    _check_prior("rsample_normal_with_log_ratio", *parameters[2:])
+    _check_draws("rsample_normal_with_log_ratio", parameters, _KL_NAMES, num_samples)
+
+
 def _ratio_fake(mean: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     shape = broadcast_shape("rsample_normal_with_log_ratio", _KL_NAMES, (mean, *arguments[:3]))
     num_samples = arguments[4]
@@ -477,6 +517,7 @@ _RATIO = Operation(
     formula=_ratio_formula,
     fake=_ratio_fake,
     num_outputs=2,
+    check=_check_ratio,
 )
 
 
@@ -531,12 +572,10 @@ def rsample_normal_with_log_ratio(
     )
     if not isinstance(detach_posterior, bool):
         raise TypeError(f"{operation}: detach_posterior must be a bool, got {type(detach_posterior).__name__}")
-    check_size(operation, "num_samples", num_samples)
-    check_size(operation, "row_offset", row_offset)
+    num_samples = check_size(operation, "num_samples", num_samples)
+    row_offset = check_size(operation, "row_offset", row_offset)
     if prior_mean is not None or prior_logvar is not None:
         prior_mean, prior_logvar = _complete_prior(prior_mean, prior_logvar)
-    shape = broadcast_shape(operation, _KL_NAMES, (mean, logvar, prior_mean, prior_logvar))
-    check_counters(operation, num_samples, shape[-1])
     seeds = seed_tensor(operation, seed, mean.device)
     z, log_ratio = _RATIO(mean, logvar, prior_mean, prior_logvar, seeds, num_samples, detach_posterior, row_offset)
     return z, log_ratio

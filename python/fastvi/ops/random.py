@@ -14,12 +14,11 @@ from torch import Tensor
 
 from fastvi import _sizes
 from fastvi.ops._backends import OTHER_DEVICE, cuda_obstacle, kernels
+from fastvi.ops._checks import check_declared, check_layout, check_memory, check_shape, check_size
+from fastvi.ops._operators import LIBRARY, adopt_thread_count, register_kernel
 from fastvi.ops._precision import SUPPORTED_DTYPES, SUPPORTED_NAMES
-from fastvi.ops._registration import LIBRARY, adopt_thread_count, register_kernel
 
 Seed: TypeAlias = int | Tensor | None
-
-_INTEGERS = (int, torch.SymInt)
 
 
 def seed_tensor(operation: str, seed: Seed, device: torch.device) -> Tensor:
@@ -35,6 +34,7 @@ def seed_tensor(operation: str, seed: Seed, device: torch.device) -> Tensor:
     if seed is None:
         return torch.randint(_sizes.MAX_SEED - 1, (), dtype=torch.int64, device=device)
     if isinstance(seed, Tensor):
+        check_layout(operation, "seed", seed)
         if seed.dtype != torch.int64:
             raise TypeError(f"{operation}: seed has dtype {seed.dtype}, expected torch.int64")
         if seed.dim() != 0:
@@ -42,23 +42,9 @@ def seed_tensor(operation: str, seed: Seed, device: torch.device) -> Tensor:
         if seed.device != device:
             raise ValueError(f"{operation}: seed is on {seed.device}, expected {device}")
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"{operation}: seed must be an int, an int64 tensor or None, got {type(seed).__name__}")
-    if not 0 <= seed < _sizes.MAX_SEED:
-        raise ValueError(f"{operation}: seed is {seed}, expected a number in [0, 2^63)")
+    number = _sizes.check_seed(operation, seed, "an int, an int64 tensor or None")
     # Filled on the device: torch.tensor would copy from the host, and wait for it.
-    return torch.scalar_tensor(seed, dtype=torch.int64, device=device)
-
-
-def check_size(operation: str, name: str, size: object) -> int:
-    """A non-negative integer, known or symbolic; errors as in :func:`fastvi._sizes.check_size`."""
-    checked: int = _sizes.check_size(operation, name, size, _INTEGERS)
-    return checked
-
-
-def check_shape(operation: str, name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
-    """A shape of such integers; one integer means one axis."""
-    return _sizes.check_shape(operation, name, shape, _INTEGERS)
+    return torch.scalar_tensor(number, dtype=torch.int64, device=device)
 
 
 def _place(operation: str, device: object) -> torch.device:
@@ -79,7 +65,25 @@ def _place(operation: str, device: object) -> torch.device:
     return place
 
 
+def _check_draw(operation: str, seed: Tensor, sizes: Sequence[int], dtype: torch.dtype) -> None:
+    """Reject what a registered operator that draws cannot take: the same that the functions over it refuse."""
+    check_declared(operation, ("seed",), (seed,), ((torch.int64,),))
+    check_shape(operation, "shape", sizes)
+    if dtype not in SUPPORTED_DTYPES:
+        raise TypeError(f"{operation}: dtype is {dtype}, expected {SUPPORTED_NAMES}")
+
+
+def _check_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: torch.dtype) -> None:
+    _check_draw("normal_noise", seed, extent, dtype)
+    check_size("normal_noise", "row_offset", row_offset)
+    if len(extent) != 3:
+        raise ValueError(f"normal_noise: extent is {tuple(extent)}, expected the numbers of samples, rows and columns")
+    _sizes.check_counters("normal_noise", extent[0], extent[2])
+
+
 def _standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    _check_draw("standard_normal", seed, shape, dtype)
+    check_memory("standard_normal", ("seed",), (seed,))
     adopt_thread_count()
     out = torch.empty(shape, dtype=dtype, device=seed.device)
     kernels(out).standard_normal(out.data_ptr(), out.numel(), seed.data_ptr())
@@ -87,6 +91,8 @@ def _standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> 
 
 
 def _normal_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: torch.dtype) -> Tensor:
+    _check_noise(seed, extent, row_offset, dtype)
+    check_memory("normal_noise", ("seed",), (seed,))
     samples, rows, columns = extent
     adopt_thread_count()
     out = torch.empty((samples, rows, columns), dtype=dtype, device=seed.device)
@@ -94,8 +100,14 @@ def _normal_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: t
     return out
 
 
-def _empty_draw(seed: Tensor, shape: Sequence[int], *arguments: Any) -> Tensor:
-    return torch.empty(tuple(shape), dtype=arguments[-1], device=seed.device)
+def _fake_standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    _check_draw("standard_normal", seed, shape, dtype)
+    return torch.empty(tuple(shape), dtype=dtype, device=seed.device)
+
+
+def _fake_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: torch.dtype) -> Tensor:
+    _check_noise(seed, extent, row_offset, dtype)
+    return torch.empty(tuple(extent), dtype=dtype, device=seed.device)
 
 
 def _each_seed(info: Any, dims: tuple[Any, ...], seed: Tensor, *arguments: Any) -> tuple[Tensor, int]:
@@ -103,13 +115,13 @@ def _each_seed(info: Any, dims: tuple[Any, ...], seed: Tensor, *arguments: Any) 
     return torch.stack([operator(each, *arguments) for each in seed.unbind(dims[0])]), 0
 
 
-for _name, _schema, _kernel in (
-    ("standard_normal", "Tensor seed, SymInt[] shape, ScalarType dtype", _standard_normal),
-    ("normal_noise", "Tensor seed, SymInt[] extent, SymInt row_offset, ScalarType dtype", _normal_noise),
+for _name, _schema, _kernel, _fake in (
+    ("standard_normal", "Tensor seed, SymInt[] shape, ScalarType dtype", _standard_normal, _fake_standard_normal),
+    ("normal_noise", "Tensor seed, SymInt[] extent, SymInt row_offset, ScalarType dtype", _normal_noise, _fake_noise),
 ):
     LIBRARY.define(f"{_name}({_schema}) -> Tensor")
     register_kernel(_name, _kernel)
-    torch.library.register_fake(f"fastvi::{_name}", _empty_draw, lib=LIBRARY)
+    torch.library.register_fake(f"fastvi::{_name}", _fake, lib=LIBRARY)
     torch.library.register_vmap(f"fastvi::{_name}", _each_seed, lib=LIBRARY)
 
 

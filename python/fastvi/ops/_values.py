@@ -5,21 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastvi.ops._private import dispatch_modes, tracing_state, transforms_active
 
-def values_at_hand(x: Tensor) -> bool:
-    """Whether the values of ``x`` may decide what Python does next.
+
+def has_values(x: Tensor) -> bool:
+    """Whether ``x`` has values that Python may look at.
 
     Not under ``torch.compile``, ``torch.export``, ``torch.jit.trace`` and the transforms of ``torch.func``, which run
-    a program without values or with many at once; nor on a GPU, whose queue Python would wait for.
+    a program without values or with many at once.
     """
     return (
         not torch.compiler.is_compiling()
         and type(x) in (Tensor, torch.nn.Parameter)
-        and x.is_cpu
-        and not torch._C._are_functorch_transforms_active()
-        and not torch._C._len_torch_dispatch_stack()
-        and torch._C._get_tracing_state() is None
+        and not x.is_meta
+        and not transforms_active()
+        and not dispatch_modes()
+        and tracing_state() is None
     )
+
+
+def values_at_hand(x: Tensor) -> bool:
+    """Whether it costs little to look at the values: not on a GPU, whose queue Python would wait for."""
+    return has_values(x) and x.is_cpu
 
 
 def range_outside_unit_interval(x: Tensor) -> tuple[float, float] | None:

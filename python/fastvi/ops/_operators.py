@@ -1,0 +1,227 @@
+"""The registered operators of an operation, ``torch.ops.fastvi.<name>`` and ``<name>_backward``.
+
+Anybody may call them with anything: what they were given is checked here, for all operations, before a kernel gets an
+address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+
+from fastvi.ops._checks import check_declared, check_memory, check_shape, check_size
+
+if TYPE_CHECKING:
+    from fastvi.ops._registration import Operation
+
+LIBRARY = torch.library.Library("fastvi", "DEF")
+
+# PyTorch hands its number of threads to OpenMP in each thread of the program when it is first asked there.
+adopt_thread_count: Callable[[], int] = torch.get_num_threads
+
+# A kernel is registered for kinds of tensors that it cannot read, too: it says so, where PyTorch would print a table.
+_OTHER_KINDS = ("Sparse", "SparseCsr", "NestedTensor", "Quantized")
+_KEYS = ("CPU", "CUDA", "MkldnnCPU", *(f"{kind}{place}" for kind in _OTHER_KINDS for place in ("CPU", "CUDA")))
+
+
+def register_kernel(name: str, kernel: Callable[..., Any]) -> None:
+    """Implement an operator for the kinds of device that have kernels."""
+    for key in _KEYS:
+        LIBRARY.impl(name, kernel, key)
+
+
+def as_tuple(outputs: Any) -> tuple[Any, ...]:
+    """The outputs of a function that may return one alone."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def layout_of(tensors: Sequence[Tensor | None]) -> tuple[tuple[torch.Size, torch.dtype] | None, ...]:
+    """Shapes and dtypes, as a key to what follows from them."""
+    return tuple([None if tensor is None else (tensor.shape, tensor.dtype) for tensor in tensors])
+
+
+def only_or_tuple(values: Sequence[Any]) -> Any:
+    """One value alone, or several as a tuple, as an operator returns them."""
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+class Operators(NamedTuple):
+    """An operation's forward and backward operator."""
+
+    forward: Any
+    backward: Any
+
+
+def define_operators(operation: Operation, overload: str = "") -> Operators:
+    """Define and implement both operators, or their overload ``tensor``: numbers are float64 tensors there."""
+    as_tensors = overload == "tensor"
+    constants = [declared.replace("float ", "Tensor ") if as_tensors else declared for declared in operation.constants]
+    suffix = f".{overload}" if overload else ""
+    name, count, num_outputs = operation.name, operation.count, operation.num_outputs
+    arguments = ", ".join((*operation.tensors, *constants))
+    LIBRARY.define(f"{name}{suffix}({arguments}) -> {_returns(num_outputs + operation.num_auxiliary)}")
+    inputs = ", ".join(
+        (
+            *(f"Tensor? grad_{i}" for i in range(num_outputs)),
+            *operation.tensors,
+            *(f"Tensor auxiliary_{i}" for i in range(operation.num_auxiliary)),
+            *constants,
+            "bool[] needs",
+        )
+    )
+    LIBRARY.define(f"{name}_backward{suffix}({inputs}) -> {_returns(count)}")
+
+    def run_forward(*arguments: Any) -> Any:
+        adopt_thread_count()
+        tensors, constants = arguments[:count], arguments[count:]
+        _check_tensors(operation, tensors)
+        constants = _numbers(operation, constants) if as_tensors else constants
+        _check_call(operation, tensors, constants)
+        return operation.forward(*tensors, *constants, *(True,) * bool(operation.num_auxiliary))
+
+    def run_backward(*arguments: Any) -> Any:
+        adopt_thread_count()
+        grads, tensors, auxiliary, constants, needs = operation.split_backward(arguments)
+        _check_tensors(operation, tensors, auxiliary, grads)
+        constants = _numbers(operation, constants) if as_tensors else constants
+        _check_call(operation, tensors, constants, auxiliary, grads)
+        _check_needs(operation, tensors, needs)
+        grads = tuple(None if grad is None else grad.resolve_neg() for grad in grads)
+        if all(grad is None for grad in grads):
+            raise ValueError(f"{name}: no gradient was given; expected one at least")
+        found = operation.backward(grads, tensors, constants, needs, auxiliary)
+        given = [grad.data_ptr() for grad in grads if grad is not None]
+        own = [tensors[0].new_empty(0) if grad is None else grad for grad in found]
+        # An output of an operator may not be one of its inputs, nor a view of one.
+        return only_or_tuple([out.clone() if out.data_ptr() in given else out for out in own])
+
+    def fake_forward(*arguments: Any) -> Any:
+        _check_tensors(operation, arguments[:count])
+        return operation.fake(*arguments)
+
+    def fake_backward(*arguments: Any) -> Any:
+        grads, tensors, auxiliary, _, needs = operation.split_backward(arguments)
+        _check_tensors(operation, tensors, auxiliary, grads)
+        _check_needs(operation, tensors, needs)
+        return only_or_tuple(
+            [
+                tensor.new_empty(tensor.shape) if need and tensor is not None else tensors[0].new_empty(0)
+                for tensor, need in zip(tensors, needs, strict=True)
+            ]
+        )
+
+    for target, kernel, fake in (("", run_forward, fake_forward), ("_backward", run_backward, fake_backward)):
+        register_kernel(f"{name}{target}{suffix}", kernel)
+        torch.library.register_fake(f"fastvi::{name}{target}{suffix}", fake, lib=LIBRARY)
+    forward, backward = (getattr(torch.ops.fastvi, f"{name}{target}") for target in ("", "_backward"))
+    return Operators(getattr(forward, overload or "default"), getattr(backward, overload or "default"))
+
+
+def register_autograd(operation: Operation, operators: Operators) -> None:
+    """The derivative of the forward operator, which is the backward operator, and of that none."""
+    num_saved = operation.count + operation.num_auxiliary
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        auxiliary = as_tuple(output)[operation.num_outputs :]
+        constants = inputs[operation.count :]
+        ctx.numbers_are_tensors = any(isinstance(constant, Tensor) for constant in constants)
+        saved = constants if ctx.numbers_are_tensors else ()
+        ctx.save_for_backward(*inputs[: operation.count], *auxiliary, *saved)
+        ctx.constants = constants if not ctx.numbers_are_tensors else ()
+        ctx.set_materialize_grads(False)
+
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        saved = ctx.saved_tensors
+        constants = saved[num_saved:] if ctx.numbers_are_tensors else ctx.constants
+        return operation.backward_by(operators.backward, ctx, grads, saved[:num_saved], constants)
+
+    def no_second_order(ctx: Any, *_: Any) -> NoReturn:
+        raise RuntimeError(
+            f"torch.ops.fastvi.{operation.name}: no second derivative of the raw operator; call fastvi.{operation.name}"
+        )
+
+    def rule(operator: Any, of_backward: bool) -> Callable[..., Any]:
+        def batched(info: Any, dims: tuple[Any, ...], *arguments: Any) -> Any:
+            return operation.map_batch(operator, of_backward, info.batch_size, dims, arguments)
+
+        return batched
+
+    forward_name, backward_name = (operator.name() for operator in operators)
+    torch.library.register_autograd(forward_name, backward, setup_context=keep, lib=LIBRARY)
+    torch.library.register_autograd(backward_name, no_second_order, lib=LIBRARY)
+    torch.library.register_vmap(forward_name, rule(operators.forward, False), lib=LIBRARY)
+    torch.library.register_vmap(backward_name, rule(operators.backward, True), lib=LIBRARY)
+
+
+def _returns(count: int) -> str:
+    return "Tensor" if count == 1 else f"({', '.join(['Tensor'] * count)})"
+
+
+def _names(operation: Operation) -> tuple[str, ...]:
+    """Names of the tensors, then of what is kept for the backward pass, then of the gradients."""
+    return (
+        *operation.names,
+        *(f"auxiliary_{i}" for i in range(operation.num_auxiliary)),
+        *(f"grad_{i}" for i in range(operation.num_outputs)),
+    )
+
+
+def _check_tensors(
+    operation: Operation, tensors: Sequence[Any], auxiliary: Sequence[Any] = (), grads: Sequence[Any] = ()
+) -> None:
+    """Layouts, dtypes and devices: what is known of tensors without values, too."""
+    given = (*tensors, *auxiliary, *grads)
+    names = _names(operation)[: len(given)]
+    check_declared(operation.name, names, given, operation.dtypes_with(tensors[0])[: len(given)])
+
+
+def _check_call(
+    operation: Operation,
+    tensors: Sequence[Any],
+    constants: Sequence[Any],
+    auxiliary: Sequence[Any] = (),
+    grads: Sequence[Any] = (),
+) -> None:
+    """Memory, constants and shapes; those of the operands alone are checked where they are laid out for the kernel."""
+    given = (*tensors, *auxiliary, *grads)
+    names = _names(operation)[: len(given)]
+    check_memory(operation.name, names, given)
+    for declared, constant in zip(operation.constants, constants, strict=True):
+        kind, name = declared.split()
+        if kind == "SymInt":
+            check_size(operation.name, name, constant)
+        elif kind == "SymInt[]":
+            check_shape(operation.name, name, constant)
+    operation.check(*tensors, *constants)
+    if grads:
+        hashable = tuple(tuple(each) if isinstance(each, list) else each for each in constants)
+        shapes = operation.output_shapes(layout_of(tensors), hashable)
+        shapes = shapes[operation.num_outputs :] + shapes[: operation.num_outputs]
+        for name, tensor, shape in zip(names[operation.count :], (*auxiliary, *grads), shapes, strict=True):
+            if tensor is not None and tensor.shape != shape:
+                raise ValueError(f"{operation.name}: {name} has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
+
+
+def _check_needs(operation: Operation, tensors: Sequence[Any], needs: Sequence[bool]) -> None:
+    if len(needs) != operation.count:
+        raise ValueError(f"{operation.name}: needs has {len(needs)} elements, expected {operation.count}")
+    for name, tensor, need in zip(operation.names, tensors, needs, strict=True):
+        if need and (tensor is None or not tensor.is_floating_point()):
+            what = "None" if tensor is None else "an integer"
+            raise ValueError(f"{operation.name}: needs asks for the gradient of {name}, which is {what}")
+
+
+def _numbers(operation: Operation, constants: Sequence[Tensor]) -> tuple[float, ...]:
+    """The values of numbers that were given as tensors."""
+    for declared, constant in zip(operation.constants, constants, strict=True):
+        name = declared.split()[1]
+        if constant.dtype != torch.float64 or constant.dim() != 0:
+            raise TypeError(
+                f"{operation.name}: {name} is a {constant.dtype} tensor of shape {tuple(constant.shape)}, expected a "
+                "torch.float64 tensor without dimensions"
+            )
+    check_memory(operation.name, [declared.split()[1] for declared in operation.constants], constants)
+    return tuple(constant.item() for constant in constants)
