@@ -12,6 +12,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 MAX_SEED = 2**63
 MAX_SAMPLES = 2**32 - 1
 MAX_COLUMNS = 2**34
@@ -54,6 +56,19 @@ def check_number(operation: str, name: str, value: object, expected: str = "a nu
         return float(number)
     except OverflowError:
         raise ValueError(f"{operation}: {name} is an integer beyond all floating-point numbers") from None
+
+
+def check_flag(operation: str, name: str, value: object) -> bool:
+    """A truth value, NumPy's included, as bool.
+
+    Raises
+    ------
+    TypeError
+        If ``value`` is anything else.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{operation}: {name} must be a bool, got {type(value).__name__}")
+    return bool(value)
 
 
 def check_seed(operation: str, seed: object, expected: str) -> int:

@@ -20,6 +20,7 @@ from fastvi._running import RunningLogMeanExp, Summary
 from fastvi._sizes import (
     MAX_SEED,
     check_counters,
+    check_flag,
     check_integer,
     check_number,
     check_seed,
@@ -367,7 +368,7 @@ def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> 
     """
     names = ("x", "logits")
     _check_arrays("bernoulli_log_prob", names, (x, logits))
-    if validate_args:
+    if check_flag("bernoulli_log_prob", "validate_args", validate_args):
         _check_observations("bernoulli_log_prob", x)
     rows = _Rows("bernoulli_log_prob", names, (x, logits))
     out: Array = np.empty(rows.leading, x.dtype)
@@ -397,7 +398,7 @@ def linear_bernoulli_log_prob(
     """
     operation = "linear_bernoulli_log_prob"
     _check_arrays(operation, ("h", "weight", "bias", "x"), (h, weight, bias, x))
-    if validate_args:
+    if check_flag(operation, "validate_args", validate_args):
         _check_observations(operation, x)
     if weight.ndim != 2:
         raise ValueError(f"{operation}: weight has shape {weight.shape}, expected (features of x, features of h)")

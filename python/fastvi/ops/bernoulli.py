@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastvi import reference
+from fastvi._sizes import check_flag
 from fastvi.ops._backends import kernels
 from fastvi.ops._checks import check_operands
 from fastvi.ops._precision import backward_in_compute_dtype, compute_dtype, widen
@@ -96,7 +97,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor, validate_args: bool = False) -
     torch.Size([5, 3])
     """
     x, logits = check_operands("bernoulli_log_prob", _NAMES, (x, logits))
-    if validate_args:
+    if check_flag("bernoulli_log_prob", "validate_args", validate_args):
         _check_observations("bernoulli_log_prob", x)
     result: Tensor = _LOG_PROB(x, logits)
     return result
@@ -255,7 +256,7 @@ def linear_bernoulli_log_prob(
     h, weight, bias, x = check_operands(
         "linear_bernoulli_log_prob", _LINEAR_NAMES, (h, weight, bias, x), optional=("bias",)
     )
-    if validate_args:
+    if check_flag("linear_bernoulli_log_prob", "validate_args", validate_args):
         _check_observations("linear_bernoulli_log_prob", x)
     result: Tensor = _LINEAR(h, weight, bias, x)
     return result

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvi import reference
-from fastvi._sizes import check_counters
+from fastvi._sizes import check_counters, check_flag
 from fastvi.ops._backends import kernels
 from fastvi.ops._checks import check_number, check_operands, check_shape, check_size, number_tensor
 from fastvi.ops._precision import backward_in_compute_dtype
@@ -570,8 +570,7 @@ def rsample_normal_with_log_ratio(
     mean, logvar, prior_mean, prior_logvar = check_operands(
         operation, _KL_NAMES, (mean, logvar, prior_mean, prior_logvar), optional=_PRIOR_NAMES
     )
-    if not isinstance(detach_posterior, bool):
-        raise TypeError(f"{operation}: detach_posterior must be a bool, got {type(detach_posterior).__name__}")
+    detach_posterior = check_flag(operation, "detach_posterior", detach_posterior)
     num_samples = check_size(operation, "num_samples", num_samples)
     row_offset = check_size(operation, "row_offset", row_offset)
     if prior_mean is not None or prior_logvar is not None:
