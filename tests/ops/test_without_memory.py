@@ -17,8 +17,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastvi
 
-# torch 2.13 calls its own tracer deprecated, which works.
-pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning")
+# PyTorch calls its own tracer deprecated, which works.
+pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated")
 
 ROUNDING = {"rtol": 1e-10, "atol": 1e-10}
 """Another order of the same float64 operations, twice differentiated."""
