@@ -244,8 +244,10 @@ void NormalKernels<S>::rsample_normal_backward(const Extent& extent, const Sampl
           buffer.load(parameters.logvar.row(0, tile.first_row + row) + tile.first_column, tile.columns);
       RowBuffer<S, tile_elements> found;
       T* const out = found.target(logvar_gradient + to);
-      for_columns<T>(tile.columns,
-                     [=](std::int64_t d) { out[d] = T(0.5) * exp(T(0.5) * logvar[d]) * noise_sum[start + d]; });
+      for_columns<T>(tile.columns, [=](std::int64_t d) {
+        const T root = exp_quarter(logvar[d]);
+        out[d] = T(0.5) * noise_sum[start + d] * root * root;
+      });
       found.store(logvar_gradient + to, tile.columns);
     }
   });
@@ -319,6 +321,9 @@ void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& exte
     tile.load_posterior(local, parameters);
     TileRatio<T> ratio{};  // zeros, so that nothing infinite meets an upstream gradient that is not there
     TilePath<T> path{};
+    alignas(64) T scale_root[tile_elements];
+#pragma omp simd
+    for (std::int64_t i = 0; i < tile.size(); ++i) scale_root[i] = exp_quarter(local.logvar[i]);
     if (ratio_upstream.data != nullptr) {
       tile.load_ratio(ratio, local, parameters);
       tile.load_path(path, local, ratio, detach_posterior);
@@ -353,7 +358,8 @@ void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& exte
 #pragma omp simd
           for (std::int64_t d = 0; d < tile.columns; ++d) {
             z_sum[start + d] += upstream[d];
-            add(start + d, sent(start + d, local.scale[start + d] * upstream[d]));
+            const T root = scale_root[start + d];
+            add(start + d, sent(start + d, upstream[d] * root * root));
           }
         } else if (ratio_upstream.data != nullptr) {
 #pragma omp simd

@@ -173,7 +173,9 @@ def standard_normal(
     """
     sizes = check_shape("standard_normal", "shape", shape)
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    if not isinstance(dtype, torch.dtype) or dtype not in SUPPORTED_DTYPES:
+    if not isinstance(dtype, torch.dtype):  # by its type, since to print a tensor without memory ends the process
+        raise TypeError(f"standard_normal: dtype must be a torch.dtype, got {type(dtype).__name__}")
+    if dtype not in SUPPORTED_DTYPES:
         raise TypeError(f"standard_normal: dtype is {dtype}, expected {SUPPORTED_NAMES}")
     place = _place("standard_normal", "cpu" if device is None else device)
     result: Tensor = torch.ops.fastvi.standard_normal(seed_tensor("standard_normal", seed, place), sizes, dtype)
