@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -14,6 +16,9 @@ from operations import as_tuple
 import fastvi
 import fastvi.numpy as fnp
 from fastvi.distributions import DiagNormal
+from fastvi.evaluate import active_units, evaluate, stream_bounds
+from fastvi.models import VAE
+from fastvi.objectives import ELBO, IWAE, STL, DReG, LinearWarmUp
 from fastvi.seeding import mix_seed
 
 
@@ -204,6 +209,58 @@ def test_distributions() -> None:
             torch.manual_seed(0)
             assert torch.equal(draw(shape), expected)
     assert distribution.expand((np.int64(2), 4)).batch_shape == (2, 4)
+
+
+def test_objectives() -> None:
+    for three in THREES:
+        for objective in (ELBO(three), STL(three), IWAE(three), DReG(three), IWAE(3, backward_samples=three)):
+            expected = type(objective)(3) if objective.__dict__.get("backward_samples") is None else IWAE(3, 3)
+            assert repr(objective) == repr(expected)
+        assert LinearWarmUp(three)(three) == 1.0
+        assert repr(LinearWarmUp(three)) == repr(LinearWarmUp(3))
+    for number in NUMBERS:
+        for name in ("beta", "free_bits"):
+            assert repr(ELBO(**{name: number})) == repr(ELBO(**{name: 0.5}))
+    for wrong in NO_INTEGERS:
+        for make in (ELBO, STL, IWAE, DReG, LinearWarmUp, LinearWarmUp(3)):
+            with pytest.raises(TypeError, match=r"\w+: \w+ must be an int, got .* of type"):
+                make(wrong)
+    for wrong in (*NO_NUMBERS, np.array(0.5)):
+        for name in ("beta", "free_bits"):
+            with pytest.raises(TypeError, match=rf"ELBO: {name} must be a float, got .* of type"):
+                ELBO(**{name: wrong})
+
+
+def test_model_sizes() -> None:
+    for three in THREES:
+        model = VAE(three, latent_dim=three, hidden_dims=[three])
+        assert (model.data_dim, model.latent_dim) == (3, 3)
+        assert type(model.data_dim) is type(model.latent_dim) is int
+        assert repr(model) == repr(VAE(3, 3, (3,)))
+    for wrong in NO_INTEGERS:
+        for arguments in ({"data_dim": wrong}, {"latent_dim": wrong}, {"hidden_dims": (3, wrong)}):
+            with pytest.raises(TypeError, match=f"VAE: {next(iter(arguments))} must be an integer, got .* of type"):
+                VAE(**({"data_dim": 3} | arguments))
+
+
+def test_evaluation() -> None:
+    torch.manual_seed(0)
+    model, x = VAE(6, 2, (4,)), torch.rand(5, 6).round()
+    expected = stream_bounds(model, x, 20, chunk=7, seed=1, row_offset=2)
+    found = stream_bounds(model, x, np.int64(20), chunk=np.uint8(7), seed=np.int32(1), row_offset=np.uint64(2))
+    for result, bound in zip(dataclasses.astuple(found), dataclasses.astuple(expected), strict=True):
+        assert torch.equal(result, bound)
+    assert torch.equal(active_units(model, x, np.float64(0.01)), active_units(model, x, 0.01))
+    sizes = {"num_samples": 20, "training_num_samples": 2, "chunk": 7, "test_images": 9, "seed": 3}
+    figures = [
+        evaluate(model, x, **{name: kind(size) for name, size in sizes.items()}).as_dict() | {"seconds": 0.0}
+        for kind in (int, np.int64, np.uint16)
+    ]
+    assert json.dumps(figures[0]) == json.dumps(figures[1]) == json.dumps(figures[2])
+    for name in ("num_samples", "training_num_samples", "chunk", "test_images"):
+        for wrong in (2.0, np.True_, np.array(2)):
+            with pytest.raises(TypeError, match=rf"\w+: {name} must be an int"):
+                evaluate(model, x, **(sizes | {name: wrong}))
 
 
 def test_a_compiled_call_that_may_break_its_graph() -> None:

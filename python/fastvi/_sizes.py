@@ -20,6 +20,27 @@ MAX_COLUMNS = 2**34
 _MAX_SIZE = 2**62  # sums of two are still 64-bit integers
 
 
+def as_integer(value: object) -> int | None:
+    """An integer as int; None for anything else."""
+    if type(value) is int:
+        return value
+    kind: Any = type(value)
+    if isinstance(value, bool) or not hasattr(kind, "__index__") or hasattr(kind, "__len__"):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # whether it is one is what is asked
+    except TypeError:  # NumPy's truth values and lengths of time have the method too
+        return None
+
+
+def as_number(value: object) -> float | None:
+    """A number as float; None for anything else, OverflowError for an integer that no float can hold."""
+    if isinstance(value, float) or (isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)):
+        return float(value)
+    integer = as_integer(value)
+    return None if integer is None else float(integer)
+
+
 def check_integer(operation: str, name: str, value: object, expected: str = "an int") -> int:
     """An integer, as int.
 
@@ -28,15 +49,10 @@ def check_integer(operation: str, name: str, value: object, expected: str = "an 
     TypeError
         If ``value`` is anything else; the message says what was ``expected``.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value if type(value) is int else int(value)
-    kind: Any = type(value)
-    if not isinstance(value, bool) and hasattr(kind, "__index__") and not hasattr(kind, "__len__"):
-        try:
-            return operator.index(value)  # type: ignore[arg-type]  # the TypeError is the answer that is asked for
-        except TypeError:  # NumPy's truth values have the method too
-            pass
-    raise TypeError(f"{operation}: {name} must be {expected}, got {kind.__name__}")
+    integer = as_integer(value)
+    if integer is None:
+        raise TypeError(f"{operation}: {name} must be {expected}, got {type(value).__name__}")
+    return integer
 
 
 def check_number(operation: str, name: str, value: object, expected: str = "a number") -> float:
@@ -49,13 +65,13 @@ def check_number(operation: str, name: str, value: object, expected: str = "a nu
     ValueError
         If it is an integer that no float can hold.
     """
-    number: Any = value
-    if not isinstance(value, float) and (isinstance(value, numbers.Integral) or not isinstance(value, numbers.Real)):
-        number = check_integer(operation, name, value, expected)
     try:
-        return float(number)
+        number = as_number(value)
     except OverflowError:
         raise ValueError(f"{operation}: {name} is an integer beyond all floating-point numbers") from None
+    if number is None:
+        raise TypeError(f"{operation}: {name} must be {expected}, got {type(value).__name__}")
+    return number
 
 
 def check_flag(operation: str, name: str, value: object) -> bool:

@@ -281,7 +281,7 @@ def evaluate(
         latent_dim = posterior(model, select_examples(images, slice(0, 1)))[0].shape[-1]
     return Evaluation(
         images=count,
-        test_images=count if test_images is None else test_images,
+        test_images=count if test_images is None else check_count("evaluate", "test_images", test_images),
         num_samples=num_samples,
         elbo=float(torch.cat([part.elbo for part in parts]).double().mean()),
         training_num_samples=training_num_samples,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvi import ops
+from fastvi._sizes import as_integer
 from fastvi.ops._values import describe_range, range_outside_unit_interval, values_at_hand
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU}
@@ -198,10 +198,9 @@ def _kind(value: object) -> str:
 
 
 def _positive(name: str, value: int, whole: object = None) -> int:
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"VAE: {name} must be an integer, got {value!r} of type {_kind(value)}") from None
+    size = as_integer(value)
+    if size is None:
+        raise TypeError(f"VAE: {name} must be an integer, got {value!r} of type {_kind(value)}")
     if size < 1:
         raise ValueError(f"VAE: {name} must be positive, got {value if whole is None else whole}")
     return size

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastvi import ops
+from fastvi._sizes import as_number
 from fastvi.objectives.bounds import elbo_bound, log_weights
 from fastvi.objectives.model import LatentVariableModel, check_count, keep_count, log_likelihood, posterior, prior
 
@@ -118,13 +118,13 @@ class ELBO:
                 if value.dim() > 0:
                     raise ValueError(f"ELBO: beta must be a float or a tensor without axes, got {tuple(value.shape)}")
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float, numbers.Real)):
+            number = value if type(value) is int else as_number(value)
+            if number is None:
                 raise TypeError(f"ELBO: {name} must be a float, got {value!r} of type {type(value).__name__}")
-            if not isinstance(value, (int, float)):  # a number of NumPy's
-                value = float(value)
-                object.__setattr__(self, name, value)
-            if not 0.0 <= value < math.inf:
+            if not 0.0 <= number < math.inf:
                 raise ValueError(f"ELBO: {name} must be finite and not negative, got {value}")
+            if number is not value:  # a number of NumPy's
+                object.__setattr__(self, name, number)
         if self.free_bits > 0.0 and not self.analytic_kl:
             raise ValueError(
                 f"ELBO: free_bits={self.free_bits} needs analytic_kl=True, "

@@ -6,12 +6,13 @@ does not broadcast into another bound.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from fastvi._sizes import as_integer
 
 
 class LatentVariableModel(Protocol):
@@ -145,11 +146,12 @@ def log_likelihood(model: LatentVariableModel, x: Any, z: Tensor) -> Tensor:
 
 def check_count(owner: str, argument: str, value: Any, at_least: int = 1) -> int:
     """Return ``value`` as an int; raise unless it is an integer, NumPy's included, of at least ``at_least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral)):
+    count = as_integer(value)
+    if count is None:
         raise TypeError(f"{owner}: {argument} must be an int, got {value!r} of type {type(value).__name__}")
-    if value < at_least:
-        raise ValueError(f"{owner}: {argument} must be at least {at_least}, got {value}")
-    return value if isinstance(value, int) else int(value)
+    if count < at_least:
+        raise ValueError(f"{owner}: {argument} must be at least {at_least}, got {count}")
+    return count
 
 
 def keep_count(objective: Any, argument: str, at_least: int = 1) -> None:
