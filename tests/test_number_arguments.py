@@ -231,6 +231,26 @@ def test_objectives() -> None:
                 ELBO(**{name: wrong})
 
 
+def test_messages_do_not_print_arrays() -> None:
+    """One line, and no look at memory that may have been freed."""
+    freed = torch.ones(30, 30)
+    freed.untyped_storage().resize_(0)
+    for call in (
+        IWAE,
+        lambda wrong: ELBO(free_bits=wrong),
+        VAE,
+        lambda wrong: fnp.standard_normal(3, dtype=wrong),
+        lambda wrong: fastvi.standard_normal(3, dtype=wrong),
+        lambda wrong: fastvi.standard_normal(wrong),
+        lambda wrong: fastvi.kl_normal(TENSOR, TENSOR, free_bits=wrong),
+    ):
+        for wrong in (freed, np.zeros((30, 30)), [0.5] * 1000):
+            with pytest.raises(TypeError) as raised:
+                call(wrong)
+            assert "\n" not in str(raised.value)
+            assert len(str(raised.value)) < 200
+
+
 def test_model_sizes() -> None:
     for three in THREES:
         model = VAE(three, latent_dim=three, hidden_dims=[three])

@@ -41,6 +41,13 @@ def as_number(value: object) -> float | None:
     return None if integer is None else float(integer)
 
 
+def shown(value: object) -> str:
+    """A value and its type in one line; the type alone of arrays, whose text is long and may ask for freed memory."""
+    kind = type(value).__name__
+    has_parts = hasattr(type(value), "__len__") and not isinstance(value, str)
+    return f"an object of type {kind}" if has_parts else f"{value!r} of type {kind}"
+
+
 def check_integer(operation: str, name: str, value: object, expected: str = "an int") -> int:
     """An integer, as int.
 

@@ -158,6 +158,8 @@ def standard_normal(shape: int | Sequence[int], seed: int | None = None, *, dtyp
     True
     """
     sizes = check_shape("standard_normal", "shape", shape)
+    if dtype is not None and not isinstance(dtype, str | type | np.dtype):
+        raise TypeError(f"standard_normal: dtype must be one of NumPy's, got {type(dtype).__name__}")
     try:
         kernels = _KERNELS[np.dtype(dtype)]
     except (KeyError, TypeError):

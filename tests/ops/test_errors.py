@@ -244,9 +244,15 @@ def test_counts_past_the_counter():
 
 
 def test_standard_normal():
+    freed = place.ones(3)  # whose text nobody may ask for
+    freed.untyped_storage().resize_(0)
     for dtype in (torch.int64, torch.complex64, torch.float8_e4m3fn):
         with pytest.raises(TypeError, match=rf"standard_normal: dtype is {dtype}, expected torch.float32, "):
             fastvi.standard_normal(3, dtype=dtype, device=place.device)
+    for wrong in ("float32", 1.0, freed):
+        message = rf"standard_normal: dtype must be a torch\.dtype, got {type(wrong).__name__}"
+        with pytest.raises(TypeError, match=message):
+            fastvi.standard_normal(3, dtype=wrong, device=place.device)
     with pytest.raises(TypeError, match=r"standard_normal: shape must be an integer or a sequence of them, got str"):
         fastvi.standard_normal("3", device=place.device)
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from operations import SAMPLES, TYPICAL, Sample, as_tuple, backward_call, derivative, gradients, weighted_sum
+from operations import SAMPLES, SEED, TYPICAL, Sample, as_tuple, backward_call, derivative, gradients, weighted_sum
 from place import place
 from torch import Tensor
 
@@ -207,3 +207,17 @@ def test_raw_operator_has_no_silent_second_order(sample: Sample):
         torch.testing.assert_close(result, expected, rtol=0, atol=0)
     with pytest.raises(RuntimeError, match=sample.operation):
         torch.autograd.grad(weighted_sum(first), tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_gradients_of_no_samples_are_zero(dtype):
+    """An empty sum, also where what it would be multiplied by is infinite."""
+    for extreme in (1e3, -1e3, float("inf"), -float("inf")):
+        parameters = [place.full((2, 3), extreme, dtype=dtype, requires_grad=True) for _ in range(4)]
+        mean, logvar, prior_mean, prior_logvar = parameters
+        z = fastvi.rsample_normal(mean, logvar, (0, 2), seed=SEED)
+        ratio = fastvi.rsample_normal_with_log_ratio(mean, logvar, 0, prior_mean, prior_logvar, seed=SEED)
+        for outputs in ((z,), ratio):
+            number = sum(output.sum() for output in outputs)
+            for gradient in torch.autograd.grad(number, parameters, materialize_grads=True):
+                assert torch.equal(gradient, torch.zeros_like(gradient))

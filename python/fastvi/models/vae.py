@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvi import ops
-from fastvi._sizes import as_integer
+from fastvi._sizes import as_integer, shown
 from fastvi.ops._values import describe_range, range_outside_unit_interval, values_at_hand
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU}
@@ -200,7 +200,7 @@ def _kind(value: object) -> str:
 def _positive(name: str, value: int, whole: object = None) -> int:
     size = as_integer(value)
     if size is None:
-        raise TypeError(f"VAE: {name} must be an integer, got {value!r} of type {_kind(value)}")
+        raise TypeError(f"VAE: {name} must be an integer, got {shown(value)}")
     if size < 1:
         raise ValueError(f"VAE: {name} must be positive, got {value if whole is None else whole}")
     return size

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastvi import ops
-from fastvi._sizes import as_number
+from fastvi._sizes import as_number, shown
 from fastvi.objectives.bounds import elbo_bound, log_weights
 from fastvi.objectives.model import LatentVariableModel, check_count, keep_count, log_likelihood, posterior, prior
 
@@ -120,7 +120,7 @@ class ELBO:
                 continue
             number = value if type(value) is int else as_number(value)
             if number is None:
-                raise TypeError(f"ELBO: {name} must be a float, got {value!r} of type {type(value).__name__}")
+                raise TypeError(f"ELBO: {name} must be a float, got {shown(value)}")
             if not 0.0 <= number < math.inf:
                 raise ValueError(f"ELBO: {name} must be finite and not negative, got {value}")
             if number is not value:  # a number of NumPy's

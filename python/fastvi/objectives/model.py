@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fastvi._sizes import as_integer
+from fastvi._sizes import as_integer, shown
 
 
 class LatentVariableModel(Protocol):
@@ -148,7 +148,7 @@ def check_count(owner: str, argument: str, value: Any, at_least: int = 1) -> int
     """Return ``value`` as an int; raise unless it is an integer, NumPy's included, of at least ``at_least``."""
     count = as_integer(value)
     if count is None:
-        raise TypeError(f"{owner}: {argument} must be an int, got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{owner}: {argument} must be an int, got {shown(value)}")
     if count < at_least:
         raise ValueError(f"{owner}: {argument} must be at least {at_least}, got {count}")
     return count
