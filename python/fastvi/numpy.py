@@ -351,7 +351,8 @@ def rsample_normal_with_log_ratio(
 def _check_observations(operation: str, x: Array) -> None:
     """Reject values outside [0, 1], NaN among them."""
     if x.size and not (x.min() >= 0.0 and x.max() <= 1.0):
-        raise ValueError(f"{operation}: x must lie in [0, 1], got values from {x.min():g} to {x.max():g}")
+        values = "NaN among them" if np.isnan(x).any() else f"values from {x.min():g} to {x.max():g}"
+        raise ValueError(f"{operation}: x must lie in [0, 1], got {values}")
 
 
 def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> Array:

@@ -76,7 +76,10 @@ def rsample_normal_with_log_ratio(
     else:
         prior_mean = mean.new_zeros(()) if prior_mean is None else prior_mean
         prior_logvar = mean.new_zeros(()) if prior_logvar is None else prior_logvar
-        from_prior = _standardised(mean - prior_mean, prior_logvar) + torch.exp(0.5 * (logvar - prior_logvar)) * eps
+        shift = _standardised(mean - prior_mean, prior_logvar)
+        scaled = torch.exp(0.5 * (logvar - prior_logvar)) * eps
+        # Of two infinities against each other one is left: they stand for numbers whose sum is beyond the dtype, too.
+        from_prior = torch.where(shift.isinf() & scaled.isinf(), shift, shift + scaled)
     from_posterior = eps
     if detach_posterior:  # the same number, with the derivatives along the path of z
         path = torch.exp(0.5 * (logvar - logvar.detach())) * eps

@@ -116,6 +116,20 @@ def test_log_ratio_of_equal_distributions(dtype, logvar, num_samples):
         assert torch.equal(gradients[2].sign() * (gradients[2] != 0), eps.sum(0).sign().to(dtype) * (gradients[2] != 0))
 
 
+@pytest.mark.parametrize("module", [fastvi, reference], ids=["operation", "formula"])
+def test_log_ratio_beyond_the_dtype_is_minus_infinity(module):
+    """Of a prior so narrow that both parts of (z - prior_mean) e^(-prior_logvar / 2) overflow, with either sign."""
+    mean, logvar, prior_mean = place.full((1, 64), 0.66), place.zeros(1, 64), place.full((1, 64), 1.54)
+    for prior_logvar in (-180.0, -400.0, -1e38):
+        prior = prior_mean, place.full((1, 64), prior_logvar)
+        if module is fastvi:
+            _, log_ratio = fastvi.rsample_normal_with_log_ratio(mean, logvar, 9, *prior, seed=2)
+        else:
+            eps = fastvi.rsample_normal(place.zeros(1, 64), logvar, (9,), seed=2)
+            _, log_ratio = reference.rsample_normal_with_log_ratio(mean, logvar, eps, *prior)
+        assert (log_ratio == -math.inf).all()
+
+
 # None of the products lies within a factor of four of the largest number, where twice the result overflows.
 DIFFERENCES = (0.0, 1e-30, 3e-20, 1.0, 1e15, 1e30)
 EXPONENTS = (-300.0, -200.0, -140.0, -92.0, -60.0, -1.0, 0.0, 60.0, 120.0, 180.0)
@@ -244,6 +258,10 @@ def test_infinite_bias_of_the_linear_head(x, logit, expected, slope, dtype):
     target = place.tensor([x, 1.0], dtype=dtype)
     value = fastvi.linear_bernoulli_log_prob(h, weight, bias, target)
     assert_all(value.detach(), expected - math.log(2.0))
+    target.requires_grad_()
+    again = fastvi.linear_bernoulli_log_prob(h, weight, bias, target)
+    (by_x,) = torch.autograd.grad(again.sum(), target)
+    assert by_x.tolist() == [0.0 if expected == 0.0 else 3 * logit, 0.0]  # at 0 * inf that of torch.xlogy
     by_bias, by_weight = torch.autograd.grad(value.sum(), (bias, weight))
     assert by_bias.tolist() == [3 * slope, 1.5]
     assert by_weight.tolist() == [[3 * slope] * 4, [1.5] * 4]

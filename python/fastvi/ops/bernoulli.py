@@ -186,6 +186,9 @@ def _linear_backward(
     if needs[3]:
         logits = _product(_hidden_rows(h, leading), weight.t())
         logits = logits if bias is None else logits.add_(bias)
+        # As in the operation on logits alone: where x * logit is 0 * inf, it is zero, and so is its derivative.
+        targets = x.expand((*leading, x.shape[-1])).reshape(logits.shape)
+        logits.masked_fill_(logits.isinf() & (targets == (logits > 0)), 0.0)
         by_x = sum_to_shape(logits.mul_(scale).reshape((*leading, x.shape[-1])), x.shape)
     return by_h, by_weight, by_bias, by_x
 
