@@ -129,6 +129,30 @@ def test_every_cut_and_every_flipped_bit_of_the_weights_is_noticed(run):
             run.load_model()
 
 
+@pytest.mark.parametrize("bits", [0, 3, 7])
+def test_a_flipped_bit_in_the_directory_of_a_first_versions_archive_is_refused_or_harmless(run, bits):
+    """No CRC covers it; PyTorch's reader believes it."""
+    as_made_by_the_first_version(run.path)
+    expected, content = read_all(run), run.checkpoint_file.read_bytes()
+    for place in range(content.index(b"PK\1\2"), len(content), 3):
+        changed = bytearray(content)
+        changed[place] ^= 1 << bits
+        run.checkpoint_file.write_bytes(changed)
+        assert_right_or_refused(run, run.checkpoint_file, expected)
+
+
+def test_a_checkpoint_that_lost_a_part_of_its_checksum_is_refused(run):
+    """It must not pass for one of 0.1.0, which had none."""
+    content = run.checkpoint_file.read_bytes()
+    mark = content.rindex(b"fastvi blake2b ")
+    damaged = [content[:end] for end in range(mark - 1, len(content))]
+    damaged += [content + b"x", content[:mark] + b"F" + content[mark + 1 :]]
+    for changed in damaged:
+        run.checkpoint_file.write_bytes(changed)
+        with pytest.raises(RunError, match=r"last\.ckpt is damaged"):
+            run.load_model()
+
+
 def saved(value):
     buffer = io.BytesIO()
     torch.save(value, buffer)

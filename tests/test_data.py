@@ -421,3 +421,10 @@ def test_every_name_has_a_loader(tmp_path):
         if name != "digits":
             with pytest.raises(DataError, match="expected the file"):
                 load_dataset(name, tmp_path)
+
+
+@pytest.mark.parametrize("image_shape", [(4,), 4, (2.0, 2.0), (-2, -2), (2, 2, 1), None])
+def test_an_image_shape_that_is_none_is_named(image_shape):
+    rows = torch.zeros(3, 4)
+    with pytest.raises(DataError, match=r"^own: the image shape must be "):
+        Dataset("own", rows, rows, image_shape, "bernoulli")

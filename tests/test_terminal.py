@@ -173,6 +173,7 @@ def test_no_value_of_any_option_is_a_traceback(
         (("train", "--seed", "-1"), "'--seed': got '-1', expected a whole number from 0"),
         (("train", "--learning-rate", "nan"), "'--learning-rate': got 'nan', expected a finite number"),
         (("train", "--beta", "inf", "--objective", "elbo"), "'--beta': got 'inf', expected a finite number"),
+        (("train", "--beta", "4e38"), "'--beta': got '4e38', expected a finite number, 0 or more, that float32 holds"),
         (("train", "--free-bits", "-1"), "'--free-bits': got '-1', expected a finite number, 0 or more"),
         (("train", "--hidden-dims", "999999999999"), "--hidden-dims must be widths from 1 to 2147483647"),
         (("train", "--hidden-dims", "2147483647,2147483647"), "this machine has"),
@@ -408,6 +409,18 @@ def test_a_bound_of_a_few_samples_is_marked(reliable: bool, num_samples: int, tr
     if note:
         assert screen.getvalue().endswith(f"{note}\n")
         assert note.startswith(f"L_{num_samples} is unreliable as log p(x): for 1 of 1 images")
+
+
+def test_figures_that_are_a_device_or_a_pipe_are_left_alone(run: Path) -> None:
+    """To read them might never end."""
+    file = run / "evaluation.json"
+    file.unlink(missing_ok=True)
+    for make in (lambda: file.symlink_to("/dev/zero"), lambda: os.mkfifo(file)):
+        make()
+        result = call("evaluate", run, "--limit", "3", "--num-samples", 7)
+        assert result.exit_code == 0, result.output
+        assert json.loads((run / "evaluation-K7-images3.json").read_text())["images"] == 3
+        file.unlink()
 
 
 def test_a_run_is_evaluated_on_one_image(run: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
@@ -446,3 +447,31 @@ def test_grid_holds_the_images_row_by_row(tmp_path):
     centres = torch.stack([grey[15 + 29 * (number // 3), 15 + 29 * (number % 3)] for number in range(5)])
     # Eight bits to a pixel.
     torch.testing.assert_close(centres, torch.linspace(0.0, 1.0, 5), rtol=0, atol=1 / 255)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"seed": -1}, ValueError, "seed must be from 0"),
+        ({"epochs": 0}, ValueError, "epochs must be from 1"),
+        ({"learning_rate": 0.0}, ValueError, "learning_rate must be positive"),
+        ({"beta": -1.0}, ValueError, "beta must be a finite number of float32"),
+        ({"beta": 4e38}, ValueError, "beta must be a finite number of float32"),
+        ({"hidden_dims": ()}, ValueError, "hidden_dims must be positive"),
+        ({"hidden_dims": 4}, TypeError, "hidden_dims must be a tuple"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_written(tmp_path, digits, changes, error, words):
+    with pytest.raises(error, match=words):
+        run(tmp_path / "run", digits, dataclasses.replace(CONFIG, **changes))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_settings_may_be_numbers_of_numpy_and_lists(tmp_path, digits):
+    config = dataclasses.replace(
+        CONFIG, hidden_dims=[16], batch_size=np.int64(100), learning_rate=np.float32(0.125), epochs=np.int64(1)
+    )
+    run(tmp_path / "run", digits, config)
+    assert RunFolder(tmp_path / "run").read_config() == dataclasses.replace(
+        CONFIG, hidden_dims=(16,), batch_size=100, learning_rate=0.125, epochs=1
+    )

@@ -119,7 +119,7 @@ template <int kinds, class S>
 struct SampleBackward {
   using T = ComputeType<S>;
   static constexpr int kept = kinds + 1;
-  static constexpr bool has_ratio = kinds > 2, has_prior = kinds > 3;
+  static constexpr bool has_ratio = kinds > 2;
   // Those of each kind for each column, and the log ratio's.
   using Sums = LongSums<T, 4 * kinds + 1>;
 
@@ -167,7 +167,7 @@ struct SampleBackward {
           const LogRatioBackward<T> sent(ratios[j], paths[j], noise[j], detach_posterior, by_ratio, scaled_by_z);
           sums.add(4 + j, sent.by_half_logvar);
           sums.add(4 * 2 + j, sent.by_path);
-          if constexpr (has_prior) {
+          if constexpr (kinds > 3) {  // the prior's, too
             sums.add(4 * 3 + j, sent.by_prior_mean);
             sums.add(4 * 4 + j, sent.by_prior_logvar);
           }

@@ -110,7 +110,7 @@ def _read_file(path: Path) -> bytes:
             raise DataError(f"{path}: expected at most {MAX_ARRAY_BYTES} bytes, the file has {status.st_size}")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        raise DataError(f"{path}: cannot be read ({str(error)[:200]})") from error
 
 
 def _parse_idx(path: Path, file: io.BytesIO | gzip.GzipFile, capacity: int) -> Bytes:
@@ -163,7 +163,8 @@ def _read_zip_member(path: Path, content: bytes, key: str) -> bytes:
         ValueError,
         OverflowError,
     ) as error:
-        raise DataError(f"{path}: cannot be read as an npz archive ({error or type(error).__name__})") from error
+        words = str(error)[:200] or type(error).__name__  # it may quote a name of any length
+        raise DataError(f"{path}: cannot be read as an npz archive ({words})") from error
 
 
 def _parse_npy_header(path: Path, key: str, header: bytes) -> tuple[str, bool, tuple[int, ...]]:

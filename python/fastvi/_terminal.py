@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FAILED_EXIT_CODE = 2
 LARGEST_COUNT = 2**31 - 1
 """Most of whatever an option counts: products of two counts are still 64-bit integers."""
+LARGEST_NUMBER = (2.0 - 2.0**-23) * 2.0**127
+"""Of float32, in which models are trained."""
 MAX_THREADS = 16 * (os.cpu_count() or 1)
 """More threads than processors help nobody; where the operating system refuses them, the process ends at once."""
 _LEAST_WIDTH = 40
@@ -100,14 +102,14 @@ def finite_number(text: str) -> float:
     Raises
     ------
     BadParameter
-        If it is no number, negative, infinite or NaN.
+        If it is no number, negative, infinite in float32, or NaN.
     """
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0.0 <= number < math.inf:
-        raise typer.BadParameter(f"got {_shortened(text)}, expected a finite number, 0 or more")
+    if not 0.0 <= number <= LARGEST_NUMBER:
+        raise typer.BadParameter(f"got {_shortened(text)}, expected a finite number, 0 or more, that float32 holds")
     return number
 
 

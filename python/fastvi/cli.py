@@ -156,9 +156,10 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     dataset: Dataset | None = None
+    begun: RunFolder | None = None
 
     def prepare() -> tuple[TrainingConfig, RunFolder, str, Path | None]:
-        nonlocal dataset
+        nonlocal begun, dataset
         chosen_device = _choose_device(device)
         try:
             if resume is None:
@@ -166,11 +167,11 @@ def train(
                 dataset = _load_data(data, data_folder, download)
                 config = _new_config(context.params, dataset)
                 record = DataRecord.of(dataset, data_folder)
-                folder = context.with_resource(claimed(out, overwrite, config, record, console.print))
+                begun = folder = context.with_resource(claimed(out, overwrite, config, record, console.print))
             else:
                 if out is not None or overwrite:
                     _fail("--resume goes on in the run's own folder: leave out --out and --overwrite")
-                folder = RunFolder(resume)
+                begun = folder = RunFolder(resume)
                 context.with_resource(reopened(folder, console.print))
                 config = _resumed_config(context, folder)
                 dataset, data_folder = _run_data(folder, config, data_dir, console, download)
@@ -179,15 +180,15 @@ def train(
             _fail(str(error))
         return config, folder, chosen_device, data_folder
 
-    config, folder, device, data_folder = from_first(prepare)
-    if dataset is None:  # in another process than the first
-        dataset = _load_data(config.data, data_folder, download=False)
-
-    from fastvi.training.trainer import train as train_run
-
-    console.print(f"run folder: {folder.path}")
-    show_bar = progress and console.is_terminal
     try:
+        config, folder, device, data_folder = from_first(prepare)
+        if dataset is None:  # in another process than the first
+            dataset = _load_data(config.data, data_folder, download=False)
+
+        from fastvi.training.trainer import train as train_run
+
+        console.print(f"run folder: {folder.path}")
+        show_bar = progress and console.is_terminal
         model = train_run(
             config,
             dataset,
@@ -208,18 +209,8 @@ def train(
             drawn = False
         if run_evaluation:
             images, all_images = some_images(images, evaluation_limit), images.shape[0]
-            evaluate_run(
-                folder.evaluation_file,
-                config,
-                model,
-                images,
-                all_images,
-                evaluation_samples,
-                None,
-                device,
-                console,
-                show_bar,
-            )
+            file, count = folder.evaluation_file, evaluation_samples
+            evaluate_run(file, config, model, images, all_images, count, None, device, console, show_bar)
         if not drawn:
             raise typer.Exit(FAILED_EXIT_CODE)
     except RunError as error:  # in every process, with the same words
@@ -227,7 +218,8 @@ def train(
             raise typer.Exit(FAILED_EXIT_CODE) from error
         _fail(str(error))
     except KeyboardInterrupt:
-        console.print(f"\n{_how_to_go_on(context, folder)}")
+        how = "interrupted before the run began" if begun is None else _how_to_go_on(context, begun)
+        console.print(f"\n{how}")
         raise typer.Exit(_INTERRUPTED_EXIT_CODE) from None
 
 

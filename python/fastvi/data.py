@@ -90,7 +90,12 @@ grey values from 0 to 255 are divided by 255 first
             raise DataError(
                 f"{self.name}: the likelihood must be one of {', '.join(LIKELIHOODS)}, got {self.likelihood!r}"
             )
+        shape: object = self.image_shape
+        if not (isinstance(shape, tuple | list) and len(shape) == 2 and all(type(size) is int for size in shape)):
+            raise DataError(f"{self.name}: the image shape must be (height, width), two whole numbers, got {shape!r}")
         height, width = self.image_shape
+        if height < 1 or width < 1:
+            raise DataError(f"{self.name}: the image shape must be positive, got {shape!r}")
         for purpose, images in (("training", self.train), ("test", self.test)):
             if not isinstance(images, Tensor):
                 raise DataError(f"{self.name}: the {purpose} images must be a tensor, got {type(images).__name__}")

@@ -24,6 +24,7 @@ _MARK = b"fastvi blake2b "
 _DIGEST_BYTES = 32
 _COMMENT_BYTES = len(_MARK) + 2 * _DIGEST_BYTES
 _LENGTH = struct.Struct("<H")  # of the comment: the last field of a zip archive before the comment itself
+_END, _END_BYTES = b"PK\5\6", 22  # of an archive without a comment
 _ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
@@ -63,8 +64,8 @@ def checkpoint_bytes(checkpoint: Mapping[str, Any]) -> bytes:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint made of tensors and plain values; no code that is found in it runs.
 
-    Every changed bit is noticed. A file of fastvi 0.1.0 has no checksum: there the archive's CRCs are compared, which
-    cover everything but its directory.
+    Every changed bit is noticed. A file of fastvi 0.1.0 has no checksum: there the archive's CRCs are compared, and
+    what they cover is read by its directory as Python checks it, not as PyTorch would.
 
     Raises
     ------
@@ -77,10 +78,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise NoCheckpointError(f"{path.parent.parent} has no checkpoint yet: {path} is missing") from error
     except OSError as error:
         raise RunError(f"{path} cannot be read: {reason(error)}") from error
-    if not _is_whole(content):
+    archive = _checked(content)
+    if archive is None:
         raise RunError(f"{path} is damaged: {_ADVICE}")
     try:
-        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        checkpoint = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
     except _ARCHIVE_ERRORS as error:
         raise RunError(f"{path} is damaged, or not a checkpoint of fastvi: {_ADVICE}") from error
     _check_parts(checkpoint, path)
@@ -122,16 +124,23 @@ def check_fit(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], model:
             )
 
 
-def _is_whole(content: bytes) -> bool:
+def _checked(content: bytes) -> bytes | None:
+    """Return an archive that holds what was written, None where that cannot be told."""
     comment = content[-_COMMENT_BYTES:]
     if comment.startswith(_MARK):
         archive = content[: -_COMMENT_BYTES - _LENGTH.size]
-        return content[len(archive) :] == _LENGTH.pack(_COMMENT_BYTES) + _comment(archive)
+        return content if content[len(archive) :] == _LENGTH.pack(_COMMENT_BYTES) + _comment(archive) else None
+    if content[-_END_BYTES:][: len(_END)] != _END or content[-_LENGTH.size :] != _LENGTH.pack(0):
+        return None  # 0.1.0 wrote archives without a comment; this one has lost its own, or its end
+    # PyTorch would believe the directory, which no CRC covers: what Python reads, and checks, is packed anew for it.
+    anew = io.BytesIO()
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive_file:
-            return archive_file.testzip() is None
+        with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(anew, "w") as new:
+            for member in old.infolist():
+                new.writestr(member.filename, old.read(member))
     except _ARCHIVE_ERRORS:
-        return False
+        return None
+    return anew.getvalue()
 
 
 def _comment(archive: bytes) -> bytes:

@@ -6,13 +6,13 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastvi.data import BINARIZATIONS, Dataset
@@ -30,6 +30,7 @@ RUN_FORMAT = 2
 _FORMAT_KEY, _DATA_KEY, _CHECKSUM_KEY = "fastvi_run", "data_record", "checksum"
 _LARGEST_SIZE = 2**31 - 1
 _LARGEST_SEED = 2**64 - 1
+_LARGEST_NUMBER = torch.finfo(torch.float32).max
 _LEAST = {
     "num_samples": 1,
     "backward_samples": 1,
@@ -78,6 +79,15 @@ class TrainingConfig:
     batch_size: int
     learning_rate: float
     seed: int
+
+    def __post_init__(self) -> None:
+        """Take NumPy's numbers for Python's, and a list of sizes for a tuple; the rest is for `check_settings`."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.integer | np.floating):
+                object.__setattr__(self, field.name, value.item())
+            elif isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
 
     @property
     def data_dim(self) -> int:
@@ -133,7 +143,7 @@ def check_settings(config: TrainingConfig) -> None:
             raise TypeError(f"{name} must be a name, got {settings[name]!r}")
     for name in ("image_shape", "hidden_dims"):
         if not isinstance(settings[name], tuple):
-            raise TypeError(f"{name} must be a list of sizes, got {settings[name]!r}")
+            raise TypeError(f"{name} must be a tuple of sizes, got {settings[name]!r}")
         for size in settings[name]:
             # Zero and less are for the model, which says so in its own words.
             _check_integer(name, size, -_LARGEST_SIZE, _LARGEST_SIZE)
@@ -229,6 +239,7 @@ class RunFolder:
         RunError
             If they cannot be written.
         """
+        check_settings(config)  # what is written can be read
         self.make()
         write_run_file(self.config_file, config_bytes(config, record))
 
@@ -390,5 +401,5 @@ def _check_integer(name: str, value: Any, least: int, largest: int) -> None:
 def _check_number(name: str, value: Any) -> None:
     if type(value) not in (int, float):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 <= value <= sys.float_info.max:  # false for NaN too
-        raise ValueError(f"{name} must be finite and not negative, got {value}")
+    if not 0 <= value <= _LARGEST_NUMBER:  # false for NaN too
+        raise ValueError(f"{name} must be a finite number of float32 and not negative, got {value}")

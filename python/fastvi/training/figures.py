@@ -22,12 +22,14 @@ def figures_file(folder: RunFolder, num_samples: int, images: int) -> Path:
 
     The first figures of a run are its evaluation.json; those of another K or number of images lie beside it.
     """
+    kept = None
     try:
-        kept = json.loads(folder.evaluation_file.read_bytes())
-    except FileNotFoundError:
-        return folder.evaluation_file
-    except (OSError, ValueError):
-        kept = None
+        if folder.evaluation_file.is_file():  # a device or a pipe might never end
+            kept = json.loads(folder.evaluation_file.read_bytes())
+        elif not folder.evaluation_file.exists():
+            return folder.evaluation_file
+    except (OSError, ValueError, RecursionError):
+        pass
     if isinstance(kept, dict) and (kept.get("num_samples"), kept.get("images")) == (num_samples, images):
         return folder.evaluation_file
     return folder.path / f"evaluation-K{num_samples}-images{images}.json"

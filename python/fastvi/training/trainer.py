@@ -26,7 +26,7 @@ from fastvi.training._lightning import (
 )
 from fastvi.training.batches import INITIALISATION_STREAM
 from fastvi.training.callbacks import AtomicCheckpointIO, EpochLines, FormerSigterm, LastCheckpoint, ProgressBar
-from fastvi.training.config import RunFolder, TrainingConfig, check_memory
+from fastvi.training.config import RunFolder, TrainingConfig, check_memory, check_settings
 from fastvi.training.data_record import DataRecord, require_same_data
 from fastvi.training.errors import DivergenceError, RunError
 from fastvi.training.lock import locked
@@ -82,6 +82,8 @@ def train(
 
     Raises
     ------
+    ValueError, TypeError
+        For a setting that cannot be, see :func:`fastvi.training.config.check_settings`.
     RunError
         If another process writes the folder; if the data are not those that its run began with; if the checkpoint
         cannot be read or is of other settings; if the model does not fit into memory; if a file cannot be written; if
@@ -89,6 +91,7 @@ def train(
     KeyboardInterrupt
         On control-C; the last checkpoint is whole.
     """
+    check_settings(config)
     join_processes()
     with contextlib.ExitStack() as stack:
         from_first(lambda: stack.enter_context(locked(folder.path, console.print)))
