@@ -236,6 +236,8 @@ class RunFolder:
 
         Raises
         ------
+        ValueError, TypeError
+            For a setting that cannot be, see `check_settings`.
         RunError
             If they cannot be written.
         """
