@@ -137,9 +137,6 @@ struct SampleBackward {
     const std::uint64_t seed = read_seed(parameters.seed);
     LogRatio<T> ratios[4] = {};
     LogRatioPath<T> paths[4] = {};
-    T scale_root[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) scale_root[j] = exp_quarter(columns.logvar[j]);
     if constexpr (has_ratio) {
       const FourPriors<S> priors(parameters, columns);
 #pragma unroll
@@ -159,7 +156,7 @@ struct SampleBackward {
       sums.add(4 * kinds, by_ratio);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const T scaled_by_z = upstream[j] * scale_root[j] * scale_root[j];
+        const T scaled_by_z = z_upstream == nullptr ? T(0) : columns.scale[j] * upstream[j];
         sums.add(j, upstream[j]);
         if constexpr (!has_ratio) {
           sums.add(4 + j, scaled_by_z * noise[j]);
