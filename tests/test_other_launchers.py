@@ -128,7 +128,7 @@ def test_four_processes_of_srun_in_one_folder_are_one_run_and_three_lines(undist
         lines = errors.splitlines()
         assert len(lines) == (1 if code else 0), errors
         # In use, or finished before this one came.
-        assert not code or lines[0].startswith(("Error: run is in use by process ", "Error: run holds a run: "))
+        assert not code or lines[0].startswith(("Error: run is in use by ", "Error: run holds a run: "))
     assert_same_run(RunFolder(Path("run")), undisturbed)
 
 
