@@ -97,12 +97,14 @@ struct LogRatio {
 
   static FASTVI_HD LogRatio with_standard_prior(T mean, T logvar, T scale) { return {mean, scale, logvar}; }
 
-  FASTVI_HD T standardised(T noise) const { return shift + ratio * noise; }
+  // Of two infinities against each other one is left: they stand for numbers whose sum is beyond T, too.
+  FASTVI_HD T standardised(T noise) const {
+    const T scaled = ratio * noise, sum = shift + scaled;
+    return sum != sum && shift == shift && scaled == scaled ? shift : sum;
+  }
 
   FASTVI_HD T value(T noise) const {
-    // Of two infinities against each other one is left: they stand for numbers whose sum is beyond T, too.
-    const T sum = standardised(noise), scaled = ratio * noise;
-    const T u = sum != sum && shift == shift && scaled == scaled ? shift : sum;
+    const T u = standardised(noise);
     return T(0.5) * ((noise - u) * (noise + u) + log_variances);
   }
 };
