@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from processes import printed_by
+
+from support.processes import printed_by
 
 # Examples that import or compile something take longer than others: no deadline, but print how to repeat a failure.
 settings.register_profile("fastvi", deadline=None, print_blob=True)
@@ -28,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--device") == "cuda":
         if (obstacle := _cuda_obstacle()) is not None:
             raise pytest.UsageError(f"--device cuda: {obstacle}")
-        from place import place
+        from support.place import place
 
         place.device = "cuda:0"
 

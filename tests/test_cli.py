@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from processes import printed_by
-from test_data import write_image_files
 from typer.testing import CliRunner
 
 from fastvi import cli
@@ -25,6 +23,8 @@ from fastvi.training import hints
 from fastvi.training import processes as training_processes
 from fastvi.training.config import RunFolder
 from fastvi.training.module import VariationalModule
+from support.processes import printed_by
+from test_data import write_image_files
 
 SMALL = ("--epochs", "2", "--hidden-dims", "8", "--latent-dim", "2", "--num-samples", "2", "--batch-size", "500")
 SHORT_EVALUATION = ("--evaluation-samples", "50", "--evaluation-limit", "20")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import SMALL, assert_one_clear_line, call
-from test_run_folders import as_made_by_the_first_version
 
 from fastvi.training.config import RunError, RunFolder
 from fastvi.training.data_record import DataRecord
+from test_cli import SMALL, assert_one_clear_line, call
+from test_run_folders import as_made_by_the_first_version
 
 TRAIN = ("train", *SMALL, "--no-evaluate")
 CORRUPTIONS = 200

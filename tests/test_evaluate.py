@@ -6,13 +6,13 @@ import types
 
 import pytest
 import torch
-from linear_gaussian import STANDARD_ERRORS, make
 
 from fastvi import evaluate as evaluation
 from fastvi.evaluate import active_units, evaluate, evaluation_rows, stream_bounds
 from fastvi.models import VAE
 from fastvi.objectives import log_weights
 from fastvi.seeding import mix_seed
+from support.linear_gaussian import STANDARD_ERRORS, make
 
 
 def small_model():

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from operations import as_tuple
 
 import fastvi
 import fastvi.numpy as fnp
@@ -20,6 +19,7 @@ from fastvi.evaluate import active_units, evaluate, stream_bounds
 from fastvi.models import VAE
 from fastvi.objectives import ELBO, IWAE, STL, DReG, LinearWarmUp
 from fastvi.seeding import mix_seed
+from support.operations import as_tuple
 
 
 class Three:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from operations import SAMPLES, SEED, Sample, as_tuple
 
 import fastvi.numpy as fnp
 from fastvi import ops
+from support.operations import SAMPLES, SEED, Sample, as_tuple
 
 DTYPES = (torch.float32, torch.float64, torch.float16)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import SMALL, assert_one_clear_line, call
-from test_training import metrics_without_seconds
 
 from fastvi.training.config import RunFolder
+from test_cli import SMALL, assert_one_clear_line, call
+from test_training import metrics_without_seconds
 
 TRAIN = ("train", *SMALL, "--no-evaluate", "--threads", "1")
 FOREIGN = {

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from test_cli import assert_one_clear_line, call
-from test_run_folders import as_made_by_the_first_version
-from test_training import CONFIG
 
 from fastvi.data import Dataset, load_dataset
 from fastvi.training.config import RunError, RunFolder
 from fastvi.training.trainer import train
+from test_cli import assert_one_clear_line, call
+from test_run_folders import as_made_by_the_first_version
+from test_training import CONFIG
 
 TRAIN = ("train", "--data", "mnist", "--epochs", 1, "--hidden-dims", "4", "--latent-dim", "2", "--no-evaluate")
 

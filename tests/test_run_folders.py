@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import SMALL, assert_one_clear_line, call
-from test_training import CONFIG
 
 from fastvi.data import load_dataset
 from fastvi.training import claim
@@ -25,6 +23,8 @@ from fastvi.training.config import RunFolder
 from fastvi.training.data_record import DataRecord
 from fastvi.training.files import atomic_write
 from fastvi.training.lock import locked
+from test_cli import SMALL, assert_one_clear_line, call
+from test_training import CONFIG
 
 TRAIN = ("train", *SMALL, "--no-evaluate")
 

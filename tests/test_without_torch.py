@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from operations import SAMPLES, SEED, Sample, as_tuple
-from processes import printed_by
 
 import fastvi
 import fastvi.numpy as fnp
 from fastvi import _native, ops
+from support.operations import SAMPLES, SEED, Sample, as_tuple
+from support.processes import printed_by
 
 DTYPES = (torch.float32, torch.float64, torch.float16)
 

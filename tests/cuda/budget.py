@@ -206,7 +206,7 @@ def _launch_counter(module_for_host: Path) -> Callable[[Callable[[], object]], i
     from torch.utils._python_dispatch import TorchDispatchMode
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from other_kernels import use_kernels_of
+    from support.other_kernels import use_kernels_of
 
     own_launches = ctypes.CDLL(use_kernels_of(module_for_host.resolve()).__file__).cuda_on_host_launches
     own_launches.restype = ctypes.c_uint64

@@ -1,14 +1,14 @@
 """Log-weights and the two bounds made of them, exact on the linear-Gaussian model."""
 
-import linear_gaussian
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from linear_gaussian import ENCODER, GENERATIVE, PRIOR, assert_expectation, exact_gradients, gradient_draws
 
 from fastvi.objectives import elbo_bound, iwae_bound, log_weights
+from support import linear_gaussian
+from support.linear_gaussian import ENCODER, GENERATIVE, PRIOR, assert_expectation, exact_gradients, gradient_draws
 
 ROUNDING = {"rtol": 0.0, "atol": 1e-10}
 """Float64 sums of a few terms of size 10 and less."""

@@ -7,12 +7,12 @@ al. 2019, appendix A, ask no more of f). Exact gradients come from quadrature, w
 
 import dataclasses
 
-import linear_gaussian
 import pytest
 import torch
-from linear_gaussian import LinearGaussian, assert_expectation, exact_gradients, gradient_draws
 
 from fastvi.objectives import ELBO, IWAE, STL, DReG
+from support import linear_gaussian
+from support.linear_gaussian import LinearGaussian, assert_expectation, exact_gradients, gradient_draws
 
 
 class FromX(LinearGaussian):

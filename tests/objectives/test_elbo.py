@@ -2,12 +2,12 @@
 
 import dataclasses
 
-import linear_gaussian
 import pytest
 import torch
-from linear_gaussian import ENCODER, GENERATIVE, PRIOR, assert_expectation, exact_gradients, gradient_draws
 
 from fastvi.objectives import ELBO, STL, LinearWarmUp
+from support import linear_gaussian
+from support.linear_gaussian import ENCODER, GENERATIVE, PRIOR, assert_expectation, exact_gradients, gradient_draws
 
 ROUNDING = {"rtol": 0.0, "atol": 1e-10}
 """Float64 sums of a few terms of size 10 and less."""

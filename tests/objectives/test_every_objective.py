@@ -5,13 +5,13 @@ import doctest
 import importlib
 from pathlib import Path
 
-import linear_gaussian
 import pytest
 import torch
 
 import fastvi.objectives
 from fastvi.models import VAE
 from fastvi.objectives import ELBO, IWAE, OBJECTIVES, STL, DReG, make_objective
+from support import linear_gaussian
 
 EVERY_OBJECTIVE = [
     ELBO(2),

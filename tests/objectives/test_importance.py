@@ -2,13 +2,13 @@
 
 import dataclasses
 
-import linear_gaussian
 import pytest
 import torch
-from linear_gaussian import ENCODER, GENERATIVE, PRIOR, assert_expectation, exact_gradients, gradient_draws
 
 from fastvi.objectives import IWAE, STL, DReG
 from fastvi.objectives.importance import draw_by_weight, gradient_only
+from support import linear_gaussian
+from support.linear_gaussian import ENCODER, GENERATIVE, PRIOR, assert_expectation, exact_gradients, gradient_draws
 
 ROUNDING = {"rtol": 0.0, "atol": 1e-10}
 """Float64 sums of a few terms of size 10 and less."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import ModuleType
 
 import pytest
-from other_kernels import use_kernels_of
+
+from support.other_kernels import use_kernels_of
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,10 +24,9 @@ from torch.utils.checkpoint import checkpoint
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from operations import OPERATIONS, SEED, TYPICAL, Sample, as_tuple, derivative, gradients, weighted_sum
-from place import place
-
 import fastvi
+from support.operations import OPERATIONS, SEED, TYPICAL, Sample, as_tuple, derivative, gradients, weighted_sum
+from support.place import place
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 BATCH = 2

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from operations import TYPICAL, as_tuple, gradients
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fastvi
 from fastvi import _native
 from fastvi.ops import _backends
+from support.operations import TYPICAL, as_tuple, gradients
 
 BUILD = r"--config-settings=cmake.define.FASTVI_CUDA=ON"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from operations import TYPICAL, Sample
-from place import place
 
 import fastvi
+from support.operations import TYPICAL, Sample
+from support.place import place
 
 # With every tensor argument that the operation has.
 FULLEST = {sample.operation: sample for sample in sorted(TYPICAL, key=lambda sample: len(sample.names))}.values()

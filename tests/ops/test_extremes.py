@@ -13,13 +13,13 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from place import place
 from torch import Tensor
 
 import fastvi
 import fastvi.distributions
 import fastvi.numpy
 from fastvi import reference
+from support.place import place
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 FULL = [torch.float32, torch.float64]

@@ -6,11 +6,21 @@ import itertools
 
 import pytest
 import torch
-from operations import SAMPLES, SEED, TYPICAL, Sample, as_tuple, backward_call, derivative, gradients, weighted_sum
-from place import place
 from torch import Tensor
 
 import fastvi
+from support.operations import (
+    SAMPLES,
+    SEED,
+    TYPICAL,
+    Sample,
+    as_tuple,
+    backward_call,
+    derivative,
+    gradients,
+    weighted_sum,
+)
+from support.place import place
 
 ROUNDING = {"rtol": 1e-11, "atol": 1e-11}
 """Another order of the same float64 operations, twice differentiated."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from operations import TYPICAL, as_tuple, weighted_sum
-from place import place
 
 import fastvi
 from fastvi.ops import _backends
+from support.operations import TYPICAL, as_tuple, weighted_sum
+from support.place import place
 
 # Kernel calls of one forward and one backward pass, but for the sums of a gradient to the shape of an operand that was
 # broadcast; the linear head's backward pass is matrix products and such a sum alone, and the gradients of the weights

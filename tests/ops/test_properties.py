@@ -16,11 +16,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operations import OPERATIONS, TWINS, as_tuple
-from place import place
 from torch import Tensor
 
 import fastvi
+from support.operations import OPERATIONS, TWINS, as_tuple
+from support.place import place
 
 # Sums of at most a hundred float64 terms of size e^3 or of the huge ones below, where only the relative error counts.
 # Half precision: float32 inside, then two roundings at most; eps is twice the error of one.

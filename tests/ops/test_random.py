@@ -9,12 +9,12 @@ import math
 
 import pytest
 import torch
-from operations import SAMPLES, SEED, as_tuple, gradients, weighted_sum
-from place import place
 
 import fastvi
 from fastvi import _native
 from fastvi.ops.random import normal_noise
+from support.operations import SAMPLES, SEED, as_tuple, gradients, weighted_sum
+from support.place import place
 
 ROUNDING = {"rtol": 1e-12, "atol": 1e-14}
 """Some roundings of float64; where the angle is near an axis they are relative to the radius."""

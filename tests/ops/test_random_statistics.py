@@ -17,11 +17,11 @@ import scipy.integrate
 import scipy.stats
 import torch
 from numpy.typing import ArrayLike, NDArray
-from operations import SEED
-from place import place
 from scipy.special import ndtr
 
 import fastvi
+from support.operations import SEED
+from support.place import place
 
 Array = NDArray[np.float64]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from operations import SEED, TYPICAL, Sample, backward_call
-from place import place
 from torch import Tensor
 
 import fastvi
+from support.operations import SEED, TYPICAL, Sample, backward_call
+from support.place import place
 
 FULLEST = {sample.operation: sample for sample in sorted(TYPICAL, key=lambda sample: len(sample.names))}
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]

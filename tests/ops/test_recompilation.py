@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from operations import as_tuple
-from place import place
 from torch import Tensor
 from torch._dynamo.utils import counters
 
 import fastvi
 from fastvi.objectives import ELBO, IWAE, STL, DReG, LinearWarmUp
+from support.operations import as_tuple
+from support.place import place
 
 pytestmark = pytest.mark.composition
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from place import place
 
 import fastvi
 from fastvi import LogMeanExp
+from support.place import place
 
 ROUNDING = {"rtol": 1e-12, "atol": 1e-12}
 """Another order of the same float64 operations."""

@@ -10,11 +10,11 @@ import os
 
 import pytest
 import torch
-from operations import as_tuple
-from place import place
 from torch import Tensor
 
 import fastvi
+from support.operations import as_tuple
+from support.place import place
 
 COLUMNS = 1024
 ROWS = 2**21 + 3  # times COLUMNS: more elements than 32 bits count

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 import torch
-from operations import LARGE, Sample, as_tuple, gradients
 
 import fastvi
 from fastvi import _native
+from support.operations import LARGE, Sample, as_tuple, gradients
 
 pytestmark = pytest.mark.cpu_kernels
 
@@ -211,7 +211,7 @@ CHECKSUMS = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
-from operations import LARGE, TYPICAL, as_tuple, gradients
+from support.operations import LARGE, TYPICAL, as_tuple, gradients
 from fastvi import _native
 assert _native.selected_isa() == {isa!r}
 results = {{}}

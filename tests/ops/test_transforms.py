@@ -10,8 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from operations import SAMPLES, TYPICAL, Sample, as_tuple, backward_call, derivative, gradients, weighted_sum
-from place import place
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
@@ -21,6 +19,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import fastvi
+from support.operations import SAMPLES, TYPICAL, Sample, as_tuple, backward_call, derivative, gradients, weighted_sum
+from support.place import place
 
 pytestmark = pytest.mark.composition
 

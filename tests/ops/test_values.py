@@ -8,11 +8,11 @@ from collections.abc import Callable
 import mpmath
 import pytest
 import torch
-from operations import LARGE, SAMPLES, TYPICAL, Sample, as_tuple, gradients
-from place import place
 from torch import Tensor
 
 import fastvi
+from support.operations import LARGE, SAMPLES, TYPICAL, Sample, as_tuple, gradients
+from support.place import place
 
 ROUNDING = {"rtol": 1e-12, "atol": 1e-12}
 """Another order of the same float64 operations: sums of some tens of terms of size one."""

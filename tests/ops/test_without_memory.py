@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from operations import OPERATIONS, SEED, TYPICAL, Sample, as_tuple, gradients
-from place import place
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastvi
+from support.operations import OPERATIONS, SEED, TYPICAL, Sample, as_tuple, gradients
+from support.place import place
 
 # PyTorch calls its own tracer deprecated, which works.
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated")

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from place import place
 from torch import Tensor
 
 from fastvi import ops, reference
 from fastvi.ops.random import normal_noise, seed_tensor
+from support.place import place
 
 Shape = tuple[int, ...]
 

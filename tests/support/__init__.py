@@ -1,0 +1,1 @@
+"""What several test files share; pytest finds it by the path in pyproject.toml."""
