@@ -68,6 +68,13 @@ def run_python() -> Callable[..., str]:
 
 
 @pytest.fixture
+def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, without the data sets of this machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FASTVI_DATA", raising=False)
+
+
+@pytest.fixture
 def restore_threads() -> Iterator[None]:
     """Leave PyTorch's number of threads as it was."""
     import torch

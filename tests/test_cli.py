@@ -14,43 +14,18 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from typer.testing import CliRunner
 
 from fastvi import cli
-from fastvi.cli import app
 from fastvi.ops import _backends
 from fastvi.training import hints
 from fastvi.training import processes as training_processes
 from fastvi.training.config import RunFolder
 from fastvi.training.module import VariationalModule
+from support.command import SHORT_EVALUATION, SMALL, assert_one_clear_line, call
+from support.data_files import write_image_files
 from support.processes import printed_by
-from test_data import write_image_files
 
-SMALL = ("--epochs", "2", "--hidden-dims", "8", "--latent-dim", "2", "--num-samples", "2", "--batch-size", "500")
-SHORT_EVALUATION = ("--evaluation-samples", "50", "--evaluation-limit", "20")
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FASTVI_DATA", raising=False)
-
-
-def call(*arguments):
-    threads = torch.get_num_threads()
-    try:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
-    finally:
-        torch.set_num_threads(threads)
-
-
-def assert_one_clear_line(result, message):
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    lines = [line for line in result.stderr.splitlines() if line]
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("Error: ")
-    assert message in lines[0]
+pytestmark = pytest.mark.usefixtures("own_directory")
 
 
 def test_training_leaves_a_complete_run_folder(tmp_path):

@@ -14,8 +14,10 @@ import torch
 
 from fastvi.training.config import RunError, RunFolder
 from fastvi.training.data_record import DataRecord
-from test_cli import SMALL, assert_one_clear_line, call
-from test_run_folders import as_made_by_the_first_version
+from support.command import SMALL, assert_one_clear_line, call
+from support.runs import as_made_by_the_first_version
+
+pytestmark = pytest.mark.usefixtures("own_directory")
 
 TRAIN = ("train", *SMALL, "--no-evaluate")
 CORRUPTIONS = 200
@@ -27,12 +29,6 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert call(*TRAIN, "--out", folder).exit_code == 0
     return folder
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FASTVI_DATA", raising=False)
 
 
 @pytest.fixture

@@ -12,13 +12,10 @@ import pytest
 
 from fastvi._array_files import MAX_ARRAY_BYTES, read_idx, read_npz
 from fastvi.data import DataError, load_dataset
+from support.data_files import idx_bytes
 
 IMAGES = np.random.default_rng(0).integers(0, 4, (7, 5, 3), dtype=np.uint8)
 CORRUPTIONS = 500
-
-
-def idx_bytes(array):
-    return b"\x00\x00\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 def npz_bytes(save=np.savez, **arrays):

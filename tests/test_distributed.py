@@ -20,7 +20,7 @@ from fastvi.training.batches import ShuffledBatches
 from fastvi.training.config import RunFolder
 from fastvi.training.module import VariationalModule
 from support import recorded_train
-from test_training import CONFIG, assert_same_end, metrics_without_seconds, run
+from support.runs import CONFIG, assert_same_end, metrics_without_seconds, run
 
 SMALL = ("--hidden-dims", "16", "--latent-dim", "3", "--learning-rate", "0.01", "--seed", "11", "--epochs", "2")
 SMALL += ("--evaluation-samples", "20", "--evaluation-limit", "20", "--no-evaluate", "--no-progress")

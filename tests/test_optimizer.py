@@ -9,28 +9,11 @@ from rich.console import Console
 
 from fastvi.data import Dataset, load_dataset
 from fastvi.training import module
-from fastvi.training.config import RunFolder, TrainingConfig
+from fastvi.training.config import RunFolder
 from fastvi.training.trainer import train
+from support import runs
 
-CONFIG = TrainingConfig(
-    data="digits",
-    image_shape=(8, 8),
-    objective="elbo",
-    num_samples=1,
-    backward_samples=None,
-    beta=1.0,
-    free_bits=0.0,
-    warm_up_steps=0,
-    latent_dim=2,
-    hidden_dims=(8,),
-    activation="tanh",
-    likelihood="bernoulli",
-    binarization="dynamic",
-    epochs=1,
-    batch_size=16,
-    learning_rate=1e-2,
-    seed=5,
-)
+CONFIG = dataclasses.replace(runs.CONFIG, objective="elbo", num_samples=1, epochs=1)
 
 
 @pytest.fixture(scope="module")

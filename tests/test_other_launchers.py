@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from fastvi.training.config import RunFolder
-from test_cli import SMALL, assert_one_clear_line, call
-from test_training import metrics_without_seconds
+from support.command import SMALL, assert_one_clear_line, call
+from support.runs import metrics_without_seconds
+
+pytestmark = pytest.mark.usefixtures("own_directory")
 
 TRAIN = ("train", *SMALL, "--no-evaluate", "--threads", "1")
 FOREIGN = {
@@ -67,12 +69,6 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     assert call(*TRAIN, "--out", folder).exit_code == 0
     return RunFolder(folder)
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FASTVI_DATA", raising=False)
 
 
 def assert_same_run(folder, other):

@@ -12,17 +12,12 @@ from rich.console import Console
 from fastvi.data import Dataset, load_dataset
 from fastvi.training.config import RunError, RunFolder
 from fastvi.training.trainer import train
-from test_cli import assert_one_clear_line, call
-from test_run_folders import as_made_by_the_first_version
-from test_training import CONFIG
+from support.command import assert_one_clear_line, call
+from support.runs import CONFIG, as_made_by_the_first_version
+
+pytestmark = pytest.mark.usefixtures("own_directory")
 
 TRAIN = ("train", "--data", "mnist", "--epochs", 1, "--hidden-dims", "4", "--latent-dim", "2", "--no-evaluate")
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FASTVI_DATA", raising=False)
 
 
 def change_a_pixel(stem, folder="data"):

@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -14,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
 
 from fastvi.data import load_dataset
 from fastvi.training import claim
@@ -23,8 +21,8 @@ from fastvi.training.config import RunFolder
 from fastvi.training.data_record import DataRecord
 from fastvi.training.files import atomic_write
 from fastvi.training.lock import locked
-from test_cli import SMALL, assert_one_clear_line, call
-from test_training import CONFIG
+from support.command import SMALL, assert_one_clear_line, call
+from support.runs import CONFIG, as_made_by_the_first_version
 
 TRAIN = ("train", *SMALL, "--no-evaluate")
 
@@ -57,16 +55,6 @@ def contents(folder):
         for path in sorted(Path(folder).rglob("*"))
         if path.name != ".lock"
     }
-
-
-def as_made_by_the_first_version(folder):
-    """Turn a run into one of 0.1.0: nothing but the settings in config.json, nothing but PyTorch's in a checkpoint."""
-    run = RunFolder(folder)
-    config, checkpoint = run.read_config(), run.read_checkpoint()
-    run.config_file.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    del checkpoint["settings"]
-    torch.save(checkpoint, run.checkpoint_file)
-    (folder / ".lock").unlink(missing_ok=True)
 
 
 # What may be overwritten

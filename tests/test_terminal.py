@@ -19,7 +19,6 @@ import pytest
 import torch
 import typer
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from fastvi import _native, _terminal, data
 from fastvi.benchmarks import harness
@@ -27,16 +26,12 @@ from fastvi.benchmarks.harness import EAGER, FASTVI, Result, Timing
 from fastvi.cli import app
 from fastvi.training import figures, files, pictures, trainer
 from fastvi.training.config import RunFolder, TrainingConfig
+from support.command import SHORT_EVALUATION, call
+
+pytestmark = pytest.mark.usefixtures("own_directory")
 
 SMALL = ("--epochs", "1", "--hidden-dims", "8", "--latent-dim", "2", "--num-samples", "2", "--batch-size", "1500")
-SHORT_EVALUATION = ("--evaluation-samples", "50", "--evaluation-limit", "20")
 ONE_CASE = ("--case", "kl_normal 100x50", "--quick", "--no-compile", "--threads", "1")
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FASTVI_DATA", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +71,6 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "train", untrained)
     monkeypatch.setattr(data, "_load_digits", lambda: images)
     monkeypatch.setattr(harness, "run", lambda *_, **__: [result])
-
-
-def call(*arguments: object) -> Any:
-    threads = torch.get_num_threads()
-    try:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
-    finally:
-        torch.set_num_threads(threads)
 
 
 def process(*arguments: str | bytes, stdout: Any = subprocess.PIPE, **environment: str) -> tuple[int, bytes, bytes]:

@@ -1,6 +1,5 @@
 """Training: batches as a function of the step, resumed runs equal to uninterrupted ones, files always whole."""
 
-import csv
 import dataclasses
 import io
 import itertools
@@ -20,12 +19,13 @@ from fastvi.models import VAE
 from fastvi.objectives import ELBO
 from fastvi.seeding import mix_seed
 from fastvi.training.batches import ShuffledBatches
-from fastvi.training.config import RunError, RunFolder, TrainingConfig
+from fastvi.training.config import RunError, RunFolder
 from fastvi.training.files import atomic_write
 from fastvi.training.loggers import MetricsFile
 from fastvi.training.module import VariationalModule
 from fastvi.training.pictures import save_grid, write_pictures
 from fastvi.training.trainer import train
+from support.runs import CONFIG, assert_same_end, metrics_without_seconds, run
 
 
 @pytest.fixture(scope="module")
@@ -33,48 +33,6 @@ def digits():
     """A hundred of the digits: 8 x 8, seven batches of 16."""
     whole = load_dataset("digits")
     return Dataset("digits", whole.train[:100], whole.test[:40], whole.image_shape, whole.likelihood)
-
-
-CONFIG = TrainingConfig(
-    data="digits",
-    image_shape=(8, 8),
-    objective="iwae",
-    num_samples=3,
-    backward_samples=None,
-    beta=1.0,
-    free_bits=0.0,
-    warm_up_steps=0,
-    latent_dim=2,
-    hidden_dims=(8,),
-    activation="tanh",
-    likelihood="bernoulli",
-    binarization="dynamic",
-    epochs=3,
-    batch_size=16,
-    learning_rate=1e-2,
-    seed=5,
-)
-
-
-def run(path, digits, config=CONFIG, **options):
-    folder = RunFolder(path)
-    folder.write_config(config)
-    train(config, digits, folder, console=Console(file=io.StringIO()), progress=False, **options)
-    return folder
-
-
-def assert_same_end(folder, other):
-    """Parameters and optimiser of two runs agree to the bit, and their metrics in all but the seconds."""
-    first, second = folder.read_checkpoint(), other.read_checkpoint()
-    assert (first["epoch"], first["global_step"]) == (second["epoch"], second["global_step"])
-    for key in ("state_dict", "optimizer_states"):
-        torch.testing.assert_close(first[key], second[key], rtol=0, atol=0)
-    assert metrics_without_seconds(folder) == metrics_without_seconds(other)
-
-
-def metrics_without_seconds(folder):
-    with folder.metrics_file.open(newline="") as file:
-        return [{name: row[name] for name in ("step", "epoch", "bound")} for row in csv.DictReader(file)]
 
 
 class StopHereError(Exception):

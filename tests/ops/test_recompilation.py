@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,18 +15,10 @@ from fastvi.objectives import ELBO, IWAE, STL, DReG, LinearWarmUp
 from support.operations import as_tuple
 from support.place import place
 
-pytestmark = pytest.mark.composition
+pytestmark = [pytest.mark.composition, pytest.mark.usefixtures("fresh_compiler")]
 
 FLOATS = [0.05 + 0.11 * i for i in range(12)]
 SIZES = list(range(2, 14))  # PyTorch compiles 0 and 1 for themselves
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    counters.clear()
-    yield
-    torch.compiler.reset()
 
 
 def example() -> tuple[Tensor, Tensor]:

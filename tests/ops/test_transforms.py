@@ -6,7 +6,6 @@ import copy
 import functools
 import io
 import pickle
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,7 +18,17 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import fastvi
-from support.operations import SAMPLES, TYPICAL, Sample, as_tuple, backward_call, derivative, gradients, weighted_sum
+from support.operations import (
+    ONE_EACH,
+    SAMPLES,
+    TYPICAL,
+    Sample,
+    as_tuple,
+    backward_call,
+    derivative,
+    gradients,
+    weighted_sum,
+)
 from support.place import place
 
 pytestmark = pytest.mark.composition
@@ -27,19 +36,9 @@ pytestmark = pytest.mark.composition
 ROUNDING = {"rtol": 1e-11, "atol": 1e-11}
 """Another order of the same float64 operations, twice differentiated."""
 
-# One sample of each operation: what a test compiles takes about a second.
-ONE_EACH = [sample for i, sample in enumerate(TYPICAL) if sample.operation not in {s.operation for s in TYPICAL[:i]}]
 DRAWS = [sample for sample in ONE_EACH if sample.operation.startswith("rsample")]
 
 BATCH = 3
-
-
-@pytest.fixture
-def fresh_compiler() -> Iterator[None]:
-    """Forget what was compiled before: torch.compile gives up after a number of versions of one function."""
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 def scalar(function):

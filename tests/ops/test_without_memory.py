@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastvi
-from support.operations import OPERATIONS, SEED, TYPICAL, Sample, as_tuple, gradients
+from support.operations import ONE_EACH, OPERATIONS, SEED, TYPICAL, Sample, as_tuple, gradients
 from support.place import place
 
 # PyTorch calls its own tracer deprecated, which works.
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated
 ROUNDING = {"rtol": 1e-10, "atol": 1e-10}
 """Another order of the same float64 operations, twice differentiated."""
 
-ONE_EACH = [sample for i, sample in enumerate(TYPICAL) if sample.operation not in {s.operation for s in TYPICAL[:i]}]
 assert {sample.operation for sample in ONE_EACH} == set(OPERATIONS)
 
 each_operation = pytest.mark.parametrize("sample", TYPICAL, ids=str)

@@ -351,6 +351,10 @@ TYPICAL: list[Sample] = [
     if sample.label in _OTHER_WAYS or sample.operation not in {earlier.operation for earlier in SAMPLES[:i]}
 ]
 
+# For tests that take long: what one compiles takes about a second.
+ONE_EACH = [sample for i, sample in enumerate(TYPICAL) if sample.operation not in {s.operation for s in TYPICAL[:i]}]
+"""One sample of each operation."""
+
 # Long and many rows: work for several threads, and more than one piece of whatever the kernels cut rows into.
 LARGE: list[Sample] = [
     _sample("kl_normal", "long rows", {"free_bits": 0.1}, mean=(3, 40_001), logvar=(3, 40_001)),
