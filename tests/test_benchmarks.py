@@ -5,17 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import typer
 from rich.console import Console
 from torch import Tensor
-from typer.testing import CliRunner
 
 from fastvi import benchmarks
 from fastvi.benchmarks import harness, report
@@ -34,9 +30,7 @@ from fastvi.benchmarks.harness import (
     in_graph,
 )
 from fastvi.benchmarks.timers import CpuTimer, CudaTimer
-from fastvi.ops import _backends
 
-BENCH = Path(__file__).resolve().parent.parent / "bench"
 OPERATION_FAMILIES = [family for family in benchmarks.FAMILIES if family != "step"]
 ALL_OPERATIONS = [case for family in OPERATION_FAMILIES for case in harness.load_cases(family)]
 MACHINE = {"cpu": "test", "cores": 2}
@@ -266,19 +260,6 @@ def test_cases_are_made_on_the_device(family: str, monkeypatch: pytest.MonkeyPat
                 call()
 
 
-@pytest.mark.cuda
-def test_command_on_a_gpu(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
-    for case in ("kl_normal 100x50", "rsample_normal 50x100x50", "IWAE step, batch 20, K 1"):
-        code, output = _invoke("--device", "cuda", "--case", case, "--quick", "--no-compile", "--json", str(path))
-        assert code == 0, output
-        written = json.loads(path.read_text())
-        assert written["machine"]["gpu"] == torch.cuda.get_device_name()
-        for row in written["results"]:
-            assert {EAGER, FASTVI, in_graph(EAGER), in_graph(FASTVI)} <= set(row["timings"])
-            assert row["ratios"][f"{in_graph(EAGER)} / {in_graph(FASTVI)}"] > 0.0
-
-
 def test_ratio_and_bandwidth_fraction() -> None:
     result = fake_results()[0]
     assert result.ratio(EAGER, FASTVI) == pytest.approx(5.0)
@@ -481,69 +462,3 @@ def test_plot_is_a_picture(tmp_path: Path) -> None:
     path = tmp_path / "ratios.png"
     report.write_plot(path, fake_results())
     assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def _invoke(*arguments: str) -> tuple[int, str]:
-    app = typer.Typer()
-    app.command()(benchmarks.bench)
-    result = CliRunner().invoke(app, list(arguments))
-    return result.exit_code, result.output
-
-
-@pytest.mark.usefixtures("copies")
-def test_command_prints_the_table_and_writes_the_files(tmp_path: Path) -> None:
-    files = [str(tmp_path / "results.json"), str(tmp_path / "ratios.png")]
-    code, output = _invoke(
-        "--case",
-        "kl_normal 100x50",
-        "--quick",
-        "--no-compile",
-        "--threads",
-        "1",
-        "--json",
-        files[0],
-        "--plot",
-        files[1],
-    )
-    assert code == 0
-    assert output.count("kl_normal 100x50") == 2
-    results = json.loads(Path(files[0]).read_text())
-    assert [row["mode"] for row in results["results"]] == [FORWARD, FORWARD_BACKWARD]
-    assert results["settings"]["repeats"] == 3
-    assert Path(files[1]).stat().st_size > 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (("--family", "nothing"), "nothing"),
-        (("--case", "no such case"), "no such case"),
-        (("--threads", "1,zero"), "1,zero"),
-        (("--threads", "0"), "got '0', expected positive numbers"),
-        (("--device", "tpu"), "expected 'cpu' or 'cuda'"),
-        (("--repeats", "0"), "got '0', expected a"),
-    ],
-)
-def test_command_refuses(arguments: tuple[str, str], expected: str) -> None:
-    code, output = _invoke(*arguments)
-    assert code == 2
-    assert expected in output
-
-
-def test_command_says_what_the_gpu_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_backends, "cuda_obstacle", lambda: "there is none here")
-    code, output = _invoke("--device", "cuda")
-    assert code == 2
-    assert "got 'cuda', but there is none here" in output
-
-
-@pytest.mark.parametrize("family", benchmarks.FAMILIES)
-def test_script_of_every_family_runs(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", [f"bench_{family}.py", "--help"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(BENCH / f"bench_{family}.py"), run_name="__main__")
-    assert ended.value.code == 0
-
-
-def test_scripts_and_families_are_the_same_list() -> None:
-    assert {path.stem.removeprefix("bench_") for path in BENCH.glob("*.py")} == set(benchmarks.FAMILIES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from fastvi._terminal import (
     FAILED_EXIT_CODE,
     LARGEST_COUNT,
     MAX_THREADS,
-    Command,
     fail,
     parse_path,
     reason,
@@ -95,13 +93,6 @@ def bench(
             written &= _write(partial(report.write_plot, plot, results))
     if not written:
         raise typer.Exit(FAILED_EXIT_CODE)
-
-
-def main(family: str) -> None:
-    """Run `bench` on one family with the options of the command line: the scripts in ``bench/`` call this."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(cls=Command)(bench)
-    app(args=["--family", family, *sys.argv[1:]])
 
 
 def _write(write: Callable[[], None]) -> bool:
