@@ -287,7 +287,7 @@ def test_unknown_settings_and_newer_formats_are_named(run):
         run.config_file.write_text(json.dumps(settings | changes))
         result = call("train", "--resume", "run")
         assert_one_clear_line(result, message)
-    # Another layout of the same values is no change.
+    # Another layout of the same values is not a change.
     run.config_file.write_text(json.dumps(dict(reversed(settings.items()))))
     assert run.read_config().seed == 0
 

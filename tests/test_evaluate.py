@@ -161,7 +161,7 @@ def test_no_image_is_an_error():
 
 @pytest.mark.parametrize("nats", [-torch.inf, torch.nan])
 def test_figures_are_always_json(nats):
-    """A model that explains no image: its bound is no number, and JSON has a word for that."""
+    """A model that explains no image: its bound is not a number, and JSON has a word for that."""
     model, x = small_model()
     impossible = types.SimpleNamespace(
         encode=model.encode, log_likelihood=lambda x, z: torch.full(z.shape[:-1], nats, dtype=z.dtype)

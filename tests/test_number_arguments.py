@@ -1,4 +1,4 @@
-"""NumPy's integers and numbers, and whatever else Python takes for one, in place of int and float; what is none."""
+"""NumPy's integers and numbers, and others that Python takes, in place of int and float; values that are neither."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def run(finished):
 
 
 def contents(folder):
-    """Every file below a folder with its bytes, but for the lock, which is no one's work; links as what they say."""
+    """Every file below a folder with its bytes, but for the lock, which every process writes; of a link, its target."""
     return {
         str(path): path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
         for path in sorted(Path(folder).rglob("*"))

@@ -11,5 +11,5 @@ if importlib.util.find_spec("fastvi._cuda") is None:
 
 
 def test_import_needs_no_driver(run_python):
-    """Neither linked nor loaded: the module imports where there is none."""
+    """The driver is neither linked nor loaded: the module imports where there is none."""
     assert run_python("import fastvi._cuda; print('libcuda' in open('/proc/self/maps').read())") == "False\n"

@@ -101,7 +101,7 @@ Exact storage_rounding(Exact magnitude) {
 }
 
 // Each term carries a few roundings; a sum adds one a step, on at least 16 lanes that work in parallel, up to
-// `row_block` terms. Then it goes on in float64, where each block is another rounding.
+// `row_block` terms. Then it goes on in float64, where each part is another rounding.
 template <class S>
 void check_close(const std::vector<S>& actual, const std::vector<Bounded>& expected, std::int64_t terms,
                  const std::string& what) {
@@ -248,10 +248,10 @@ inline constexpr Exact roundings_of_a_long_sum = 64.0L / 4 + 10.0L / 2;
 
 template <class S>
 void check_long_sum(const std::vector<S>& actual, Exact expected, const std::string& what) {
-  // Blocks of 64 are added up in float64, which has digits to spare unless it is the compute type itself.
-  const Exact blocks = std::is_same_v<S, double> ? Exact{very_many / 64} / 4 : 0;
+  // Parts of 64 terms are added up in float64, which has digits to spare unless it is the compute type itself.
+  const Exact parts = std::is_same_v<S, double> ? Exact{very_many / 64} / 4 : 0;
   const Exact allowed =
-      std::numeric_limits<ComputeType<S>>::epsilon() * (roundings_of_a_long_sum + blocks) * std::fabs(expected);
+      std::numeric_limits<ComputeType<S>>::epsilon() * (roundings_of_a_long_sum + parts) * std::fabs(expected);
   const Exact rounding = storage_rounding<S>(std::fabs(expected) + allowed);
   for (const S found : actual) {
     const Exact error = std::fabs(exact(found) - expected);

@@ -31,7 +31,7 @@ void check_known_answers() {
   }
 }
 
-// The normal that stands at place `index` of a block of four.
+// The normal that stands at place `index` of a quad.
 template <class T>
 T scalar_normal(const PhiloxBlock& counter, std::int64_t index, std::int64_t seed) {
   const PhiloxBlock words = philox(counter, static_cast<std::uint64_t>(seed));

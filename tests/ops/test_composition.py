@@ -383,7 +383,7 @@ def cell_parameters() -> list[Any]:
     ]
 
 
-# PyTorch's own: logsigmoid under vmap of forward mode resizes a buffer; opcheck looks at gradients of what is no leaf.
+# PyTorch's own: logsigmoid under vmap of forward mode resizes a buffer; opcheck reads gradients of inner tensors.
 @pytest.mark.filterwarnings("ignore:An output with one or more elements was resized:UserWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize(("operation", "transform", "dtype"), cell_parameters())

@@ -96,27 +96,27 @@ def box_muller(words: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("seed", [0, SEED, 2**63 - 1])
 def test_flat_draws_are_box_muller_of_philox(seed):
     """By the definition, with the tested generator: every one of a word's 32 bits counts."""
-    counters = [(block, 0, 0, 0xFFFFFFFF) for block in range(500)]
+    counters = [(quad, 0, 0, 0xFFFFFFFF) for quad in range(500)]
     draws = fastvi.standard_normal(2000, seed, dtype=torch.float64, device=place.device)
     torch.testing.assert_close(draws, box_muller(philox_words(counters, seed)).flatten(), **ROUNDING)
 
 
 def test_sample_noise_is_box_muller_of_philox():
-    """Counter words: block of four columns, row (two words), sample."""
+    """Counter words: quad of four columns, row (two words), sample."""
     offset = 2**32 - 2  # rows go past what one word counts
     noise = fastvi.rsample_normal(*place.zeros(2, 4, 8, dtype=torch.float64), 3, seed=SEED, row_offset=offset)
     counters = [
-        (block, (row + offset) % 2**32, (row + offset) // 2**32, sample)
+        (quad, (row + offset) % 2**32, (row + offset) // 2**32, sample)
         for sample in range(3)
         for row in range(4)
-        for block in range(2)
+        for quad in range(2)
     ]
     torch.testing.assert_close(noise.flatten(), box_muller(philox_words(counters, SEED)).flatten(), **ROUNDING)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_element_depends_on_seed_and_place_alone(dtype):
-    """A shorter draw is the beginning of a longer one, whatever blocks and vectors it ends in."""
+    """A shorter draw is the beginning of a longer one, whatever quads and vectors it ends in."""
     longest = fastvi.standard_normal(10_000, SEED, dtype=dtype, device=place.device)
     for length in (0, 1, 2, 3, 4, 5, 127, 128, 129, 2047, 2048, 2049, 9_999):
         assert torch.equal(fastvi.standard_normal(length, SEED, dtype=dtype, device=place.device), longest[:length])

@@ -172,7 +172,7 @@ def noise(
     row_offset: int = 0,
     dtype: torch.dtype = torch.float64,
 ) -> NDArray[np.floating]:
-    """The noise of ``rsample_normal``, (samples, rows, columns); the last block of four of a row of 50 is cut."""
+    """The noise of ``rsample_normal``, (samples, rows, columns); the last quad of a row of 50 is cut."""
     zeros = place.zeros(1, dtype=dtype).expand(rows, columns)
     return fastvi.rsample_normal(zeros, zeros, samples, seed, row_offset).cpu().numpy()
 
@@ -190,7 +190,7 @@ def test_distribution(draw, dtype):
 
 
 SURVEYED_CHUNKS = 20
-BLOCK_LENGTH = 200_000
+STRETCH = 200_000
 FIRST_THRESHOLD = 4.0
 
 
@@ -201,7 +201,7 @@ class Survey(NamedTuple):
     power_sums: Array  # of the powers 1 to 4
     tails: Array  # draws beyond FIRST_THRESHOLD
     radii: Array  # of pairs, beyond FIRST_THRESHOLD
-    maxima: Array  # of blocks of BLOCK_LENGTH draws
+    maxima: Array  # of each STRETCH draws in a row
     minima: Array
 
 
@@ -219,9 +219,9 @@ def survey() -> Survey:
         tails.append(draws[squares > FIRST_THRESHOLD**2])
         squared_radii = squares[::2] + squares[1::2]
         radii.append(np.sqrt(squared_radii[squared_radii > FIRST_THRESHOLD**2]))
-        blocks = draws.reshape(-1, BLOCK_LENGTH)
-        maxima.append(blocks.max(1))
-        minima.append(blocks.min(1))
+        stretches = draws.reshape(-1, STRETCH)
+        maxima.append(stretches.max(1))
+        minima.append(stretches.min(1))
     kept = [np.concatenate(each).astype(np.float64) for each in (tails, radii, maxima, minima)]
     return Survey(SURVEYED_CHUNKS * COUNT, power_sums, *kept)
 
@@ -254,9 +254,9 @@ def excesses(values: Array, survival: Callable[[ArrayLike], Array], thresholds: 
     return np.array([kolmogorov_smirnov(each) if each.size else np.nan for each in beyond])
 
 
-def extremes(maxima: Array, block_length: int) -> Array:
-    """The maxima of blocks: their common distribution, and the largest of all. F(max)^n should be uniform."""
-    uniform = np.exp(block_length * np.log1p(-ndtr(-np.sort(maxima))))
+def extremes(maxima: Array, length: int) -> Array:
+    """The maxima of stretches of draws: their distribution, and the largest of all. F(max)^n should be uniform."""
+    uniform = np.exp(length * np.log1p(-ndtr(-np.sort(maxima))))
     largest = uniform[-1] ** maxima.size
     return np.array([kolmogorov_smirnov(uniform), both_sides(largest, 1.0 - largest)])
 
@@ -282,10 +282,10 @@ def test_tails_to_six_sigma(survey):
 
 
 def test_extremes(survey):
-    """Of 1000 blocks of 200 000 draws each, whose largest number is about 4.5."""
+    """Of 1000 stretches of 200 000 draws each, whose largest number is about 4.5."""
     assert_plausible(
-        maxima=extremes(survey.maxima, BLOCK_LENGTH),
-        minima=extremes(-survey.minima, BLOCK_LENGTH),
+        maxima=extremes(survey.maxima, STRETCH),
+        minima=extremes(-survey.minima, STRETCH),
     )
 
 
@@ -361,23 +361,23 @@ def test_seeds_in_a_row():
 
 
 PAIRS = [(i, j) for i in range(4) for j in range(i + 1, 4)]
-"""Of the four numbers of a block; (0, 1) and (2, 3) come out of one Box-Muller transform each."""
+"""Of the four numbers of a quad; (0, 1) and (2, 3) come out of one Box-Muller transform each."""
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-def test_pairs_of_a_block(draw):
+def test_pairs_of_a_quad(draw):
     """Angles and radii are uniform and independent, in the pairs that were made together and in the others."""
-    blocks = (flat_draws() if draw == "standard_normal" else noise(columns=40)).reshape(-1, 4)
+    quads = (flat_draws() if draw == "standard_normal" else noise(columns=40)).reshape(-1, 4)
     p_values = {}
     for i, j in PAIRS:
-        radial, angle = polar(blocks[:, i], blocks[:, j])
+        radial, angle = polar(quads[:, i], quads[:, j])
         p_values[f"radius of {i, j}"] = kolmogorov_smirnov(np.sort(radial))
         p_values[f"angle of {i, j}"] = kolmogorov_smirnov(np.sort(angle))
         p_values[f"radius and angle of {i, j}"] = joint_uniformity(radial, angle)
     assert_plausible(**p_values)
 
 
-def test_pairs_of_neighbouring_blocks():
+def test_pairs_of_neighbouring_quads():
     """Radii and angles are uniform together with those of the next pair."""
     radial, angle = polar(*flat_draws().reshape(-1, 2).T)
     assert_plausible(
@@ -442,7 +442,7 @@ DEFECTS: dict[str, Callable[[], ArrayLike]] = {
     "tails, none": lambda: exceedances(np.array([]), sides, 1_000_000),
     "tails, twice as many": lambda: exceedances(np.full(126, 4.1), sides, 1_000_000),
     "tails, cut": lambda: excesses(np.full(40, 5.5), radius, (5.4,)),
-    "extremes, of longer blocks": lambda: extremes(good_draws(200, 4000).max(1), 2000),
+    "extremes, of longer stretches": lambda: extremes(good_draws(200, 4000).max(1), 2000),
     "extremes, one too large": lambda: extremes(np.append(good_draws(200, 2000).max(1), 9.0), 2000),
 }
 

@@ -24,7 +24,7 @@ large = pytest.mark.skipif(
 )
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-8, torch.float16: 2**-11}
-"""Sums of up to a million float32 terms in blocks; one rounding to half precision."""
+"""Sums of up to a million float32 terms in parts; one rounding to half precision."""
 
 
 def row(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
