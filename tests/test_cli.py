@@ -15,7 +15,8 @@ import pytest
 import torch
 import typer
 
-from fastvi import cli
+from fastvi.commands.shared import choose_device
+from fastvi.objectives import DReG
 from fastvi.ops import _backends
 from fastvi.training import hints
 from fastvi.training import processes as training_processes
@@ -150,10 +151,10 @@ def test_device_is_chosen_by_what_stands_in_its_way(monkeypatch, capsys, wanted,
     monkeypatch.setattr(_backends, "cuda_obstacle", lambda: obstacle)
     monkeypatch.setattr(training_processes, "layout", lambda: (processes, 1))
     if not expected.startswith("Error"):
-        assert cli._choose_device(wanted) == expected
+        assert choose_device(wanted) == expected
         return
     with pytest.raises(typer.Exit) as ended:
-        cli._choose_device(wanted)
+        choose_device(wanted)
     assert ended.value.exit_code == 2
     assert capsys.readouterr().err.strip() == expected
 
@@ -274,6 +275,8 @@ def test_the_line_after_control_c_names_the_data_where_the_environment_would_mis
     [
         (1, 1, "/venv/bin/fastvi", "fastvi train --resume run"),
         (1, 1, "/lib/fastvi/__main__.py", "python -m fastvi train --resume run"),
+        (1, 1, "mine/renyi.py", "python mine/renyi.py train --resume run"),
+        (2, 1, "mine/renyi.py", "torchrun --standalone --nproc-per-node 2 mine/renyi.py train --resume run"),
         (2, 1, "/lib/fastvi/__main__.py", "torchrun --standalone --nproc-per-node 2 -m fastvi train --resume run"),
         (
             2,
@@ -325,8 +328,8 @@ def test_config_file_holds_every_setting():
     config = RunFolder(Path("run")).read_config()
     written = json.loads(RunFolder(Path("run")).config_file.read_text())
     assert set(written) > {field.name for field in dataclasses.fields(config)}
-    assert (config.objective, config.seed, config.likelihood, config.binarization) == (
-        "dreg",
+    assert (config.objective, config.seed, config.model.likelihood, config.binarization) == (
+        DReG(2),
         3,
         "bernoulli",
         "dynamic",

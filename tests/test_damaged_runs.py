@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastvi.objectives import ELBO, IWAE
+from fastvi.training.checkpoint import checkpoint_bytes
 from fastvi.training.config import RunError, RunFolder
 from fastvi.training.data_record import DataRecord
 from support.command import SMALL, assert_one_clear_line, call
@@ -224,16 +226,41 @@ SETTINGS = {
 }
 
 
+def changed(settings, name, value):
+    """The settings with another value of one of them, wherever it stands."""
+    for part in ("objective", "model"):
+        if isinstance(settings.get(part), dict) and name in settings[part]:
+            return settings | {part: settings[part] | {name: value}}
+    if name in ("objective", "model") and isinstance(settings[name], dict) and isinstance(value, str | None):
+        return settings | {name: settings[name] | {"name": value}}
+    return settings | {name: value}
+
+
+def without(settings, name):
+    """The settings without one of them, wherever it stands."""
+    return {
+        key: without(value, name) if key in ("objective", "model") and isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key != name
+    }
+
+
 @pytest.mark.parametrize("is_first_version", [False, True], ids=["this-version", "first-version"])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_that_were_changed_by_hand_are_named(run, name, is_first_version):
+    if name in ("beta", "free_bits", "warm_up_steps"):  # of another objective than the run's
+        config = dataclasses.replace(run.read_config(), objective=ELBO(2))
+        run.write_config(config, run.read_record())
+        checkpoint = run.read_checkpoint(dataclasses.replace(config, objective=IWAE(2)))
+        checkpoint["settings"] = config.lasting()
+        run.checkpoint_file.write_bytes(checkpoint_bytes(checkpoint))
     if is_first_version:
         as_made_by_the_first_version(run.path)
     settings = json.loads(run.config_file.read_text())
     for value in SETTINGS[name]:
         if is_first_version and name == "beta" and value == 2.5:
             continue  # a set of settings as good as any other: nothing tells that it was not always so
-        run.config_file.write_text(json.dumps(settings | {name: value}))
+        run.config_file.write_text(json.dumps(changed(settings, name, value)))
         with pytest.raises(RunError) as caught:
             run.load_model()
         # Sizes that a model may have are not those of the checkpoint.
@@ -242,7 +269,7 @@ def test_settings_that_were_changed_by_hand_are_named(run, name, is_first_versio
         )
         assert len(str(caught.value).splitlines()) == 1
         assert len(str(caught.value)) < 500
-    run.config_file.write_text(json.dumps({key: value for key, value in settings.items() if key != name}))
+    run.config_file.write_text(json.dumps(without(settings, name)))
     with pytest.raises(RunError, match=f"{name} missing"):
         run.load_model()
 
@@ -275,8 +302,12 @@ def test_unknown_settings_and_newer_formats_are_named(run):
     settings = json.loads(run.config_file.read_text())
     for changes, message in (
         ({"momentum": 0.9}, "'momentum' unknown"),
-        ({"fastvi_run": 3}, "a newer fastvi wrote it, in format 3; this one reads up to 2"),
-        ({"fastvi_run": "2"}, "fastvi_run must be 2, got '2'"),
+        ({"fastvi_run": 4}, "a newer fastvi wrote it, in format 4; this one reads up to 3"),
+        ({"fastvi_run": "3"}, "fastvi_run must be a whole number from 2 to 3, got '3'"),
+        ({"fastvi_run": 1}, "fastvi_run must be a whole number from 2 to 3, got '1'"),
+        ({"objective": settings["objective"] | {"beta": 1.0}}, "objective iwae: 'beta' unknown"),
+        ({"model": settings["model"] | {"name": "gan"}}, "no model 'gan' is registered, only vae"),
+        ({"model": "vae"}, "model must hold a name and its options, got vae"),
         ({"data_record": 3}, "data_record must have the keys train_images"),
         ({"data_record": {}}, "data_record must have the keys train_images"),
         ({"data_record": settings["data_record"] | {"train_images": "60"}}, "data_record must hold two numbers"),

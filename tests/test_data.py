@@ -409,3 +409,95 @@ def test_an_image_shape_that_is_none_is_named(image_shape):
     rows = torch.zeros(3, 4)
     with pytest.raises(DataError, match=r"^own: the image shape must be "):
         Dataset("own", rows, rows, image_shape, "bernoulli")
+
+
+# Labels
+
+
+def write_label_files(folder, labels, suffix=".gz", stems=("train-labels", "t10k-labels")):
+    for stem, values in zip(stems, labels, strict=True):
+        write_idx(folder / f"{stem}-idx1-ubyte{suffix}", np.asarray(values, np.uint8))
+
+
+def test_labels_of_the_digits_are_those_of_their_images():
+    from sklearn.datasets import load_digits
+
+    whole, digits = load_digits(), load_dataset("digits")
+    assert digits.num_classes == 10
+    rows = {tuple(row): label for row, label in zip((whole.data / 16.0).tolist(), whole.target.tolist(), strict=True)}
+    for images, labels in ((digits.train, digits.train_labels), (digits.test, digits.test_labels)):
+        assert labels.dtype == torch.int64
+        assert [rows[tuple(row)] for row in images.tolist()] == labels.tolist()
+
+
+@pytest.mark.parametrize("suffix", [".gz", ""])
+@pytest.mark.parametrize(("name", "subfolder"), [("mnist", "."), ("mnist", "MNIST/raw"), ("fashion-mnist", ".")])
+def test_labels_beside_the_images_are_read(tmp_path, name, subfolder, suffix):
+    write_image_files(tmp_path / subfolder, train_count=5, test_count=3)
+    assert load_dataset(name, tmp_path).train_labels is None
+    assert load_dataset(name, tmp_path).num_classes is None
+    write_label_files(tmp_path / subfolder, ([4, 0, 9, 255, 1], [2, 2, 0]), suffix)
+    dataset = load_dataset(name, tmp_path)
+    assert dataset.train_labels.tolist() == [4, 0, 9, 255, 1]
+    assert dataset.test_labels.tolist() == [2, 2, 0]
+    assert (dataset.num_classes, dataset.train_labels.dtype) == (256, torch.int64)
+
+
+def test_labels_of_another_folder_are_not_those_of_the_images(tmp_path):
+    """Fashion-MNIST's own images, beside MNIST's labels in the folder above."""
+    write_image_files(tmp_path / "fashion-mnist", train_count=5, test_count=3)
+    write_label_files(tmp_path, ([1] * 5, [1] * 3))
+    assert load_dataset("fashion-mnist", tmp_path).train_labels is None
+
+
+def test_labels_of_one_part_alone(tmp_path):
+    write_image_files(tmp_path, train_count=5, test_count=3)
+    write_label_files(tmp_path, ([1] * 5,), stems=("train-labels",))
+    dataset = load_dataset("mnist", tmp_path)
+    assert dataset.train_labels.tolist() == [1] * 5
+    assert dataset.test_labels is None
+    assert dataset.num_classes is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [
+        ([1, 2, 3, 4], r"train-labels-idx1-ubyte: expected 5 labels, one for each image, got the shape \(4,\)"),
+        ([[1]] * 5, r"expected 5 labels, one for each image, got the shape \(5, 1\)"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(tmp_path, labels, complaint):
+    write_image_files(tmp_path, train_count=5, test_count=3)
+    write_label_files(tmp_path, (labels, [0] * 3), suffix="")
+    with pytest.raises(DataError, match=complaint):
+        load_dataset("mnist", tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"not labels")
+    with pytest.raises(DataError, match="train-labels-idx1-ubyte: expected an idx file of bytes"):
+        load_dataset("mnist", tmp_path)
+
+
+@needs("mnist/train-labels-idx1-ubyte.gz")
+def test_labels_of_mnist():
+    """The published counts of each digit begin 5923, 6742 in the training set and 980, 1135 in the test set."""
+    dataset = load_dataset("mnist", DATA_DIR)
+    assert dataset.train_labels.bincount()[:2].tolist() == [5923, 6742]
+    assert dataset.test_labels.bincount()[:2].tolist() == [980, 1135]
+    assert dataset.num_classes == 10
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [
+        ([1, 2], "mine: the training labels must be a tensor or None, got list"),
+        (torch.tensor([1.0, 2.0]), "mine: the training labels must be int64, got torch.float32"),
+        (torch.tensor([1]), r"mine: the training labels must have the shape \(2,\), one for each image, got \(1,\)"),
+        (torch.tensor([[1], [2]]), r"the training labels must have the shape \(2,\), .* got \(2, 1\)"),
+        (torch.tensor([0, -1]), "mine: the training labels must be 0 or more, got -1"),
+    ],
+)
+def test_labels_of_a_data_set_of_ones_own(labels, complaint):
+    grey = torch.zeros(2, 4)
+    with pytest.raises(DataError, match=complaint):
+        Dataset("mine", grey, grey, (2, 2), "bernoulli", labels)
+    whole = Dataset("mine", grey, grey, (2, 2), "bernoulli", torch.tensor([0, 3]), torch.tensor([5, 0]))
+    assert whole.num_classes == 6

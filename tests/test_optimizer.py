@@ -8,12 +8,13 @@ import torch
 from rich.console import Console
 
 from fastvi.data import Dataset, load_dataset
+from fastvi.objectives import ELBO
 from fastvi.training import module
 from fastvi.training.config import RunFolder
 from fastvi.training.trainer import train
 from support import runs
 
-CONFIG = dataclasses.replace(runs.CONFIG, objective="elbo", num_samples=1, epochs=1)
+CONFIG = dataclasses.replace(runs.CONFIG, objective=ELBO(), epochs=1)
 
 
 @pytest.fixture(scope="module")

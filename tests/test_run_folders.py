@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fastvi.data import load_dataset
+from fastvi.models import VAEOptions
 from fastvi.training import claim
 from fastvi.training.claim import claimed
 from fastvi.training.config import RunFolder
@@ -236,7 +237,7 @@ def test_a_folder_that_a_killed_process_had_just_begun_is_used():
 
 
 def test_processes_that_start_together_get_folders_of_their_own():
-    config = dataclasses.replace(CONFIG, hidden_dims=(4,))
+    config = dataclasses.replace(CONFIG, model=VAEOptions(2, (4,)))
     record = DataRecord.of(load_dataset("digits"))
 
     def begin(_number):

@@ -15,8 +15,8 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from fastvi.data import Dataset, load_dataset
-from fastvi.models import VAE
-from fastvi.objectives import ELBO
+from fastvi.models import VAE, VAEOptions
+from fastvi.objectives import ELBO, IWAE, STL, DReG
 from fastvi.seeding import mix_seed
 from fastvi.training.batches import ShuffledBatches
 from fastvi.training.config import RunError, RunFolder
@@ -117,15 +117,16 @@ def test_training_raises_the_bound(tmp_path, digits):
     assert bounds[-1] > bounds[0] + 1.0
 
 
-@pytest.mark.parametrize("options", [{"objective": "elbo"}, {"objective": "dreg"}, {"objective": "stl"}])
-def test_every_objective_trains(tmp_path, digits, options):
-    folder = run(tmp_path / "run", digits, dataclasses.replace(CONFIG, **options))
+@pytest.mark.parametrize("objective", [ELBO(3), DReG(3), STL(3)])
+def test_every_objective_trains(tmp_path, digits, objective):
+    folder = run(tmp_path / "run", digits, dataclasses.replace(CONFIG, objective=objective))
     bounds = [float(row["bound"]) for row in metrics_without_seconds(folder)]
     assert bounds[-1] > bounds[0]
 
 
 def test_gaussian_data_train(tmp_path, digits):
-    config = dataclasses.replace(CONFIG, likelihood="gaussian", binarization="none", learning_rate=1e-3)
+    model = dataclasses.replace(CONFIG.model, likelihood="gaussian")
+    config = dataclasses.replace(CONFIG, model=model, binarization="none", learning_rate=1e-3)
     bounds = [float(row["bound"]) for row in metrics_without_seconds(run(tmp_path / "run", digits, config))]
     assert bounds[-1] > bounds[0]
 
@@ -211,7 +212,7 @@ def test_bound_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_
         return objective(self, *arguments, **options) * next(factors)
 
     monkeypatch.setattr(ELBO, "__call__", poisoned)
-    config = dataclasses.replace(CONFIG, objective="elbo")
+    config = dataclasses.replace(CONFIG, objective=ELBO(3))
     kept = r"became nan in epoch 2: try a smaller `learning_rate` \(the checkpoint of the epoch before is kept\)$"
     with pytest.raises(RunError, match=kept):
         run(tmp_path / "run", digits, config)
@@ -254,7 +255,7 @@ def test_parameters_that_are_no_numbers_never_replace_a_checkpoint(tmp_path, dig
 
 def lines_of(digits, tmp_path, **changes):
     folder, log = RunFolder(tmp_path / "run"), io.StringIO()
-    config = dataclasses.replace(CONFIG, batch_size=100, hidden_dims=(2,), **changes)
+    config = dataclasses.replace(CONFIG, batch_size=100, model=VAEOptions(2, (2,)), **changes)
     folder.write_config(config)
     train(config, digits, folder, console=Console(file=log), progress=False)
     return [int(line.split()[1].split("/")[0]) for line in log.getvalue().splitlines()]
@@ -294,7 +295,7 @@ def test_warm_up_raises_beta_step_by_step(tmp_path, digits, monkeypatch):
         return objective(self, *arguments, **options)
 
     monkeypatch.setattr(ELBO, "__call__", recording)
-    run(tmp_path / "run", digits, dataclasses.replace(CONFIG, objective="elbo", beta=0.5, warm_up_steps=4, epochs=1))
+    run(tmp_path / "run", digits, dataclasses.replace(CONFIG, objective=ELBO(3, beta=0.5, warm_up_steps=4), epochs=1))
     assert betas == [0.0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
 
 
@@ -410,26 +411,34 @@ def test_grid_holds_the_images_row_by_row(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"seed": -1}, ValueError, "seed must be from 0"),
-        ({"epochs": 0}, ValueError, "epochs must be from 1"),
-        ({"learning_rate": 0.0}, ValueError, "learning_rate must be positive"),
-        ({"beta": -1.0}, ValueError, "beta must be a finite number of float32"),
-        ({"beta": 4e38}, ValueError, "beta must be a finite number of float32"),
-        ({"hidden_dims": ()}, ValueError, "hidden_dims must be positive"),
-        ({"hidden_dims": 4}, TypeError, "hidden_dims must be a tuple"),
+        (lambda: {"seed": -1}, ValueError, "seed must be from 0"),
+        (lambda: {"epochs": 0}, ValueError, "epochs must be from 1"),
+        (lambda: {"learning_rate": 0.0}, ValueError, "learning_rate must be positive"),
+        (lambda: {"objective": ELBO(beta=-1.0)}, ValueError, "beta must be finite and not negative"),
+        (lambda: {"objective": ELBO(beta=4e38)}, ValueError, "beta must be a finite number of float32"),
+        (lambda: {"objective": ELBO(beta=torch.tensor(1.0))}, TypeError, "beta must be a number, got tensor"),
+        (lambda: {"objective": "iwae"}, TypeError, "objective must be a fastvi Objective, got str"),
+        (lambda: {"model": VAE(64)}, TypeError, "model must be a fastvi ModelOptions, got VAE"),
+        (lambda: {"model": VAEOptions(hidden_dims=())}, ValueError, "hidden_dims must be positive"),
+        (lambda: {"model": VAEOptions(hidden_dims=4)}, TypeError, "hidden_dims must be a tuple"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_written(tmp_path, digits, changes, error, words):
     with pytest.raises(error, match=words):
-        run(tmp_path / "run", digits, dataclasses.replace(CONFIG, **changes))
+        run(tmp_path / "run", digits, dataclasses.replace(CONFIG, **changes()))
     assert not list(tmp_path.rglob("*.json"))
 
 
 def test_settings_may_be_numbers_of_numpy_and_lists(tmp_path, digits):
     config = dataclasses.replace(
-        CONFIG, hidden_dims=[16], batch_size=np.int64(100), learning_rate=np.float32(0.125), epochs=np.int64(1)
+        CONFIG,
+        model=VAEOptions(np.int64(2), [16]),
+        objective=IWAE(np.int32(3)),
+        batch_size=np.int64(100),
+        learning_rate=np.float32(0.125),
+        epochs=np.int64(1),
     )
     run(tmp_path / "run", digits, config)
     assert RunFolder(tmp_path / "run").read_config() == dataclasses.replace(
-        CONFIG, hidden_dims=(16,), batch_size=100, learning_rate=0.125, epochs=1
+        CONFIG, model=VAEOptions(2, (16,)), batch_size=100, learning_rate=0.125, epochs=1
     )

@@ -60,12 +60,14 @@ class Dataset:
         (height, width).
     likelihood
         The likelihood that fits: ``"bernoulli"`` or ``"gaussian"``.
+    train_labels, test_labels
+        Class of each image, int64 of shapes (N,) and (M,), from 0; None where the data have no labels.
 
     Raises
     ------
     DataError
-        If the images are not float32 rows in [0, 1], as many values in each as ``image_shape`` says, or if there are
-        none to train or to test.
+        If the images are not float32 rows in [0, 1], as many values in each as ``image_shape`` says, if there are none
+        to train or to test, or if the labels are not one int64 of 0 or more for each image.
 
     Examples
     --------
@@ -84,6 +86,15 @@ grey values from 0 to 255 are divided by 255 first
     test: Tensor
     image_shape: tuple[int, int]
     likelihood: str
+    train_labels: Tensor | None = None
+    test_labels: Tensor | None = None
+
+    @property
+    def num_classes(self) -> int | None:
+        """One more than the largest label; None where the training or the test images have no labels."""
+        if self.train_labels is None or self.test_labels is None:
+            return None
+        return 1 + int(torch.maximum(self.train_labels.max(), self.test_labels.max()))
 
     def __post_init__(self) -> None:
         if self.likelihood not in LIKELIHOODS:
@@ -113,6 +124,23 @@ grey values from 0 to 255 are divided by 255 first
                 raise DataError(
                     f"{self.name}: the {purpose} images must hold values in [0, 1], got {describe_range(bounds)}"
                 )
+        for purpose, labels, images in (
+            ("training", self.train_labels, self.train),
+            ("test", self.test_labels, self.test),
+        ):
+            if labels is not None:
+                _check_labels(f"{self.name}: the {purpose} labels", labels, images.shape[0])
+
+
+def _check_labels(labels_name: str, labels: object, count: int) -> None:
+    if not isinstance(labels, Tensor):
+        raise DataError(f"{labels_name} must be a tensor or None, got {type(labels).__name__}")
+    if labels.dtype != torch.int64:
+        raise DataError(f"{labels_name} must be int64, got {labels.dtype}")
+    if labels.shape != (count,):
+        raise DataError(f"{labels_name} must have the shape ({count},), one for each image, got {tuple(labels.shape)}")
+    if int(labels.min()) < 0:
+        raise DataError(f"{labels_name} must be 0 or more, got {int(labels.min())}")
 
 
 def load_dataset(name: str, data_dir: Path | None = None, download: bool = False) -> Dataset:
@@ -131,6 +159,9 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     ``frey``              frey_faces.npz in frey-faces/ or .             200 test frames, evenly spaced in the
                                                                          video; 1,765 others to train
     ====================  =============================================  ====================================
+
+    ``digits`` has labels, and so have ``mnist`` and ``fashion-mnist`` where the idx files of the labels lie beside
+    those of the images.
 
     Parameters
     ----------
@@ -262,28 +293,45 @@ def _load_digits() -> Dataset:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise DataError('the data set digits is part of scikit-learn: pip install "fastvi[train]"') from error
-    images = load_digits().data.astype(np.float32) / np.float32(16.0)
-    train, test = _split_evenly(images, _DIGITS_TEST_COUNT)
-    return Dataset("digits", train, test, (8, 8), "bernoulli")
+    digits = load_digits()
+    train, test = _split_evenly(digits.data.astype(np.float32) / np.float32(16.0), _DIGITS_TEST_COUNT)
+    train_labels, test_labels = _split_evenly(digits.target.astype(np.int64), _DIGITS_TEST_COUNT)
+    return Dataset("digits", train, test, (8, 8), "bernoulli", train_labels, test_labels)
 
 
 def _load_idx_dataset(name: str, subfolders: tuple[str, ...], data_dir: Path) -> Dataset:
-    splits = []
+    splits, labels = [], []
     for part in ("train", "t10k"):
-        # As published, and with the dot that some copies have in their names.
-        stems = (f"{part}-images-idx3-ubyte", f"{part}-images.idx3-ubyte")
-        path = _find(data_dir, subfolders, tuple(f"{stem}{suffix}" for stem in stems for suffix in (".gz", "")), name)
+        path = _find(data_dir, subfolders, _idx_names(f"{part}-images", 3), name)
         images = read_idx(path)
         if images.ndim != 3:
             raise DataError(f"{path}: expected images of shape (count, height, width), got the shape {images.shape}")
         if images.size == 0:
             raise DataError(f"{path}: expected at least one image of one pixel, got the shape {images.shape}")
         splits.append(images)
+        labels.append(_read_labels(path.parent, f"{part}-labels", images.shape[0]))
     train, test = splits
     if train.shape[1:] != test.shape[1:]:
         raise DataError(f"{name}: training images are {train.shape[1:]}, test images {test.shape[1:]}")
     height, width = train.shape[1:]
-    return Dataset(name, _unit_rows(train), _unit_rows(test), (height, width), "bernoulli")
+    return Dataset(name, _unit_rows(train), _unit_rows(test), (height, width), "bernoulli", *labels)
+
+
+def _idx_names(stem: str, rank: int) -> tuple[str, ...]:
+    """The names that an idx file may have: as published, and with the dot that some copies have in it."""
+    stems = (f"{stem}-idx{rank}-ubyte", f"{stem}.idx{rank}-ubyte")
+    return tuple(f"{name}{suffix}" for name in stems for suffix in (".gz", ""))
+
+
+def _read_labels(folder: Path, stem: str, count: int) -> Tensor | None:
+    """The labels that lie beside the images, None where there are none: labels of another copy might not fit."""
+    for path in (folder / name for name in _idx_names(stem, 1)):
+        if path.is_file():
+            labels = read_idx(path)
+            if labels.shape != (count,):
+                raise DataError(f"{path}: expected {count} labels, one for each image, got the shape {labels.shape}")
+            return torch.from_numpy(labels.astype(np.int64))
+    return None
 
 
 def _load_mnist(data_dir: Path) -> Dataset:
@@ -328,7 +376,7 @@ def _unit_rows(images: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images.reshape(images.shape[0], -1).astype(np.float32) / np.float32(255.0))
 
 
-def _split_evenly(rows: npt.NDArray[np.float32], test_count: int) -> tuple[Tensor, Tensor]:
+def _split_evenly(rows: npt.NDArray[np.float32] | npt.NDArray[np.int64], test_count: int) -> tuple[Tensor, Tensor]:
     is_test = torch.zeros(rows.shape[0], dtype=torch.bool)
     is_test[evenly_spaced(test_count, rows.shape[0])] = True
     tensor = torch.from_numpy(rows)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from fastvi._examples import count_examples, select_examples
-from fastvi.objectives import LatentVariableModel, log_weights
-from fastvi.objectives.model import check_count, posterior
+from fastvi._options import check_count
+from fastvi.objectives import DrawingModel, LatentVariableModel, Objective, log_weights
+from fastvi.objectives.model import has_bound, lacking, posterior, require_encoder
 from fastvi.ops import LogMeanExp
 from fastvi.seeding import mix_seed
 
@@ -60,7 +61,7 @@ class StreamedBounds:
 class Evaluation:
     """Test figures of a model, means over the images; written as a run's evaluation.json.
 
-    None stands for what one image cannot tell.
+    None stands for what one image, or a model that draws its own samples, cannot tell.
 
     Attributes
     ----------
@@ -85,7 +86,7 @@ class Evaluation:
         Whether ``importance_weighted`` can stand for log p(x): at most a share of `UNRELIABLE_SHARE` of the images is
         unreliable. Else it is a lower bound that may be nats too low.
     active_units, latent_dim
-        Latent dimensions that vary with x, out of how many.
+        Latent dimensions that vary with x, out of how many; None for a model without ``encode``.
     seconds
         Time taken.
     """
@@ -103,21 +104,48 @@ class Evaluation:
     unreliable_images: int
     reliable: bool
     active_units: int | None
-    latent_dim: int
+    latent_dim: int | None
     seconds: float
 
     def as_dict(self) -> dict[str, int | float | bool | None]:
         """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
-        figures = dataclasses.asdict(self)
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in figures.items()
-        }
+        return _json_figures(self)
+
+
+@dataclass(frozen=True)
+class LossEvaluation:
+    """Test figures of a model that was trained by a loss and has no bound on log p(x), mean over the images.
+
+    Attributes
+    ----------
+    images, test_images
+        Number of test images used, and of those that there are.
+    loss
+        The objective's value.
+    seconds
+        Time taken.
+    """
+
+    images: int
+    test_images: int
+    loss: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, int | float | bool | None]:
+        """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
+        return _json_figures(self)
+
+
+def _json_figures(figures: Evaluation | LossEvaluation) -> dict[str, int | float | bool | None]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in dataclasses.asdict(figures).items()
+    }
 
 
 @torch.inference_mode()
 def stream_bounds(
-    model: LatentVariableModel,
+    model: LatentVariableModel | DrawingModel,
     x: Any,
     num_samples: int,
     *,
@@ -148,8 +176,8 @@ def stream_bounds(
     Raises
     ------
     ValueError, TypeError
-        If ``num_samples`` or ``chunk`` is not a positive integer, or ``x`` holds tensors of different lengths, or
-        anything but tensors.
+        If ``num_samples`` or ``chunk`` is not a positive integer, ``x`` holds tensors of different lengths, or
+        anything but tensors, or the model has no bound on log p(x).
 
     Examples
     --------
@@ -165,18 +193,18 @@ def stream_bounds(
     total: Tensor | None = None
     for number, start in enumerate(range(0, num_samples, chunk)):
         size = min(chunk, num_samples - start)
-        log_w = log_weights(model, x, size, seed=mix_seed(seed, number), row_offset=row_offset)
-        weights.update(log_w)
-        chunk_total = log_w.sum(0, dtype=torch.float64)
+        part = log_weights(model, x, size, seed=mix_seed(seed, number), row_offset=row_offset)
+        weights.update(part)
+        chunk_total = part.sum(0, dtype=torch.float64)
         total = chunk_total if total is None else total + chunk_total
         if on_rows is not None:
-            on_rows(log_w.numel())
+            on_rows(part.numel())
     assert total is not None
-    return StreamedBounds((total / num_samples).to(log_w.dtype), weights.value, weights.ess)
+    return StreamedBounds((total / num_samples).to(part.dtype), weights.value, weights.ess)
 
 
 @torch.inference_mode()
-def active_units(model: LatentVariableModel, x: Any, threshold: float = ACTIVE_UNIT_THRESHOLD) -> Tensor:
+def active_units(model: LatentVariableModel | DrawingModel, x: Any, threshold: float = ACTIVE_UNIT_THRESHOLD) -> Tensor:
     """Return which latent dimensions are active, bool (Z,): Cov_x(E[z|x]) > ``threshold``.
 
     Parameters
@@ -191,13 +219,14 @@ def active_units(model: LatentVariableModel, x: Any, threshold: float = ACTIVE_U
     Raises
     ------
     ValueError, TypeError
-        If there are fewer than two examples, or ``x`` is not of tensors of one length.
+        If there are fewer than two examples, ``x`` is not of tensors of one length, or the model has no ``encode``.
 
     References
     ----------
     Burda, Grosse & Salakhutdinov 2016, section 5.2.
     """
     count = count_examples("active_units", "x", x)
+    require_encoder(model, "active_units")
     if count < 2:
         raise ValueError(f"active_units: a variance needs at least two examples, x holds {count}")
     means = torch.cat([posterior(model, batch)[0] for batch in _batches(x, count)])
@@ -205,7 +234,7 @@ def active_units(model: LatentVariableModel, x: Any, threshold: float = ACTIVE_U
 
 
 def evaluate(
-    model: LatentVariableModel,
+    model: LatentVariableModel | DrawingModel,
     images: Any,
     *,
     num_samples: int = 5000,
@@ -240,8 +269,8 @@ def evaluate(
     Raises
     ------
     ValueError, TypeError
-        If there is no image, ``images`` holds tensors of different lengths or anything but tensors, or a number is not
-        a positive integer.
+        If there is no image, ``images`` holds tensors of different lengths or anything but tensors, a number is not a
+        positive integer, or the model has no bound on log p(x): see :func:`evaluate_loss`.
 
     Examples
     --------
@@ -254,6 +283,11 @@ def evaluate(
     count = count_examples("evaluate", "images", images)
     if count == 0:
         raise ValueError("evaluate: images holds no image")
+    if not has_bound(model):
+        raise TypeError(
+            f"evaluate: {type(model).__name__} has no bound on log p(x): it has neither draw nor encode and "
+            "log_likelihood; evaluate_loss takes it"
+        )
     num_samples = check_count("evaluate", "num_samples", num_samples)
     training_num_samples = check_count("evaluate", "training_num_samples", training_num_samples)
     parts: list[StreamedBounds] = []
@@ -277,8 +311,11 @@ def evaluate(
     bias = 0.5 / effective - 0.5 / num_samples
     # Counted from the other end, so that NaN, which a bound without any finite weight has, is unreliable.
     unreliable = count - int((bias <= LARGEST_BIAS).sum()) if num_samples > 1 else count
-    with torch.inference_mode():
-        latent_dim = posterior(model, select_examples(images, slice(0, 1)))[0].shape[-1]
+    latent_dim = active = None
+    if not lacking(model):
+        with torch.inference_mode():
+            latent_dim = posterior(model, select_examples(images, slice(0, 1)))[0].shape[-1]
+        active = int(active_units(model, images).sum()) if count > 1 else None
     return Evaluation(
         images=count,
         test_images=count if test_images is None else check_count("evaluate", "test_images", test_images),
@@ -292,8 +329,41 @@ def evaluate(
         median_effective_sample_size=float(effective.median()),
         unreliable_images=unreliable,
         reliable=unreliable <= UNRELIABLE_SHARE * count,
-        active_units=int(active_units(model, images).sum()) if count > 1 else None,
+        active_units=active,
         latent_dim=latent_dim,
+        seconds=time.monotonic() - start,
+    )
+
+
+def evaluate_loss(
+    objective: Objective, model: Any, images: Any, *, test_images: int | None = None, seed: int = 0
+) -> LossEvaluation:
+    """Return the mean of an objective over test images: all there is to tell of a model without a bound on log p(x).
+
+    Parameters
+    ----------
+    objective
+        What was trained.
+    model, images, test_images, seed
+        See :func:`evaluate`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no image, or ``images`` holds tensors of different lengths or anything but tensors.
+    """
+    start = time.monotonic()
+    count = count_examples("evaluate_loss", "images", images)
+    if count == 0:
+        raise ValueError("evaluate_loss: images holds no image")
+    total = 0.0
+    for number, batch in enumerate(_batches(images, count)):
+        values = objective(model, batch, seed=mix_seed(seed, 0), row_offset=number * _IMAGES_AT_A_TIME)
+        total += float(values.detach().double().sum())
+    return LossEvaluation(
+        images=count,
+        test_images=count if test_images is None else check_count("evaluate_loss", "test_images", test_images),
+        loss=total / count,
         seconds=time.monotonic() - start,
     )
 

@@ -25,7 +25,7 @@ def train(arguments: list[str], kill: str | None = None) -> tuple[int, list[floa
         if kill == f"{os.environ.get('RANK')}:{batch.step}":
             os.kill(os.getpid(), signal.SIGKILL)
         step(self, batch, batch_index)
-        bounds.append(float(self.latest_bound))
+        bounds.append(float(self.latest_value))
 
     VariationalModule.training_step = recording_step
     try:

@@ -8,22 +8,16 @@ import json
 import torch
 from rich.console import Console
 
+from fastvi.models import VAEOptions
+from fastvi.objectives import IWAE
 from fastvi.training.config import RunFolder, TrainingConfig
 from fastvi.training.trainer import train
 
 CONFIG = TrainingConfig(
     data="digits",
     image_shape=(8, 8),
-    objective="iwae",
-    num_samples=3,
-    backward_samples=None,
-    beta=1.0,
-    free_bits=0.0,
-    warm_up_steps=0,
-    latent_dim=2,
-    hidden_dims=(8,),
-    activation="tanh",
-    likelihood="bernoulli",
+    objective=IWAE(3),
+    model=VAEOptions(latent_dim=2, hidden_dims=(8,)),
     binarization="dynamic",
     epochs=3,
     batch_size=16,
@@ -53,11 +47,23 @@ def metrics_without_seconds(folder):
         return [{name: row[name] for name in ("step", "epoch", "bound")} for row in csv.DictReader(file)]
 
 
+def former_settings(config):
+    """The settings as they stood one beside the other before the objective and the model had options of their own."""
+    options = {"num_samples": 1, "backward_samples": None, "beta": 1.0, "free_bits": 0.0, "warm_up_steps": 0}
+    options |= dataclasses.asdict(config.objective)
+    options.pop("analytic_kl", None)
+    settings = {"data": config.data, "image_shape": config.image_shape, "objective": config.objective_name}
+    settings |= options | dataclasses.asdict(config.model)
+    return settings | {
+        name: getattr(config, name) for name in ("binarization", "epochs", "batch_size", "learning_rate", "seed")
+    }
+
+
 def as_made_by_the_first_version(folder):
     """Turn a run into one of 0.1.0: nothing but the settings in config.json, nothing but PyTorch's in a checkpoint."""
     run = RunFolder(folder)
     config, checkpoint = run.read_config(), run.read_checkpoint()
-    run.config_file.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    del checkpoint["settings"]
+    run.config_file.write_text(json.dumps(former_settings(config), indent=2) + "\n")
+    del checkpoint["settings"], checkpoint["fastvi_run"]
     torch.save(checkpoint, run.checkpoint_file)
     (folder / ".lock").unlink(missing_ok=True)

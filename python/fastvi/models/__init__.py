@@ -1,5 +1,7 @@
-"""Models that the bounds of `fastvi.objectives` train."""
+"""Models that the objectives of `fastvi.objectives` train."""
 
-from fastvi.models.vae import VAE
+from fastvi.models.base import DataShape, ModelOptions
+from fastvi.models.registry import MODELS, make_model_options
+from fastvi.models.vae import VAE, VAEOptions
 
-__all__ = ["VAE"]
+__all__ = ["MODELS", "VAE", "DataShape", "ModelOptions", "VAEOptions", "make_model_options"]

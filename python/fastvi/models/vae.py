@@ -9,13 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastvi import ops
+from fastvi._options import option
 from fastvi._sizes import as_integer, shown
+from fastvi.models.base import DataShape, ModelOptions
 from fastvi.ops._values import describe_range, range_outside_unit_interval, values_at_hand
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU}
@@ -191,6 +194,39 @@ class VAE(nn.Module):
         """Return the mean of p(x|z), in [0, 1], shape (..., D), for ``z`` of shape (..., Z)."""
         outputs = self.likelihood_head(self.decoder(z))
         return torch.sigmoid(outputs[..., : self.data_dim])
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Return the mean of p(x|z) at the posterior's mean, shape (B, D), for ``x`` of shape (B, D)."""
+        return self.decode(self.encode(x)[0])
+
+
+@dataclass(frozen=True)
+class VAEOptions(ModelOptions):
+    """Options of a `VAE`, without the shape of the data.
+
+    Attributes
+    ----------
+    latent_dim, hidden_dims, activation, likelihood
+        See `VAE`.
+
+    Examples
+    --------
+    >>> VAEOptions(latent_dim=2).build(DataShape((8, 8))).data_dim
+    64
+    """
+
+    latent_dim: int = option("latent dimensions; 2 gives a picture of them", 50, at_least=1)
+    hidden_dims: tuple[int, ...] = option(
+        "widths of the hidden layers, from the data inwards", (200, 200), at_least=1, called="widths"
+    )
+    activation: str = option("of the hidden layers", "tanh", choices=tuple(ACTIVATIONS))
+    likelihood: str = option("of the pixels", "bernoulli", choices=LIKELIHOODS, from_data="likelihood")
+
+    def build(self, shape: DataShape, data_mean: Tensor | None = None) -> VAE:
+        """Return the untrained model."""
+        return VAE(
+            shape.data_dim, self.latent_dim, self.hidden_dims, self.activation, self.likelihood, data_mean=data_mean
+        )
 
 
 def _kind(value: object) -> str:

@@ -1,13 +1,17 @@
 """Bounds on log p(x) and estimators of their gradients, made of the operations of :mod:`fastvi.ops`.
 
-An objective is a frozen dataclass called as ``objective(model, x, seed=..., row_offset=...)``. It returns the bound of
-each example, in nats, to be maximised; differentiating it gives the objective's gradient estimator.
+An objective is a frozen dataclass called as ``objective(model, x, seed=..., row_offset=...)``. It returns a value for
+each example: a bound in nats, to be maximised, or a loss, to be minimised. Differentiating it gives the objective's
+gradient estimator.
 """
 
+from fastvi._options import option
+from fastvi.objectives.base import Bound, Loss, Objective
 from fastvi.objectives.bounds import elbo_bound, iwae_bound, log_weights
+from fastvi.objectives.draws import Draw, DrawingModel, draw
 from fastvi.objectives.elbo import ELBO, STL, LinearWarmUp
 from fastvi.objectives.importance import IWAE, DReG
-from fastvi.objectives.model import LatentVariableModel, Objective
+from fastvi.objectives.model import LatentVariableModel
 from fastvi.objectives.registry import OBJECTIVES, make_objective
 
 __all__ = [
@@ -15,12 +19,18 @@ __all__ = [
     "IWAE",
     "OBJECTIVES",
     "STL",
+    "Bound",
     "DReG",
+    "Draw",
+    "DrawingModel",
     "LatentVariableModel",
     "LinearWarmUp",
+    "Loss",
     "Objective",
+    "draw",
     "elbo_bound",
     "iwae_bound",
     "log_weights",
     "make_objective",
+    "option",
 ]

@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from fastvi import ops
-from fastvi.objectives.model import LatentVariableModel, log_likelihood, posterior, prior
+from fastvi.objectives.draws import DrawingModel, draw
+from fastvi.objectives.model import LatentVariableModel
 
 
 def log_weights(
-    model: LatentVariableModel,
+    model: LatentVariableModel | DrawingModel,
     x: Any,
     num_samples: int,
     *,
@@ -25,34 +26,13 @@ def log_weights(
 ) -> Tensor:
     """Log importance weights log p(x, z_k) - log q(z_k|x) of samples z_1 ... z_K of q(z|x).
 
-    Samples, prior and posterior densities come out of one pass of ``fastvi.rsample_normal_with_log_ratio``.
-
-    Parameters
-    ----------
-    model
-        Encoder, likelihood and prior.
-    x
-        Data, ``(B, ...)``: whatever the model takes.
-    num_samples
-        K.
-    detach_posterior
-        Take the parameters of q for constants inside log q(z|x), so that its gradient flows along the sampled path
-        alone (Roeder, Wu and Duvenaud 2017).
-    seed
-        Determines the samples; None takes the seed from PyTorch's generator.
-    row_offset
-        Position of ``x[0]`` in the whole batch, so that a shard draws what it would have drawn in the whole.
+    They are the ``log_weights`` of :func:`fastvi.objectives.draw`, which says what the arguments are and what is
+    raised.
 
     Returns
     -------
     Tensor
         ``(K, B)``, in nats.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Where ``model.encode`` does not return a pair of tensors of one shape (B, Z), the prior does not fit them, or
-        ``model.log_likelihood`` does not return ``(K, B)``.
 
     Examples
     --------
@@ -64,23 +44,14 @@ def log_weights(
     ...     encode=lambda x: (x / 2, torch.zeros_like(x)),
     ...     log_likelihood=lambda x, z: normal_log_prob(x, z, torch.zeros_like(x)),
     ... )
-    >>> log_w = log_weights(model, torch.ones(4, 2), num_samples=16, seed=0)
-    >>> log_w.shape
+    >>> found = log_weights(model, torch.ones(4, 2), num_samples=16, seed=0)
+    >>> found.shape
     torch.Size([16, 4])
-    >>> bool((iwae_bound(log_w) >= elbo_bound(log_w)).all())
+    >>> bool((iwae_bound(found) >= elbo_bound(found)).all())
     True
     """
-    mean, logvar = posterior(model, x)
-    z, log_ratio = ops.rsample_normal_with_log_ratio(
-        mean,
-        logvar,
-        num_samples,
-        *prior(model, mean),
-        detach_posterior=detach_posterior,
-        seed=seed,
-        row_offset=row_offset,
-    )
-    return log_likelihood(model, x, z) + log_ratio
+    drawn = draw(model, x, num_samples, detach_posterior=detach_posterior, seed=seed, row_offset=row_offset)
+    return drawn.log_weights
 
 
 def elbo_bound(log_weights: Tensor, dim: int = 0) -> Tensor:

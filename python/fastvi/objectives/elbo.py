@@ -7,16 +7,24 @@ Duvenaud 2017.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastvi import ops
-from fastvi._sizes import as_number, shown
+from fastvi._options import check_count, option
+from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import elbo_bound, log_weights
-from fastvi.objectives.model import LatentVariableModel, check_count, keep_count, log_likelihood, posterior, prior
+from fastvi.objectives.draws import DrawingModel
+from fastvi.objectives.model import (
+    LatentVariableModel,
+    has_own_draw,
+    log_likelihood,
+    posterior,
+    prior,
+    require_encoder,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +53,7 @@ class LinearWarmUp:
     >>> [warm_up(step) for step in range(6)]
     [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     >>> ELBO().with_beta(warm_up(2))
-    ELBO(num_samples=1, analytic_kl=True, beta=0.5, free_bits=0.0)
+    ELBO(num_samples=1, analytic_kl=True, beta=0.5, free_bits=0.0, warm_up_steps=0)
     """
 
     steps: int
@@ -53,7 +61,7 @@ class LinearWarmUp:
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        keep_count(self, "steps", at_least=0)
+        object.__setattr__(self, "steps", check_count("LinearWarmUp", "steps", self.steps, at_least=0))
 
     def __call__(self, step: int) -> float:
         """Return the weight at ``step``, counted from 0."""
@@ -64,7 +72,7 @@ class LinearWarmUp:
 
 
 @dataclasses.dataclass(frozen=True)
-class ELBO:
+class ELBO(Bound):
     """Evidence lower bound, E_q log p(x|z) - beta KL(q(z|x) || p(z)).
 
     Parameters
@@ -74,13 +82,15 @@ class ELBO:
     analytic_kl
         Take the divergence in closed form (less variance) or from the same samples.
     beta
-        Weight of the divergence (Higgins et al. 2017); below 1 the result is no longer a bound on log p(x). For a
-        warm-up take ``objective.with_beta(schedule(step))`` at each step, see :class:`LinearWarmUp`. A tensor without
-        axes is taken as it is.
+        Weight of the divergence (Higgins et al. 2017); below 1 the result is no longer a bound on log p(x). A tensor
+        without axes is taken as it is.
     free_bits
         Least divergence, in nats, that each latent variable of each example is charged; below it the gradient of the
         divergence is zero, so that the variable is not switched off (Kingma et al. 2016, with groups of one variable
         and without their average over the batch). Needs ``analytic_kl``.
+    warm_up_steps
+        Steps of training over which beta rises from 0 (Bowman et al. 2016): what ``objective.at_step(step)`` returns
+        has the beta of that step. Another schedule is ``objective.with_beta(schedule(step))``.
 
     Raises
     ------
@@ -89,7 +99,8 @@ class ELBO:
 
     Notes
     -----
-    With ``analytic_kl=False`` and ``beta=1`` the bound is the mean of :func:`fastvi.objectives.log_weights`.
+    With ``analytic_kl=False`` and ``beta=1`` the bound is the mean of :func:`fastvi.objectives.log_weights`. A model
+    that draws its own samples has it so alone; the divergence in closed form needs ``encode`` and ``log_likelihood``.
     Source: Kingma and Welling 2014, equations 6 (sampled) and 7 (analytic).
 
     Examples
@@ -105,38 +116,50 @@ class ELBO:
     torch.Size([3])
     """
 
-    num_samples: int = 1
-    analytic_kl: bool = True
-    beta: float | Tensor = 1.0
-    free_bits: float = 0.0
+    num_samples: int = option("samples for each example", 1, at_least=1)
+    analytic_kl: bool = option("the divergence in closed form, or from the samples", True)
+    beta: float | Tensor = option("weight of the divergence", 1.0)
+    free_bits: float = option("nats free for each latent dimension", 0.0)
+    warm_up_steps: int = option("steps over which beta rises from 0", 0)
 
     def __post_init__(self) -> None:
-        keep_count(self, "num_samples")
-        for name in ("beta", "free_bits"):
-            value = getattr(self, name)
-            if name == "beta" and isinstance(value, Tensor):
-                if value.dim() > 0:
-                    raise ValueError(f"ELBO: beta must be a float or a tensor without axes, got {tuple(value.shape)}")
-                continue
-            number = value if type(value) is int else as_number(value)
-            if number is None:
-                raise TypeError(f"ELBO: {name} must be a float, got {shown(value)}")
-            if not 0.0 <= number < math.inf:
-                raise ValueError(f"ELBO: {name} must be finite and not negative, got {value}")
-            if number is not value:  # a number of NumPy's
-                object.__setattr__(self, name, number)
+        super().__post_init__()
         if self.free_bits > 0.0 and not self.analytic_kl:
             raise ValueError(
                 f"ELBO: free_bits={self.free_bits} needs analytic_kl=True, "
                 "because a sampled divergence is not known for each latent variable"
             )
 
+    def check_model(self, model: Any) -> None:
+        """Raise unless the divergence is in reach: in closed form by ``encode``, weighed by beta where it is apart."""
+        if self.analytic_kl:
+            require_encoder(model, "ELBO with analytic_kl=True")
+        elif not has_own_draw(model):
+            super().check_model(model)
+        elif isinstance(self.beta, Tensor) or self.beta != 1.0 or self.warm_up_steps > 0:
+            raise ValueError(
+                f"ELBO: beta must be 1 without a warm-up for {type(model).__name__}, whose draw gives likelihood and "
+                f"divergence as one number; got beta={self.beta} and warm_up_steps={self.warm_up_steps}"
+            )
+
+    def at_step(self, step: int) -> ELBO:
+        """Return the objective with the beta that the warm-up has at training step ``step``, counted from 0."""
+        if step >= self.warm_up_steps:
+            return self
+        # `end` may be a tensor: only its products are taken.
+        return self.with_beta(LinearWarmUp(self.warm_up_steps, end=self.beta)(step))  # type: ignore[arg-type]
+
     def with_beta(self, beta: float | Tensor) -> ELBO:
         """Return the same objective with another weight of the divergence."""
         return dataclasses.replace(self, beta=beta)
 
-    def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
+    def __call__(
+        self, model: LatentVariableModel | DrawingModel, x: Any, *, seed: int | None = None, row_offset: int = 0
+    ) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
+        self.check_model(model)
+        if not self.analytic_kl and has_own_draw(model):
+            return elbo_bound(log_weights(model, x, self.num_samples, seed=seed, row_offset=row_offset))
         mean, logvar = posterior(model, x)
         prior_mean, prior_logvar = prior(model, mean)
         if self.analytic_kl:
@@ -150,7 +173,7 @@ class ELBO:
 
 
 @dataclasses.dataclass(frozen=True)
-class STL:
+class STL(Bound):
     """Evidence lower bound with the path-derivative gradient, "sticking the landing".
 
     The bound is the mean of K log-weights; its gradient leaves out the score of q, which is zero in expectation, by
@@ -186,12 +209,11 @@ class STL:
     True
     """
 
-    num_samples: int = 1
+    num_samples: int = option("samples for each example", 1, at_least=1)
 
-    def __post_init__(self) -> None:
-        keep_count(self, "num_samples")
-
-    def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
+    def __call__(
+        self, model: LatentVariableModel | DrawingModel, x: Any, *, seed: int | None = None, row_offset: int = 0
+    ) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
         return elbo_bound(
             log_weights(model, x, self.num_samples, detach_posterior=True, seed=seed, row_offset=row_offset)

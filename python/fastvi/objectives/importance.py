@@ -13,12 +13,22 @@ import torch
 from torch import Tensor
 
 from fastvi import ops
+from fastvi._options import option
+from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import iwae_bound, log_weights
-from fastvi.objectives.model import LatentVariableModel, keep_count, log_likelihood, posterior, prior
+from fastvi.objectives.draws import DrawingModel
+from fastvi.objectives.model import (
+    LatentVariableModel,
+    log_likelihood,
+    posterior,
+    prior,
+    prior_log_prob,
+    require_gaussian,
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class IWAE:
+class IWAE(Bound):
     """Importance-weighted bound L_K = E log (1/K) sum_k p(x, z_k) / q(z_k|x), at most log p(x), rising with K.
 
     Parameters
@@ -56,32 +66,39 @@ class IWAE:
     True
     """
 
-    num_samples: int
-    backward_samples: int | None = None
+    num_samples: int = option("K, samples for each example", at_least=1, usual=5)
+    backward_samples: int | None = option("samples that the backward pass takes; none: all K", None, at_least=1)
 
     def __post_init__(self) -> None:
-        keep_count(self, "num_samples")
-        if self.backward_samples is not None:
-            keep_count(self, "backward_samples")
-            if self.backward_samples > self.num_samples:
-                raise ValueError(
-                    f"IWAE: backward_samples must be at most num_samples = {self.num_samples}, "
-                    f"got {self.backward_samples}"
-                )
+        super().__post_init__()
+        if self.backward_samples is not None and self.backward_samples > self.num_samples:
+            raise ValueError(
+                f"IWAE: backward_samples must be at most num_samples = {self.num_samples}, got {self.backward_samples}"
+            )
 
-    def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
+    def check_model(self, model: Any) -> None:
+        """Raise unless the model has a bound, and samples that can be made again where the backward pass does so."""
+        if self.backward_samples is None:
+            super().check_model(model)
+        else:
+            require_gaussian(model, "IWAE with backward_samples")
+
+    def __call__(
+        self, model: LatentVariableModel | DrawingModel, x: Any, *, seed: int | None = None, row_offset: int = 0
+    ) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
         if self.backward_samples is None or not torch.is_grad_enabled():
             return iwae_bound(log_weights(model, x, self.num_samples, seed=seed, row_offset=row_offset))
+        self.check_model(model)
         mean, logvar = posterior(model, x)
         prior_mean, prior_logvar = prior(model, mean)
         with torch.no_grad():
             z, log_ratio = ops.rsample_normal_with_log_ratio(
                 mean, logvar, self.num_samples, prior_mean, prior_logvar, seed=seed, row_offset=row_offset
             )
-            log_w = log_likelihood(model, x, z) + log_ratio
-            bound = iwae_bound(log_w)
-            index = draw_by_weight(log_w, self.backward_samples, seed, row_offset)
+            log_weight = log_likelihood(model, x, z) + log_ratio
+            bound = iwae_bound(log_weight)
+            index = draw_by_weight(log_weight, self.backward_samples, seed, row_offset)
             chosen = z.gather(0, index.unsqueeze(-1).expand(-1, -1, z.shape[-1]))
             # The smallest normal number keeps a scale that underflowed to 0 from making 0 / 0 of noise it has lost.
             noise = (chosen - mean) / torch.exp(0.5 * logvar).clamp_min(torch.finfo(logvar.dtype).tiny)
@@ -92,7 +109,7 @@ class IWAE:
 
 
 @dataclasses.dataclass(frozen=True)
-class DReG:
+class DReG(Bound):
     """Importance-weighted bound L_K with the doubly reparameterised gradient.
 
     The value is that of :class:`IWAE`. The encoder's gradient is sum_k w_k^2 (d log w_k / d z_k)(d z_k / d phi), with
@@ -131,13 +148,15 @@ class DReG:
     True
     """
 
-    num_samples: int
+    num_samples: int = option("K, samples for each example", at_least=1, usual=5)
 
-    def __post_init__(self) -> None:
-        keep_count(self, "num_samples")
+    def check_model(self, model: Any) -> None:
+        """Raise unless the samples are those of a Gaussian encoder: only there is the path through one tensor."""
+        require_gaussian(model, "DReG")
 
     def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
+        self.check_model(model)
         mean, logvar = posterior(model, x)
         prior_mean, prior_logvar = prior(model, mean)
         # The prior is constant here, because the ratio's gradient will carry the encoder's weights.
@@ -152,7 +171,7 @@ class DReG:
             row_offset=row_offset,
         )
         if not torch.is_grad_enabled() or not z.requires_grad:
-            log_w = log_likelihood(model, x, z) + log_ratio
+            log_weight = log_likelihood(model, x, z) + log_ratio
         elif torch.compiler.is_compiling():
             # A hook is traced when it is registered, before its weights exist. A first pass makes them; seen through
             # the view that ScaleGradient takes, it repeats the second one and the compiler merges the two.
@@ -160,17 +179,17 @@ class DReG:
                 weights = ops.importance_weights(log_likelihood(model, x, z.view_as(z)) + log_ratio, 0)
             scaled_z: Tensor = ScaleGradient.apply(z, weights.unsqueeze(-1))  # type: ignore[no-untyped-call, unused-ignore]
             scaled_ratio: Tensor = ScaleGradient.apply(log_ratio, weights)  # type: ignore[no-untyped-call, unused-ignore]
-            log_w = log_likelihood(model, x, scaled_z) + scaled_ratio
+            log_weight = log_likelihood(model, x, scaled_z) + scaled_ratio
         else:
             # A view of z, because the ratio, which has its own factor, may have been made from z itself.
             path = z.view_as(z)
             path.register_hook(lambda gradient: gradient * weights.unsqueeze(-1))  # type: ignore[no-untyped-call, unused-ignore]
             log_ratio.register_hook(lambda gradient: gradient * weights)  # type: ignore[no-untyped-call, unused-ignore]
-            log_w = log_likelihood(model, x, path) + log_ratio
-            weights = ops.importance_weights(log_w.detach(), 0)
+            log_weight = log_likelihood(model, x, path) + log_ratio
+            weights = ops.importance_weights(log_weight.detach(), 0)
         if any(parameter is not None and parameter.requires_grad for parameter in (prior_mean, prior_logvar)):
-            log_w = log_w + gradient_only(prior_log_prob(prior_mean, prior_logvar, z.detach()))
-        return iwae_bound(log_w)
+            log_weight = log_weight + gradient_only(prior_log_prob(prior_mean, prior_logvar, z.detach()))
+        return iwae_bound(log_weight)
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -192,14 +211,6 @@ class ScaleGradient(torch.autograd.Function):
 def gradient_only(surrogate: Tensor) -> Tensor:
     """Zeros with the gradient of ``surrogate``; where that is infinite or NaN, zero without a gradient."""
     return (surrogate - surrogate.detach()).nan_to_num(nan=0.0)
-
-
-def prior_log_prob(prior_mean: Tensor | None, prior_logvar: Tensor | None, z: Tensor) -> Tensor:
-    """Return log p(z), summed over the latent variables: ``(K, B)`` for ``z`` of shape ``(K, B, Z)``."""
-    zeros = z.new_zeros(z.shape[-1:])
-    return ops.normal_log_prob(
-        z, zeros if prior_mean is None else prior_mean, zeros if prior_logvar is None else prior_logvar
-    )
 
 
 def draw_by_weight(log_weights: Tensor, num_draws: int, seed: int | None, row_offset: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What an objective asks of a model: an encoder q(z|x), a likelihood p(x|z) and a Gaussian prior p(z).
+"""What an objective asks of a model: an encoder q(z|x), a likelihood p(x|z) and a Gaussian prior p(z), or a ``draw``.
 
 What the model gives is checked here once for all objectives, so that a mistake in it is told in its own words and
 does not broadcast into another bound.
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fastvi._sizes import as_integer, shown
+from fastvi import ops
 
 
 class LatentVariableModel(Protocol):
@@ -43,20 +43,53 @@ class LatentVariableModel(Protocol):
         ...
 
 
-class Objective(Protocol):
-    """What a training step calls: a bound for each example, whose gradient is the objective's estimator."""
-
-    @property
-    def num_samples(self) -> int:
-        """Samples of the posterior drawn for each example."""
-        ...
-
-    def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
-        """Return the bound of each example, ``(B,)``, in nats, to be maximised."""
-        ...
+def has_own_draw(model: object) -> bool:
+    """Whether the model draws its samples itself, see :class:`fastvi.objectives.DrawingModel`."""
+    return hasattr(model, "draw")
 
 
-def posterior(model: LatentVariableModel, x: Any) -> tuple[Tensor, Tensor]:
+def has_bound(model: object) -> bool:
+    """Whether a bound on log p(x) can be estimated: by a ``draw``, or by ``encode`` and ``log_likelihood``."""
+    return has_own_draw(model) or not lacking(model)
+
+
+def lacking(model: object) -> list[str]:
+    """Return which of the methods ``encode`` and ``log_likelihood`` the model lacks."""
+    return [name for name in ("encode", "log_likelihood") if not hasattr(model, name)]
+
+
+def require_encoder(model: object, owner: str) -> None:
+    """Raise unless the model has the Gaussian encoder and the likelihood that ``owner`` cannot do without.
+
+    Raises
+    ------
+    TypeError
+        The message says what the model lacks.
+    """
+    if missing := lacking(model):
+        raise TypeError(
+            f"{owner}: needs a model with the methods encode and log_likelihood; "
+            f"{type(model).__name__} lacks {' and '.join(missing)}"
+        )
+
+
+def require_gaussian(model: object, owner: str) -> None:
+    """Raise where the model's samples may be others than those of its Gaussian encoder.
+
+    Raises
+    ------
+    TypeError
+        If it draws its samples itself, or lacks a method.
+    """
+    if has_own_draw(model):
+        raise TypeError(
+            f"{owner}: needs the samples of a Gaussian encode; {type(model).__name__} has a draw of its own, "
+            "whose samples may come in any other way"
+        )
+    require_encoder(model, owner)
+
+
+def posterior(model: Any, x: Any) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of q(z|x), each ``(B, Z)``: what ``model.encode(x)`` returns, checked.
 
     One of them may broadcast to the other's shape, such as a log-variance that all examples share.
@@ -66,21 +99,19 @@ def posterior(model: LatentVariableModel, x: Any) -> tuple[Tensor, Tensor]:
     TypeError, ValueError
         If ``encode`` does not return a pair of floating-point tensors of such shapes.
     """
-    # Untyped: it may be anything.
+    require_encoder(model, "a bound on log p(x)")
     found: Any = model.encode(x)
     if not isinstance(found, (tuple, list)) or len(found) != 2 or not all(isinstance(part, Tensor) for part in found):
-        raise TypeError(
-            f"{_member(model, 'encode')}: expected a pair (mean, logvar) of tensors, got {_describe(found)}"
-        )
+        raise TypeError(f"{member(model, 'encode')}: expected a pair (mean, logvar) of tensors, got {describe(found)}")
     mean, logvar = found
     if not mean.is_floating_point() or not logvar.is_floating_point():
         raise TypeError(
-            f"{_member(model, 'encode')}: expected floating-point tensors (mean, logvar), "
+            f"{member(model, 'encode')}: expected floating-point tensors (mean, logvar), "
             f"got {mean.dtype} and {logvar.dtype}"
         )
     if mean.dtype is not logvar.dtype and not torch.is_autocast_enabled(mean.device.type):
         raise TypeError(
-            f"{_member(model, 'encode')}: expected mean and logvar of one dtype, got {mean.dtype} and {logvar.dtype}"
+            f"{member(model, 'encode')}: expected mean and logvar of one dtype, got {mean.dtype} and {logvar.dtype}"
         )
     if mean.shape != logvar.shape:
         if _fits(logvar.shape, mean.shape):
@@ -91,14 +122,14 @@ def posterior(model: LatentVariableModel, x: Any) -> tuple[Tensor, Tensor]:
     if mean.shape != logvar.shape or mean.dim() != 2 or (batch is not None and mean.shape[0] != batch):
         of = "" if batch is None else f" for x of shape {tuple(x.shape)}"
         raise ValueError(
-            f"{_member(model, 'encode')}: expected mean and logvar of the shape "
+            f"{member(model, 'encode')}: expected mean and logvar of the shape "
             f"({'batch' if batch is None else batch}, latent variables){of}, "
             f"got {tuple(found[0].shape)} and {tuple(found[1].shape)}"
         )
     return mean, logvar
 
 
-def prior(model: LatentVariableModel, posterior_mean: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def prior(model: Any, posterior_mean: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """The prior's mean and log-variance, None for the zeros of a standard normal, checked against the posterior's.
 
     Raises
@@ -110,56 +141,46 @@ def prior(model: LatentVariableModel, posterior_mean: Tensor) -> tuple[Tensor | 
     return _prior_parameter(model, "prior_mean", sizes), _prior_parameter(model, "prior_logvar", sizes)
 
 
-def _prior_parameter(model: LatentVariableModel, name: str, sizes: Sequence[int]) -> Tensor | None:
+def _prior_parameter(model: object, name: str, sizes: Sequence[int]) -> Tensor | None:
     # A property that fails must not pass for a model without a prior of its own: what its class has is asked for.
     value: Any = getattr(model, name) if hasattr(type(model), name) else getattr(model, name, None)
     if value is None:
         return None
     if not isinstance(value, Tensor):
-        raise TypeError(f"{_member(model, name)}: expected a tensor or None, got {_describe(value)}")
+        raise TypeError(f"{member(model, name)}: expected a tensor or None, got {describe(value)}")
     if value.dim() == 0 or not _fits(value.shape, sizes):
         batch, latent = sizes
         raise ValueError(
-            f"{_member(model, name)}: expected the shape ({latent},), or ({batch}, {latent}) for one prior for each "
+            f"{member(model, name)}: expected the shape ({latent},), or ({batch}, {latent}) for one prior for each "
             f"example, got {tuple(value.shape)}; the components of a mixture are no prior of this kind"
         )
     return value
 
 
-def log_likelihood(model: LatentVariableModel, x: Any, z: Tensor) -> Tensor:
+def log_likelihood(model: Any, x: Any, z: Tensor) -> Tensor:
     """``model.log_likelihood(x, z)``, refusing a result that would broadcast silently into a wrong bound."""
     result: Any = model.log_likelihood(x, z)
     if not isinstance(result, Tensor):
         raise TypeError(
-            f"{_member(model, 'log_likelihood')}: expected a tensor of the shape (num_samples, batch) = "
-            f"{tuple(z.shape[:-1])}, got {_describe(result)}"
+            f"{member(model, 'log_likelihood')}: expected a tensor of the shape (num_samples, batch) = "
+            f"{tuple(z.shape[:-1])}, got {describe(result)}"
         )
     if result.shape != z.shape[:-1]:
         raise ValueError(
-            f"{_member(model, 'log_likelihood')}: expected the shape (num_samples, batch) = {tuple(z.shape[:-1])} "
+            f"{member(model, 'log_likelihood')}: expected the shape (num_samples, batch) = {tuple(z.shape[:-1])} "
             f"for z of shape {tuple(z.shape)}, got {tuple(result.shape)}"
         )
     if not result.is_floating_point():
-        raise TypeError(f"{_member(model, 'log_likelihood')}: expected floating-point nats, got {result.dtype}")
+        raise TypeError(f"{member(model, 'log_likelihood')}: expected floating-point nats, got {result.dtype}")
     return result
 
 
-def check_count(owner: str, argument: str, value: Any, at_least: int = 1) -> int:
-    """Return ``value`` as an int; raise unless it is an integer, NumPy's included, of at least ``at_least``."""
-    count = as_integer(value)
-    if count is None:
-        raise TypeError(f"{owner}: {argument} must be an int, got {shown(value)}")
-    if count < at_least:
-        raise ValueError(f"{owner}: {argument} must be at least {at_least}, got {count}")
-    return count
-
-
-def keep_count(objective: Any, argument: str, at_least: int = 1) -> None:
-    """Check a field of a frozen dataclass as :func:`check_count` does; an integer of NumPy's becomes an int."""
-    value = getattr(objective, argument)
-    count = check_count(type(objective).__name__, argument, value, at_least)
-    if count is not value:
-        object.__setattr__(objective, argument, count)
+def prior_log_prob(prior_mean: Tensor | None, prior_logvar: Tensor | None, z: Tensor) -> Tensor:
+    """Return log p(z), summed over the latent variables: ``(K, B)`` for ``z`` of shape ``(K, B, Z)``."""
+    zeros = z.new_zeros(z.shape[-1:])
+    return ops.normal_log_prob(
+        z, zeros if prior_mean is None else prior_mean, zeros if prior_logvar is None else prior_logvar
+    )
 
 
 def _fits(shape: Sequence[int], whole: Sequence[int]) -> bool:
@@ -169,14 +190,15 @@ def _fits(shape: Sequence[int], whole: Sequence[int]) -> bool:
     )
 
 
-def _member(model: LatentVariableModel, name: str) -> str:
+def member(model: object, name: str) -> str:
+    """The name of a model's method or attribute, for messages."""
     return f"{type(model).__name__}.{name}"
 
 
-def _describe(value: object) -> str:
+def describe(value: object) -> str:
     """What came instead of tensors, with the shapes that tell what it may have been meant for."""
     if isinstance(value, Tensor):
         return f"one tensor of shape {tuple(value.shape)}"
     if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {len(value)}: {', '.join(map(_describe, value[:4])) or 'nothing'}"
+        return f"a {type(value).__name__} of {len(value)}: {', '.join(map(describe, value[:4])) or 'nothing'}"
     return type(value).__name__

@@ -111,14 +111,14 @@ class FormerSigterm(Callback):
 
 
 class ProgressBar(Callback):
-    """One bar for the whole training: epoch, bound of the latest batch, time left."""
+    """One bar for the whole training: epoch, bound or loss of the latest batch, time left."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("bound {task.fields[bound]} nats,"),
+            TextColumn("{task.fields[value]},"),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=console,
@@ -129,7 +129,7 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar."""
         total = int(trainer.num_training_batches) * (trainer.max_epochs or 0)
-        self._task = self._progress.add_task("", total=total, completed=trainer.global_step, epoch="", bound="?")
+        self._task = self._progress.add_task("", total=total, completed=trainer.global_step, epoch="", value="")
         self._progress.start()
 
     def on_train_batch_end(
@@ -156,7 +156,7 @@ class ProgressBar(Callback):
             self._task,
             completed=trainer.global_step,
             epoch=f"{epoch}/{trainer.max_epochs}",
-            bound=f"{float(pl_module.latest_bound):.2f}",
+            value=_value_words(pl_module, float(pl_module.latest_value), digits=2),
             refresh=True,
         )
 
@@ -182,7 +182,11 @@ class EpochLines(Callback):
             return
         self._next_time = time.monotonic() + _SECONDS_BETWEEN_LINES
         self._tenths = tenths
-        self._console.print(
-            f"epoch {epoch}/{epochs}, step {trainer.global_step}, bound {pl_module.epoch_bound:.3f} nats",
-            highlight=False,
-        )
+        value = _value_words(pl_module, pl_module.epoch_value, digits=3)
+        self._console.print(f"epoch {epoch}/{epochs}, step {trainer.global_step}, {value}", highlight=False)
+
+
+def _value_words(module: VariationalModule, value: float, digits: int) -> str:
+    """Return, for example, "bound -90.123 nats"."""
+    objective = module.objective
+    return f"{objective.value_name} {value:.{digits}f}{' ' if objective.unit else ''}{objective.unit}"

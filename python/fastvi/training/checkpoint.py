@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvi.training.config_file import FORMAT_KEY, check_format, from_former
 from fastvi.training.errors import NoCheckpointError, RunError, reason
 
 _MARK = b"fastvi blake2b "
@@ -97,7 +98,7 @@ def check_fit(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], model:
     checkpoint
         What `read_checkpoint` returned.
     settings
-        The settings of the run that its checkpoints hold; those of 0.1.0 hold none.
+        The lasting settings of the run, which its checkpoints hold, too; those of 0.1.0 hold none.
     model
         A model of these settings, on any device, "meta" too.
     path
@@ -109,11 +110,18 @@ def check_fit(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], model:
         If it is the checkpoint of other settings, or of another model.
     """
     kept = checkpoint.get("settings", settings)
-    if not isinstance(kept, Mapping) or kept.keys() != settings.keys():
-        raise RunError(f"{path} is of another version of fastvi: {_ADVICE}")
-    for name, value in settings.items():
-        if kept[name] != value:
-            raise RunError(f"{path} is of another run: its {name} is {kept[name]}, not {value}; {_ADVICE}")
+    try:
+        if kept is not settings and FORMAT_KEY not in checkpoint:
+            kept = from_former(kept, lasting=True)
+        found_settings = _flat(kept)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # of no settings at all, or of other ones
+        raise RunError(f"{path} is of another version of fastvi: {_ADVICE}") from error
+    for place, value in _flat(settings).items():
+        if place not in found_settings:
+            raise RunError(f"{path} is of another version of fastvi: {_ADVICE}")
+        if found_settings[place] != value:
+            name = place[0] if place[1] in ("name", "") else place[1]
+            raise RunError(f"{path} is of another run: its {name} is {found_settings[place]}, not {value}; {_ADVICE}")
     shapes = {f"model.{name}": tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
     for name in sorted(shapes.keys() | found.keys()):
@@ -122,6 +130,16 @@ def check_fit(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], model:
                 f"{path} is of another model: {name} has {_words(found.get(name))} there, "
                 f"{_words(shapes.get(name))} in the run; {_ADVICE}"
             )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """The settings by their places, the names of the objective and of the model before their options."""
+    flat: dict[tuple[str, str], Any] = {}
+    for part in ("objective", "model"):
+        options = dict(settings[part])
+        flat[part, "name"] = options.pop("name")
+        flat |= {(part, name): value for name, value in options.items()}
+    return flat | {(name, ""): value for name, value in settings.items() if name not in ("objective", "model")}
 
 
 def _checked(content: bytes) -> bytes | None:
@@ -150,6 +168,10 @@ def _comment(archive: bytes) -> bytes:
 def _check_parts(checkpoint: Any, path: Path) -> None:
     if not isinstance(checkpoint, dict):
         raise RunError(f"{path} is not a checkpoint of fastvi, but a {type(checkpoint).__name__}: {_ADVICE}")
+    try:
+        check_format(checkpoint.get(FORMAT_KEY))
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
     for name, kind in _PARTS.items():
         if not isinstance(checkpoint.get(name), kind):
             raise RunError(f"{path} is not a checkpoint of fastvi: its {name} is missing or of another type; {_ADVICE}")

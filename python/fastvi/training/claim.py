@@ -22,7 +22,7 @@ from fastvi.training.lock import LOCK_NAME, holder, locked
 
 OWN_FILES = {
     "": re.compile(
-        r"config\.json|metrics\.csv|evaluation(-K[0-9]+-images[0-9]+)?\.json|(reconstructions|samples|manifold)\.png|"
+        r"config\.json|metrics\.csv|evaluation((-K[0-9]+)?-images[0-9]+)?\.json|(reconstructions|samples|manifold)\.png|"
         + re.escape(LOCK_NAME)
     ),
     "checkpoints": re.compile(r"last\.ckpt"),
@@ -147,7 +147,7 @@ def _numbered(config: TrainingConfig) -> Path:
     runs = Path("runs")
     runs.mkdir(exist_ok=True)
     for number in itertools.count(1):
-        path = runs / f"{config.data}-{config.objective}-{number:03d}"
+        path = runs / f"{config.data}-{config.objective_name}-{number:03d}"
         try:
             path.mkdir()
         except FileExistsError:

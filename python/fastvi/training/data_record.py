@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastvi.data import Dataset
@@ -27,6 +28,8 @@ class DataRecord:
         How many there are.
     train_digest, test_digest
         BLAKE2b of their shape and of the bytes of their values, hexadecimal.
+    labels_digest
+        The same of the training and the test labels, where the run uses them; else None.
     data_dir
         Absolute path of the folder that they were read from; None where none was named.
     """
@@ -35,22 +38,24 @@ class DataRecord:
     test_images: int
     train_digest: str
     test_digest: str
+    labels_digest: str | None = None
     data_dir: str | None = None
 
     @classmethod
-    def of(cls, data: Dataset, data_dir: Path | None = None) -> DataRecord:
-        """Return the record of ``data``, which were read from ``data_dir``."""
+    def of(cls, data: Dataset, data_dir: Path | None = None, uses_labels: bool = False) -> DataRecord:
+        """Return the record of ``data``, which were read from ``data_dir``, for a run that ``uses_labels`` or not."""
         return cls(
             train_images=data.train.shape[0],
             test_images=data.test.shape[0],
             train_digest=_digest(data.train),
             test_digest=_digest(data.test),
+            labels_digest=_labels_digest(data) if uses_labels else None,
             data_dir=None if data_dir is None else str(data_dir.absolute()),
         )
 
     @classmethod
     def from_dict(cls, values: Any) -> DataRecord:
-        """Return the record that `as_dict` wrote.
+        """Return the record that `as_dict` wrote; that of a run in format 2 has no ``labels_digest``.
 
         Raises
         ------
@@ -58,11 +63,14 @@ class DataRecord:
             If the values are not those of a record.
         """
         names = [field.name for field in dataclasses.fields(cls)]
+        if isinstance(values, Mapping):
+            values = {"labels_digest": None, **values}
         if not isinstance(values, Mapping) or sorted(values) != sorted(names):
             raise ValueError(f"data_record must have the keys {', '.join(names)}")
         counts, texts = names[:2], names[2:4]
         right = all(type(values[name]) is int for name in counts) and all(type(values[name]) is str for name in texts)
-        if not right or not isinstance(values["data_dir"], str | None):
+        right = right and all(isinstance(values[name], str | None) for name in ("labels_digest", "data_dir"))
+        if not right:
             raise ValueError("data_record must hold two numbers, two digests and a path")
         return cls(**values)
 
@@ -102,11 +110,19 @@ def require_same_data(record: DataRecord | None, image_shape: tuple[int, int], d
                 differences.append(f"it has {count:,} {what} images, here are {images.shape[0]:,}")
             elif _digest(images) != digest:
                 differences.append(f"its {what} images have other pixels than these")
+        if not differences and record.labels_digest not in (None, _labels_digest(data)):
+            differences.append("its images have other labels than these")
     if differences:
         raise RunError(
             f"the data are not those of the run {run}: {'; '.join(differences)}; "
             "name the data that it was trained on, or start a new run"
         )
+
+
+def _labels_digest(data: Dataset) -> str | None:
+    if data.train_labels is None or data.test_labels is None:
+        return None
+    return _digest(torch.cat([data.train_labels, data.test_labels]))
 
 
 def _digest(images: Tensor) -> str:

@@ -12,7 +12,7 @@ class NoCheckpointError(RunError):
 
 
 class DivergenceError(RunError):
-    """The bound or the parameters became infinite or NaN."""
+    """The bound, the loss or the parameters became infinite or NaN."""
 
 
 def reason(error: OSError) -> str:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fastvi.training.config import RunFolder, TrainingConfig
+from fastvi._examples import count_examples, select_examples
+from fastvi.objectives.model import has_bound
+from fastvi.training.config import RunFolder
+from fastvi.training.errors import RunError
 from fastvi.training.files import write_whole
+from fastvi.training.settings import TrainingConfig, check_labels
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import Tensor
 
-    from fastvi.evaluate import Evaluation
-    from fastvi.models import VAE
+    from fastvi.data import Dataset
+    from fastvi.evaluate import Evaluation, LossEvaluation
 
 
-def figures_file(folder: RunFolder, num_samples: int, images: int) -> Path:
+def figures_file(folder: RunFolder, num_samples: int | None, images: int) -> Path:
     """Return where figures of this K and this number of images belong, so that they overwrite none of another kind.
 
+    K is None for a loss, which has none.
     The first figures of a run are its evaluation.json; those of another K or number of images lie beside it.
     """
     kept = None
@@ -32,10 +37,11 @@ def figures_file(folder: RunFolder, num_samples: int, images: int) -> Path:
         pass
     if isinstance(kept, dict) and (kept.get("num_samples"), kept.get("images")) == (num_samples, images):
         return folder.evaluation_file
-    return folder.path / f"evaluation-K{num_samples}-images{images}.json"
+    samples = "" if num_samples is None else f"-K{num_samples}"
+    return folder.path / f"evaluation{samples}-images{images}.json"
 
 
-def write_figures(path: Path, result: Evaluation) -> None:
+def write_figures(path: Path, result: Evaluation | LossEvaluation) -> None:
     """Write the figures.
 
     Raises
@@ -61,8 +67,7 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
     """Print the table, and below it what speaks against its figures."""
     from rich.table import Table
 
-    some = "" if result.images == result.test_images else f" {result.images:,} of"
-    title = f"{config.data}, {config.objective} K={config.num_samples}:{some} {result.test_images:,} test images"
+    title = f"{config.data}, {config.objective_name} K={config.num_samples}: {_images_words(result)}"
     error, active = result.standard_error, result.active_units
     spread = "no standard error from one image" if error is None else f"standard error {error:.3f}"
     note = reliability_note(result)
@@ -74,7 +79,8 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
         f"test L_{result.num_samples}",
         f"{result.importance_weighted:.3f} nats, {spread}{', unreliable' if note else ''}",
     )
-    table.add_row("active units", "not told by one image" if active is None else f"{active} of {result.latent_dim}")
+    unknown = "not told by one image" if result.images == 1 else "not told: the model has no encoder"
+    table.add_row("active units", unknown if active is None else f"{active} of {result.latent_dim}")
     table.add_row("effective sample size", f"{result.effective_sample_size:.1f} of {result.num_samples}")
     table.add_row("time", f"{result.seconds:.1f} s")
     console.print(table)
@@ -82,19 +88,60 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
         console.print(note)
 
 
-def some_images(images: Tensor, limit: int | None) -> Tensor:
-    """Return at most ``limit`` of the images, evenly spaced."""
+def _images_words(result: Evaluation | LossEvaluation) -> str:
+    some = "" if result.images == result.test_images else f"{result.images:,} of "
+    return f"{some}{result.test_images:,} test images"
+
+
+def print_loss(result: LossEvaluation, config: TrainingConfig, console: Console) -> None:
+    """Print the table of a loss, and below it why there are no other figures."""
+    from rich.table import Table
+
+    table = Table(title=f"{config.data}, {config.objective_name}: {_images_words(result)}", show_header=False)
+    unit = config.objective.unit
+    table.add_row(f"test {config.objective.value_name}", f"{result.loss:.3f}{' ' if unit else ''}{unit}")
+    table.add_row("time", f"{result.seconds:.1f} s")
+    console.print(table)
+    what = "bound without importance weights" if config.objective.is_bound else "loss and no bound on log p(x)"
+    console.print(f"{config.objective_name} is a {what}: there is no ELBO, no L_K and no effective sample size to tell")
+
+
+def test_examples(data: Dataset, config: TrainingConfig) -> Any:
+    """Return the test images as a run's objective takes them: (M, D), in a pair with their labels where it uses them.
+
+    Raises
+    ------
+    RunError
+        If the data lack the labels.
+    """
+    from fastvi.data import test_images
+
+    try:
+        check_labels(config, data)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    images = test_images(data, config.binarization)
+    return (images, data.test_labels) if config.uses_labels else images
+
+
+test_examples.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test to pytest
+
+
+def some_examples(examples: Any, limit: int | None) -> tuple[Any, int, int]:
+    """Return at most ``limit`` of the examples, evenly spaced, how many they are, and of how many."""
     from fastvi.data import evenly_spaced
 
-    count = images.shape[0]
-    return images if limit is None or limit >= count else images[evenly_spaced(limit, count)]
+    count = count_examples("some_examples", "examples", examples)
+    if limit is None or limit >= count:
+        return examples, count, count
+    return select_examples(examples, evenly_spaced(limit, count)), limit, count
 
 
 def evaluate_run(
     file: Path | None,
     config: TrainingConfig,
-    model: VAE,
-    images: Tensor,
+    model: Any,
+    examples: Any,
     all_images: int,
     num_samples: int,
     chunk: int | None,
@@ -105,14 +152,20 @@ def evaluate_run(
     """Evaluate, print the table, and write the figures to ``file`` unless that is None."""
     from rich.progress import Progress
 
-    from fastvi.evaluate import evaluate, evaluation_rows
+    from fastvi.evaluate import evaluate, evaluate_loss, evaluation_rows
 
-    rows = evaluation_rows(images.shape[0], num_samples, config.num_samples)
+    model = model.to(device)
+    examples = tuple(part.to(device) for part in examples) if isinstance(examples, tuple) else examples.to(device)
+    if not has_bound(model):
+        loss = evaluate_loss(config.objective, model, examples, test_images=all_images, seed=config.seed)
+        _show_and_keep(loss, lambda: print_loss(loss, config, console), file, console)
+        return
+    rows = evaluation_rows(count_examples("evaluate_run", "examples", examples), num_samples, config.num_samples)
     with Progress(console=console, auto_refresh=True, transient=True, disable=not show_bar) as bar:
         task = bar.add_task(f"evaluating with K = {num_samples}", total=rows)
         result = evaluate(
-            model.to(device),
-            images.to(device),
+            model,
+            examples,
             num_samples=num_samples,
             training_num_samples=config.num_samples,
             chunk=chunk,
@@ -120,8 +173,14 @@ def evaluate_run(
             seed=config.seed,
             on_rows=lambda done: bar.advance(task, done),
         )
+    _show_and_keep(result, lambda: print_figures(result, config, console), file, console)
+
+
+def _show_and_keep(
+    result: Evaluation | LossEvaluation, show: Callable[[], None], file: Path | None, console: Console
+) -> None:
     try:
-        print_figures(result, config, console)
+        show()
     finally:  # a screen or pipe that takes no more is no reason to lose them
         if file is not None:
             write_figures(file, result)

@@ -29,15 +29,19 @@ def resume_command(run: Path, options: Sequence[str]) -> str:
 
 
 def _program() -> list[str]:
-    """Return how this program was started: by its name, by its path, as a module, or by torchrun."""
+    """Return how this program was started: by its name, by its path, as a module, from a script, or by torchrun."""
     processes, machines = layout()
+    started = Path(sys.argv[0])
+    script = started.suffix == ".py" and started.name != "__main__.py"  # of a user who registers classes of his own
     if (processes, machines) != (1, 1):
         meeting = ["--standalone"]
         if machines > 1:
             endpoint = f"{os.environ['MASTER_ADDR']}:{_RENDEZVOUS_PORT}"
             meeting = ["--nnodes", str(machines), "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint]
-        return ["torchrun", *meeting, "--nproc-per-node", str(processes), "-m", "fastvi"]
-    started = Path(sys.argv[0])
+        module = [str(started)] if script else ["-m", "fastvi"]
+        return ["torchrun", *meeting, "--nproc-per-node", str(processes), *module]
+    if script:
+        return ["python", str(started)]
     if started.name == "__main__.py" and started.parent.name == "fastvi":
         return ["python", "-m", "fastvi"]
     if started.name == "fastvi" and shutil.which("fastvi") is None:

@@ -6,13 +6,15 @@ The manifold is figure 4 of Kingma & Welling 2014: the unit square through the i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from fastvi._examples import select_examples
 from fastvi.data import evenly_spaced
-from fastvi.models import VAE
+from fastvi.objectives.model import has_bound
 from fastvi.training.files import atomic_write
 
 _MINIMUM_TILE_HEIGHT = 28
@@ -20,15 +22,20 @@ _GAP_SHADE = 0.35
 
 
 @torch.inference_mode()
-def write_pictures(model: VAE, test_images: Tensor, image_shape: tuple[int, int], folder: Path) -> list[Path]:
+def write_pictures(
+    model: Any, test_images: Tensor | tuple[Tensor, Tensor], image_shape: tuple[int, int], folder: Path
+) -> list[Path]:
     """Write reconstructions.png, samples.png and, when the latent space is a plane, manifold.png.
+
+    A model without ``reconstruct(x)`` has no reconstructions. Samples are those of a model with a bound on log p(x),
+    ``latent_dim`` and ``decode(z)``: where nothing says that z is from the standard normal, there are none.
 
     Parameters
     ----------
     model
         A trained model.
     test_images
-        Shape (M, D), M >= 1.
+        Shape (M, D), M >= 1; with labels of shape (M,) in a pair where the model takes it.
     image_shape
         (height, width), height * width = D.
     folder
@@ -39,9 +46,13 @@ def write_pictures(model: VAE, test_images: Tensor, image_shape: tuple[int, int]
     list of Path
         The files written.
     """
-    pictures = {"reconstructions.png": _reconstructions(model, test_images), "samples.png": _samples(model)}
-    if model.latent_dim == 2:
-        pictures["manifold.png"] = _manifold(model)
+    pictures = {}
+    if hasattr(model, "reconstruct"):
+        pictures["reconstructions.png"] = _reconstructions(model, test_images)
+    if has_bound(model) and hasattr(model, "decode") and hasattr(model, "latent_dim"):
+        pictures["samples.png"] = _samples(model)
+        if model.latent_dim == 2:
+            pictures["manifold.png"] = _manifold(model)
     for name, (images, columns) in pictures.items():
         save_grid(images.reshape(-1, *image_shape), columns, folder / name)
     return [folder / name for name in pictures]
@@ -73,22 +84,24 @@ def save_grid(images: Tensor, columns: int, path: Path) -> None:
         Image.fromarray(grey.numpy()).save(file, format="PNG")
 
 
-def _reconstructions(model: VAE, test_images: Tensor) -> tuple[Tensor, int]:
-    """Rows of originals, each followed by the row of their reconstructions from the posterior mean."""
+def _reconstructions(model: Any, test_images: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+    """Rows of originals, each followed by the row of their reconstructions."""
     columns, pairs = 12, 4
-    originals = test_images[evenly_spaced(columns * pairs, test_images.shape[0])]
-    reconstructed = model.decode(model.encode(originals)[0])
+    count = test_images.shape[0] if isinstance(test_images, Tensor) else test_images[0].shape[0]
+    chosen = select_examples(test_images, evenly_spaced(columns * pairs, count))
+    originals = chosen if isinstance(chosen, Tensor) else chosen[0]
+    reconstructed = model.reconstruct(chosen)
     rows = [images.reshape(pairs, columns, -1) for images in (originals, reconstructed)]
     return torch.stack(rows, 1).flatten(0, 2), columns
 
 
-def _samples(model: VAE) -> tuple[Tensor, int]:
+def _samples(model: Any) -> tuple[Tensor, int]:
     columns = 12
     generator = torch.Generator().manual_seed(0)  # the same z for every run: pictures of two runs can be compared
     return model.decode(torch.randn(columns * columns, model.latent_dim, generator=generator)), columns
 
 
-def _manifold(model: VAE) -> tuple[Tensor, int]:
+def _manifold(model: Any) -> tuple[Tensor, int]:
     columns = 20
     quantiles = torch.special.ndtri((torch.arange(columns) + 0.5) / columns)
     return model.decode(torch.cartesian_prod(quantiles, quantiles)), columns

@@ -12,9 +12,9 @@ from types import FrameType
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from fastvi.data import Dataset
-from fastvi.models import VAE
 from fastvi.seeding import mix_seed
 from fastvi.training._lightning import (
     ClusterEnvironment,
@@ -26,7 +26,7 @@ from fastvi.training._lightning import (
 )
 from fastvi.training.batches import INITIALISATION_STREAM
 from fastvi.training.callbacks import AtomicCheckpointIO, EpochLines, FormerSigterm, LastCheckpoint, ProgressBar
-from fastvi.training.config import RunFolder, TrainingConfig, check_memory, check_settings
+from fastvi.training.config import RunFolder
 from fastvi.training.data_record import DataRecord, require_same_data
 from fastvi.training.errors import DivergenceError, RunError
 from fastvi.training.lock import locked
@@ -41,6 +41,7 @@ from fastvi.training.processes import (
     other_launchers_hidden,
     rank,
 )
+from fastvi.training.settings import TrainingConfig, check_labels, check_memory, check_settings
 
 
 class TrainingInterruptedError(BaseException):
@@ -56,7 +57,7 @@ def train(
     progress: bool = True,
     checkpoint_every: int | None = None,
     device: str = "cpu",
-) -> VAE:
+) -> nn.Module:
     """Train a model, from the last checkpoint of ``folder`` if it has one, and return it.
 
     A run that was stopped at any moment and resumed ends with the same parameters, bit for bit, as one that was not.
@@ -86,8 +87,8 @@ def train(
         For a setting that cannot be, see :func:`fastvi.training.config.check_settings`.
     RunError
         If another process writes the folder; if the data are not those that its run began with; if the checkpoint
-        cannot be read or is of other settings; if the model does not fit into memory; if a file cannot be written; if
-        the bound or a parameter becomes infinite or NaN.
+        cannot be read or is of other settings; if the model does not fit into memory; if the data lack the labels that
+        the run uses; if a file cannot be written; if the bound, the loss or a parameter becomes infinite or NaN.
     KeyboardInterrupt
         On control-C; the last checkpoint is whole.
     """
@@ -97,6 +98,7 @@ def train(
         from_first(lambda: stack.enter_context(locked(folder.path, console.print)))
         checkpoint_step = from_first(lambda: folder.trained_steps(config))
         try:
+            check_labels(config, data)
             check_memory(config, data.train.shape[0])
         except ValueError as error:
             raise RunError(str(error)) from error
@@ -117,7 +119,7 @@ def _check_data(config: TrainingConfig, data: Dataset, folder: RunFolder) -> Non
             if folder.config_file.exists():
                 raise
             record = None  # a folder that was not begun by the command
-        return record or DataRecord.of(data), record is None
+        return record or DataRecord.of(data, uses_labels=config.uses_labels), record is None
 
     record, is_new = from_first(remembered)
     in_all(lambda: require_same_data(record, config.image_shape, data, folder.path))
@@ -134,7 +136,7 @@ def _train(
     progress: bool,
     checkpoint_every: int | None,
     device: str,
-) -> VAE:
+) -> nn.Module:
     processes, machines = layout()
     environment: ClusterEnvironment = (
         LightningEnvironment() if (processes, machines) == (1, 1) else TorchElasticEnvironment()

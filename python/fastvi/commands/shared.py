@@ -1,0 +1,119 @@
+"""What ``fastvi train`` and ``fastvi evaluate`` share: options, the device, the data of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastvi._terminal import LARGEST_COUNT, MAX_THREADS, fail, finite_number, parse_path, whole_number
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fastvi.data import Dataset
+    from fastvi.training.config import RunFolder, TrainingConfig
+
+_BUNDLED_DATA = ("digits",)
+"""Data sets that are read from no folder."""
+
+
+def count(description: str, least: int = 1) -> Any:
+    """Make an option that counts something."""
+    return typer.Option(parser=whole_number(least, LARGEST_COUNT), metavar="COUNT", help=description)
+
+
+def number(description: str) -> Any:
+    """Make an option that is a finite number, not negative."""
+    return typer.Option(parser=finite_number, metavar="NUMBER", help=description)
+
+
+def path(description: str) -> Any:
+    """Make an option that names a file or a folder."""
+    return typer.Option(parser=parse_path, metavar="PATH", help=description)
+
+
+DataDir = Annotated[Path | None, path("Folder of the data files; default: FASTVI_DATA.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole_number(1, MAX_THREADS),
+        metavar="COUNT",
+        help="CPU threads; default: as many as PyTorch takes.",
+    ),
+]
+ShowProgress = Annotated[bool, typer.Option("--progress/--no-progress", help="Progress bars, or lines for a log.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto is a GPU where there is one to use.")]
+
+
+def choose(name: str, wanted: str, choices: Iterable[str]) -> str:
+    """Return ``wanted``; a word that is none of the choices ends the command."""
+    if wanted not in choices:
+        fail(f"--{name} must be one of {', '.join(choices)}, got {wanted!r}")
+    return wanted
+
+
+def choose_device(wanted: str) -> str:
+    """Return "cpu" or "cuda"; "auto" is the GPU where nothing stands in its way."""
+    from fastvi.ops._backends import cuda_obstacle
+    from fastvi.training.errors import RunError
+    from fastvi.training.processes import layout
+
+    choose("device", wanted, ("auto", "cpu", "cuda"))
+    try:
+        obstacle = cuda_obstacle() if layout() == (1, 1) else "several processes train on the CPU"
+    except RunError as error:
+        fail(str(error))
+    if wanted == "cuda" and obstacle is not None:
+        fail(f"--device cuda: {obstacle}")
+    return "cpu" if wanted == "cpu" or obstacle is not None else "cuda"
+
+
+def load_data(name: str, data_dir: Path | None, download: bool) -> Dataset:
+    """Return a data set; one that cannot be read ends the command."""
+    from fastvi.data import DataError, load_dataset
+
+    try:
+        return load_dataset(name, data_dir, download)
+    except DataError as error:
+        fail(str(error))
+
+
+def data_folder(name: str, given: Path | None, run: RunFolder | None = None) -> Path | None:
+    """Return the folder of the data: --data-dir, else FASTVI_DATA, else where the run found them when it was made."""
+    if name in _BUNDLED_DATA:
+        return None
+    if given is not None:
+        return given
+    if os.environ.get("FASTVI_DATA"):
+        return Path(os.environ["FASTVI_DATA"])
+    record = None if run is None else run.read_record()
+    if record is None or record.data_dir is None:
+        return None
+    folder = Path(record.data_dir)
+    if not folder.is_dir():
+        fail(f"the data of the run were in {folder}, which is not there any more: name their folder with --data-dir")
+    return folder
+
+
+def run_data(
+    run: RunFolder, config: TrainingConfig, given: Path | None, console: Console, download: bool = False
+) -> tuple[Dataset, Path | None]:
+    """Return the data of a run and their folder; data that are not those it was trained on end the command."""
+    from fastvi.training.config import RunError
+
+    try:
+        folder = data_folder(config.data, given, run)
+        dataset = load_data(config.data, folder, download)
+        compared = run.check_data(dataset)
+    except RunError as error:
+        fail(str(error))
+    if not compared:
+        console.print(
+            f"{run.path} keeps no record of its data, as runs of fastvi 0.1.0: "
+            "only the size of the images could be compared"
+        )
+    return dataset, folder

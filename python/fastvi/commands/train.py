@@ -1,0 +1,274 @@
+"""``fastvi train``."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastvi._terminal import FAILED_EXIT_CODE, fail, make_console, reason, show_error, whole_number
+from fastvi.commands.options import given_options, make_from, options_for
+from fastvi.commands.shared import (
+    DataDir,
+    Device,
+    ShowProgress,
+    Threads,
+    choose,
+    choose_device,
+    count,
+    data_folder,
+    load_data,
+    number,
+    path,
+    run_data,
+)
+
+if TYPE_CHECKING:
+    from fastvi.data import Dataset
+    from fastvi.training.config import RunFolder, TrainingConfig
+
+_DEFAULT_EPOCHS = {"digits": 200}
+_OPTIONS_TO_REPEAT = (
+    "data_dir",
+    "device",
+    "threads",
+    "checkpoint_every",
+    "run_evaluation",
+    "evaluation_samples",
+    "evaluation_limit",
+    "progress",
+)
+"""Options of fastvi train that are not settings of the run: they hold for one command."""
+_INTERRUPTED_EXIT_CODE = 130
+
+
+def train(
+    context: typer.Context,
+    data: Annotated[str, typer.Option(help="digits, mnist, fashion-mnist, mnist-binarized or frey.")] = "digits",
+    data_dir: DataDir = None,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data into DATA_DIR.")] = False,
+    objective: Annotated[
+        str, typer.Option(help="What is trained, such as elbo, iwae, stl or dreg; each has options of its own, below.")
+    ] = "iwae",
+    model: Annotated[str, typer.Option(help="Which model, such as vae; each has options of its own, below.")] = "vae",
+    epochs: Annotated[int | None, count("Passes over the training images; default: 200 for digits, else 20.")] = None,
+    batch_size: Annotated[int, count("Examples for each step, shared by all processes.")] = 100,
+    learning_rate: Annotated[float, number("Adam's step size.")] = 1e-3,
+    binarization: Annotated[
+        str | None, typer.Option(help="dynamic, static or none; default: dynamic for grey Bernoulli data, else none.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(parser=whole_number(0, 2**63 - 1), metavar="SEED", help="Seed of all that is drawn.")
+    ] = 0,
+    device: Device = "auto",
+    threads: Threads = None,
+    out: Annotated[Path | None, path("Run folder; default: runs/DATA-OBJECTIVE-NUMBER.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that OUT holds.")] = False,
+    resume: Annotated[Path | None, path("Go on with this run; its own settings hold, --epochs may extend it.")] = None,
+    checkpoint_every: Annotated[
+        int | None, count("Steps between checkpoints, besides those at the end of each epoch.")
+    ] = None,
+    run_evaluation: Annotated[
+        bool, typer.Option("--evaluate/--no-evaluate", help="Evaluate on the test images at the end.")
+    ] = True,
+    evaluation_samples: Annotated[int, count("K of that evaluation.")] = 5000,
+    evaluation_limit: Annotated[int, count("Most test images it uses, evenly spaced.")] = 1000,
+    progress: ShowProgress = True,
+) -> None:
+    """Train a variational autoencoder; without any option, on scikit-learn's digits in a minute.
+
+    Options of one objective or one model are listed at the end, by its name.
+    """
+    _require_train_extra()
+    import torch
+
+    from fastvi.training.claim import claimed, reopened
+    from fastvi.training.config import RunError, RunFolder
+    from fastvi.training.data_record import DataRecord
+    from fastvi.training.figures import evaluate_run, some_examples, test_examples
+    from fastvi.training.pictures import write_pictures
+    from fastvi.training.processes import from_first, is_first, join_processes
+
+    try:
+        join_processes()
+    except RunError as error:
+        fail(str(error))
+    console = make_console(soft_wrap=True, quiet=not is_first())
+    if threads is not None:
+        torch.set_num_threads(threads)
+    dataset: Dataset | None = None
+    begun: RunFolder | None = None
+
+    def prepare() -> tuple[TrainingConfig, RunFolder, str, Path | None]:
+        nonlocal begun, dataset
+        chosen_device = choose_device(device)
+        try:
+            if resume is None:
+                found_in = data_folder(data, data_dir)
+                dataset = load_data(data, found_in, download)
+                config = _new_config(context, dataset)
+                record = DataRecord.of(dataset, found_in, config.uses_labels)
+                begun = folder = context.with_resource(claimed(out, overwrite, config, record, console.print))
+            else:
+                if out is not None or overwrite:
+                    fail("--resume goes on in the run's own folder: leave out --out and --overwrite")
+                begun = folder = RunFolder(resume)
+                context.with_resource(reopened(folder, console.print))
+                config = _resumed_config(context, folder)
+                dataset, found_in = run_data(folder, config, data_dir, console, download)
+                folder.write_config(config, DataRecord.of(dataset, found_in, config.uses_labels))
+        except RunError as error:
+            fail(str(error))
+        return config, folder, chosen_device, found_in
+
+    try:
+        config, folder, device, found_in = from_first(prepare)
+        if dataset is None:  # in another process than the first
+            dataset = load_data(config.data, found_in, download=False)
+
+        from fastvi.training.trainer import train as train_run
+
+        console.print(f"run folder: {folder.path}")
+        show_bar = progress and console.is_terminal
+        trained = train_run(
+            config,
+            dataset,
+            folder,
+            console=console,
+            progress=show_bar,
+            checkpoint_every=checkpoint_every,
+            device=device,
+        )
+        if not is_first():
+            return
+        examples = test_examples(dataset, config)
+        drawn = True
+        try:
+            write_pictures(trained, examples, dataset.image_shape, folder.path)
+        except OSError as error:
+            show_error(f"not all pictures were written: {reason(error)}")
+            drawn = False
+        if run_evaluation:
+            examples, _, all_images = some_examples(examples, evaluation_limit)
+            file, samples = folder.evaluation_file, evaluation_samples
+            evaluate_run(file, config, trained, examples, all_images, samples, None, device, console, show_bar)
+        if not drawn:
+            raise typer.Exit(FAILED_EXIT_CODE)
+    except RunError as error:  # in every process, with the same words
+        if not is_first():
+            raise typer.Exit(FAILED_EXIT_CODE) from error
+        fail(str(error))
+    except KeyboardInterrupt:
+        how = "interrupted before the run began" if begun is None else _how_to_go_on(context, begun)
+        console.print(f"\n{how}")
+        raise typer.Exit(_INTERRUPTED_EXIT_CODE) from None
+
+
+def _require_train_extra() -> None:
+    if not all(importlib.util.find_spec(name) for name in ("lightning", "PIL", "sklearn")):
+        fail("fastvi train needs the 'train' extra: pip install \"fastvi[train]\"")
+
+
+def _how_to_go_on(context: typer.Context, run: RunFolder) -> str:
+    """Return the line for a run that was interrupted."""
+    from fastvi.training.hints import resume_command
+
+    options: list[str] = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in _OPTIONS_TO_REPEAT or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[parameter.name]
+        if isinstance(value, bool):
+            options.append((parameter.opts if value else parameter.secondary_opts)[0])
+        elif parameter.name != "data_dir" or os.environ.get("FASTVI_DATA"):  # which would win over what the run knows
+            options += [parameter.opts[0], str(value)]
+    command = resume_command(run.path, options)
+    if not run.checkpoint_file.exists():
+        return f"interrupted before the first checkpoint; to start again: {command}"
+    return f"interrupted; to go on: {command}"
+
+
+def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
+    """Return the settings of a new run from the command's options, checked."""
+    from fastvi.data import BINARIZATIONS
+    from fastvi.models import MODELS
+    from fastvi.objectives import OBJECTIVES
+    from fastvi.training.config import TrainingConfig, check_memory, check_settings
+    from fastvi.training.settings import check_labels
+
+    chosen, given = context.params, given_options(context)
+    objective_name = choose("objective", chosen["objective"], OBJECTIVES)
+    model_name = choose("model", chosen["model"], MODELS)
+    model = make_from(MODELS, model_name, given, dataset)
+    if not chosen["learning_rate"] > 0.0:
+        fail(f"--learning-rate must be positive, got {chosen['learning_rate']}")
+    objective = make_from(OBJECTIVES, objective_name, given, dataset)
+    if chosen["binarization"] is None:
+        is_grey = bool(((dataset.test > 0) & (dataset.test < 1)).any())
+        binarization = "dynamic" if is_grey and getattr(model, "likelihood", None) == "bernoulli" else "none"
+    else:
+        binarization = choose("binarization", chosen["binarization"], BINARIZATIONS)
+    config = TrainingConfig(
+        data=chosen["data"],
+        image_shape=dataset.image_shape,
+        objective=objective,
+        model=model,
+        binarization=binarization,
+        epochs=chosen["epochs"] or _DEFAULT_EPOCHS.get(chosen["data"], 20),
+        batch_size=chosen["batch_size"],
+        learning_rate=chosen["learning_rate"],
+        seed=chosen["seed"],
+    )
+    if config.uses_labels:
+        config = dataclasses.replace(config, num_classes=dataset.num_classes)
+    try:
+        check_labels(config, dataset)
+        check_memory(config, dataset.train.shape[0])
+        check_settings(config)
+    except (ValueError, TypeError) as error:
+        fail(str(error))
+    return config
+
+
+def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig:
+    """Return the settings of the run to go on with; options that contradict them end the command."""
+    from fastvi.models import MODELS
+    from fastvi.objectives import OBJECTIVES
+    from fastvi.training.config import RunError
+
+    try:
+        config = folder.read_config()
+        trained_epochs = folder.trained_epochs()
+    except RunError as error:
+        fail(str(error))
+    names = {"objective": config.objective_name, "model": config.model_name}
+    for name in ("data", "objective", "model", "binarization", "batch_size", "learning_rate", "seed"):
+        if _is_given(context, name):
+            _compare(name, context.params[name], names.get(name, getattr(config, name)), folder)
+    given = given_options(context)
+    for name, value in options_for(OBJECTIVES, config.objective_name, given).items():
+        _compare(name, value, getattr(config.objective, name), folder)
+    for name, value in options_for(MODELS, config.model_name, given).items():
+        _compare(name, value, getattr(config.model, name), folder)
+    if _is_given(context, "epochs"):
+        epochs = context.params["epochs"]
+        if epochs < trained_epochs:
+            fail(f"--epochs {epochs}: the run has already gone through {trained_epochs} epochs")
+        config = dataclasses.replace(config, epochs=epochs)
+    return config
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"  # by name: newer typer carries its own copy of click
+
+
+def _compare(name: str, given: Any, kept: Any, folder: RunFolder) -> None:
+    if given != kept:
+        option = name.replace("_", "-")
+        fail(f"--{option} {given} contradicts the {kept} of the run {folder.path}: leave it out, or start anew")

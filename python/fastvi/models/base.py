@@ -1,0 +1,75 @@
+"""What a model is to the command line and to a run: options that build it for the data's shape."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from fastvi._options import check_options, options_of
+
+
+class DataShape(NamedTuple):
+    """What a model has to know of the data.
+
+    Attributes
+    ----------
+    image_shape
+        (height, width).
+    num_classes
+        Number of classes of the labels; None where no labels are used.
+    """
+
+    image_shape: tuple[int, int]
+    num_classes: int | None = None
+
+    @property
+    def data_dim(self) -> int:
+        """D, the number of values of one example."""
+        return self.image_shape[0] * self.image_shape[1]
+
+
+class ModelOptions(ABC):
+    """Options of a model: a frozen dataclass that derives from this class, its fields checked when it is made.
+
+    Attributes
+    ----------
+    uses_labels
+        Whether the model takes for ``x`` the pair (images, labels), of shapes (B, D) and (B,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a field is of a wrong type or out of its range.
+    """
+
+    uses_labels: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @abstractmethod
+    def build(self, shape: DataShape, data_mean: Tensor | None = None) -> nn.Module:
+        """Return the untrained model; its initial weights come from PyTorch's generator.
+
+        Objectives say what they ask of it. For the pictures of a run it may have ``reconstruct(x)``, which gives images
+        (B, D); with a bound on log p(x), ``latent_dim`` and ``decode(z)``, images (N, D) of the standard normal's z.
+
+        Parameters
+        ----------
+        shape
+            Of the data.
+        data_mean
+            Mean of the training images, shape (D,), for a model that starts from it.
+        """
+        ...
+
+    def sizes(self) -> dict[str, int]:
+        """Return the largest number in each of the options that are integers, by name: what memory depends on."""
+        found = {}
+        for entry in options_of(type(self)):
+            value = getattr(self, entry.name)
+            if entry.kind in (int, tuple) and value is not None:
+                found[entry.name] = max(value) if entry.kind is tuple else value
+        return found

@@ -1,0 +1,167 @@
+"""Samples of q(z|x) with their log importance weights: the one thing that the estimators are built on.
+
+A model with a Gaussian encoder gets them in one fused pass. Any other one (discrete latent variables, several
+stochastic layers, trajectories) has a method ``draw`` of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from fastvi import ops
+from fastvi.objectives.model import (
+    LatentVariableModel,
+    describe,
+    has_own_draw,
+    log_likelihood,
+    member,
+    posterior,
+    prior,
+    prior_log_prob,
+)
+
+
+class Draw(NamedTuple):
+    """K samples of q(z|x) for each of B examples.
+
+    Attributes
+    ----------
+    samples
+        ``(K, B, ...)``, or one such tensor for each stochastic layer.
+    log_weights
+        ``(K, B)``, log p(x, z) - log q(z|x) in nats.
+    log_posterior
+        ``(K, B)``, log q of those samples that carry no gradient themselves, such as discrete ones: its gradient is the
+        score. None where all samples are reparameterised.
+    """
+
+    samples: Tensor | Sequence[Tensor]
+    log_weights: Tensor
+    log_posterior: Tensor | None = None
+
+
+class DrawingModel(Protocol):
+    """A model that draws and weighs its own samples; it needs neither ``encode`` nor ``log_likelihood``."""
+
+    def draw(
+        self,
+        x: Any,
+        num_samples: int,
+        *,
+        detach_posterior: bool = False,
+        seed: int | None = None,
+        row_offset: int = 0,
+    ) -> Draw:
+        """Draw ``num_samples`` samples for each example; the arguments are those of :func:`fastvi.objectives.draw`."""
+        ...
+
+
+def draw(
+    model: LatentVariableModel | DrawingModel,
+    x: Any,
+    num_samples: int,
+    *,
+    detach_posterior: bool = False,
+    score: bool = False,
+    seed: int | None = None,
+    row_offset: int = 0,
+) -> Draw:
+    """Draw samples z_1 ... z_K of q(z|x) for each example, and weigh them.
+
+    By ``model.draw`` where the model has it; else by ``encode``, ``log_likelihood`` and the prior, samples and
+    densities in one pass of :func:`fastvi.rsample_normal_with_log_ratio`.
+
+    Parameters
+    ----------
+    model
+        What draws.
+    x
+        Data, ``(B, ...)``: whatever the model takes.
+    num_samples
+        K.
+    detach_posterior
+        Take the parameters of q for constants inside log q(z|x), so that its gradient flows along the sampled path
+        alone (Roeder, Wu and Duvenaud 2017).
+    score
+        Ask for ``log_posterior``. The samples of a Gaussian encoder are constants then, and all gradients those at
+        fixed samples.
+    seed
+        Determines the samples; None takes the seed from PyTorch's generator.
+    row_offset
+        Position of ``x[0]`` in the whole batch, so that a shard draws what it would have drawn in the whole.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Where the model lacks a method, or one returns something else than it should: the message names it.
+
+    Examples
+    --------
+    >>> import torch, types
+    >>> from fastvi import normal_log_prob
+    >>> model = types.SimpleNamespace(
+    ...     encode=lambda x: (x / 2, torch.zeros_like(x)),
+    ...     log_likelihood=lambda x, z: normal_log_prob(x, z, torch.zeros_like(x)),
+    ... )
+    >>> drawn = draw(model, torch.ones(4, 2), num_samples=16, seed=0)
+    >>> drawn.samples.shape, drawn.log_weights.shape, drawn.log_posterior
+    (torch.Size([16, 4, 2]), torch.Size([16, 4]), None)
+    """
+    if has_own_draw(model):
+        return _own_draw(model, x, num_samples, detach_posterior, score, seed, row_offset)
+    mean, logvar = posterior(model, x)
+    prior_mean, prior_logvar = prior(model, mean)
+    if score:
+        z = ops.rsample_normal(mean.detach(), logvar.detach(), (num_samples,), seed, row_offset)
+        log_posterior = ops.normal_log_prob(z, mean, logvar)
+        log_joint = log_likelihood(model, x, z) + prior_log_prob(prior_mean, prior_logvar, z)
+        return Draw(z, log_joint - (log_posterior.detach() if detach_posterior else log_posterior), log_posterior)
+    z, log_ratio = ops.rsample_normal_with_log_ratio(
+        mean,
+        logvar,
+        num_samples,
+        prior_mean,
+        prior_logvar,
+        detach_posterior=detach_posterior,
+        seed=seed,
+        row_offset=row_offset,
+    )
+    return Draw(z, log_likelihood(model, x, z) + log_ratio)
+
+
+def _own_draw(
+    model: Any, x: Any, num_samples: int, detach_posterior: bool, score: bool, seed: int | None, row_offset: int
+) -> Draw:
+    """What ``model.draw`` returns, checked as what ``encode`` and ``log_likelihood`` return is."""
+    place = member(model, "draw")
+    drawn: Any = model.draw(x, num_samples, detach_posterior=detach_posterior, seed=seed, row_offset=row_offset)
+    if not isinstance(drawn, Draw):
+        raise TypeError(f"{place}: expected a fastvi.objectives.Draw, got {describe(drawn)}")
+    batch = x.shape[0] if isinstance(x, Tensor) and x.dim() > 0 else None
+    named: list[tuple[str, Any]] = [("log_weights", drawn.log_weights)]
+    if drawn.log_posterior is not None:
+        named.append(("log_posterior", drawn.log_posterior))
+    expected = f"(num_samples, batch) = ({num_samples}, {'batch' if batch is None else batch})"
+    for name, value in named:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else describe(value)
+            raise TypeError(f"{place}: expected {name} of floating-point nats, got {kind}")
+        if value.dim() != 2 or value.shape[0] != num_samples or (batch is not None and value.shape[1] != batch):
+            raise ValueError(f"{place}: expected {name} of the shape {expected}, got {tuple(value.shape)}")
+        if value.shape != drawn.log_weights.shape:
+            raise ValueError(
+                f"{place}: expected {name} of the shape of log_weights, {tuple(drawn.log_weights.shape)}, "
+                f"got {tuple(value.shape)}"
+            )
+    layers: Any = (drawn.samples,) if isinstance(drawn.samples, Tensor) else drawn.samples
+    if not isinstance(layers, tuple | list) or not layers or not all(isinstance(layer, Tensor) for layer in layers):
+        raise TypeError(f"{place}: expected samples to be a tensor, or one for each layer, got {describe(layers)}")
+    for layer in layers:
+        if layer.shape[:2] != drawn.log_weights.shape:
+            raise ValueError(f"{place}: expected samples of the shape {expected} and more, got {tuple(layer.shape)}")
+    if score and drawn.log_posterior is None:
+        raise ValueError(f"{place}: the estimator needs the score, and the draw has no log_posterior")
+    return drawn

@@ -1,0 +1,256 @@
+"""The settings of a training run: what its result depends on, and what they may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastvi._options import options_of
+from fastvi.data import BINARIZATIONS, Dataset
+from fastvi.models import MODELS, DataShape, ModelOptions
+from fastvi.objectives import OBJECTIVES, Objective
+
+_LARGEST_SIZE = 2**31 - 1
+_LARGEST_SEED = 2**64 - 1
+_LARGEST_NUMBER = torch.finfo(torch.float32).max
+_BYTES_PER_PARAMETER = 16  # in float32: itself, its gradient and Adam's two moments
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Every setting that the parameters at the end of a run depend on.
+
+    Attributes
+    ----------
+    data, binarization
+        See `fastvi.data`.
+    image_shape
+        (height, width) of the data set's images.
+    objective
+        An object of one of the classes in `fastvi.objectives.OBJECTIVES`.
+    model
+        An object of one of the classes in `fastvi.models.MODELS`.
+    epochs, batch_size, learning_rate, seed
+        Adam's schedule, and the seed of everything drawn.
+    num_classes
+        Number of classes of the labels, where the objective or the model uses them; else None.
+    """
+
+    data: str
+    image_shape: tuple[int, int]
+    objective: Objective
+    model: ModelOptions
+    binarization: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Take NumPy's numbers for Python's, and a list of sizes for a tuple; the rest is for `check_settings`."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.integer | np.floating):
+                object.__setattr__(self, field.name, value.item())
+            elif isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+
+    @property
+    def shape(self) -> DataShape:
+        """What the model has to know of the data."""
+        return DataShape(self.image_shape, self.num_classes)
+
+    @property
+    def objective_name(self) -> str:
+        """Name of the objective's class in `fastvi.objectives.OBJECTIVES`."""
+        return OBJECTIVES.name_of(self.objective)
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model's options in `fastvi.models.MODELS`."""
+        return MODELS.name_of(self.model)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that the objective draws for each example; 1 where it has no such option."""
+        return int(getattr(self.objective, "num_samples", 1))
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether the objective or the model takes the pair (images, labels)."""
+        return self.objective.uses_labels or self.model.uses_labels
+
+    def build_model(self, data_mean: torch.Tensor | None = None) -> nn.Module:
+        """Return the untrained model; its initial weights come from PyTorch's generator."""
+        return self.model.build(self.shape, data_mean)
+
+    def build_outline(self) -> nn.Module:
+        """Return the model without values, on the device "meta": its shapes, for no memory."""
+        with torch.device("meta"):
+            return self.build_model()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings by name; those of the objective and the model are ``{name, **fields}``."""
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        settings["objective"] = OBJECTIVES.as_fields(self.objective)
+        settings["model"] = MODELS.as_fields(self.model)
+        return settings
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> TrainingConfig:
+        """Return the settings that `as_dict` gave, those of JSON too.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If one is missing, unknown or cannot be.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        missing, unknown = sorted(names - settings.keys()), sorted(settings.keys() - names)
+        wrong = [f"{', '.join(missing)} missing"] if missing else []
+        wrong += [f"{', '.join(map(repr, unknown))} unknown"] if unknown else []
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        made = {
+            "objective": OBJECTIVES.from_fields(settings["objective"]),
+            "model": MODELS.from_fields(settings["model"]),
+        }
+        config = cls(**{**settings, **made})
+        check_settings(config)
+        return config
+
+    def lasting(self) -> dict[str, Any]:
+        """Return the settings by name that a run keeps for good: all but the number of epochs."""
+        settings = self.as_dict()
+        del settings["epochs"]
+        return settings
+
+
+def check_settings(config: TrainingConfig) -> None:
+    """Check every setting.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The message names the setting, what it is, and what was expected.
+    """
+    for name, base in (("objective", Objective), ("model", ModelOptions)):
+        if not isinstance(getattr(config, name), base):
+            raise TypeError(f"{name} must be a fastvi {base.__name__}, got {type(getattr(config, name)).__name__}")
+        _check_options(getattr(config, name))
+    config.as_dict()  # both are registered
+    for name, least, largest in (
+        ("epochs", 1, _LARGEST_SIZE),
+        ("batch_size", 1, _LARGEST_SIZE),
+        ("seed", 0, _LARGEST_SEED),
+    ):
+        _check_integer(name, getattr(config, name), least, largest)
+    if config.num_classes is not None:
+        _check_integer("num_classes", config.num_classes, 1, _LARGEST_SIZE)
+    check_number("learning_rate", config.learning_rate)
+    if config.learning_rate == 0:
+        raise ValueError("learning_rate must be positive, got 0")
+    for name in ("data", "binarization"):
+        if not isinstance(getattr(config, name), str):
+            raise TypeError(f"{name} must be a name, got {getattr(config, name)!r}")
+    if not isinstance(config.image_shape, tuple):
+        raise TypeError(f"image_shape must be a tuple of sizes, got {config.image_shape!r}")
+    for size in config.image_shape:
+        # Zero and less are for the model, which says so in its own words.
+        _check_integer("image_shape", size, -_LARGEST_SIZE, _LARGEST_SIZE)
+    if len(config.image_shape) != 2:
+        raise ValueError(f"image_shape must be (height, width), got {config.image_shape}")
+    if config.binarization not in BINARIZATIONS:
+        raise ValueError(f"binarization must be one of {', '.join(BINARIZATIONS)}, got {config.binarization!r}")
+    try:
+        config.objective.check_model(config.build_outline())
+    except RuntimeError as error:  # sizes whose product is beyond 64 bits
+        sizes = {"image_shape": config.image_shape, **config.model.sizes()}
+        raise ValueError(f"{', '.join(f'{name} {size}' for name, size in sizes.items())} are too large") from error
+
+
+def check_labels(config: TrainingConfig, data: Dataset) -> None:
+    """Check that the data have the labels that the run uses.
+
+    Raises
+    ------
+    ValueError
+        If they have none, or more classes than the run has.
+    """
+    if not config.uses_labels:
+        return
+    user = config.objective_name if config.objective.uses_labels else config.model_name
+    if data.num_classes is None:
+        raise ValueError(f"{user} needs labels, and the data {data.name} have none")
+    if config.num_classes is None or data.num_classes > config.num_classes:
+        raise ValueError(f"num_classes must be at least {data.num_classes} for {data.name}, got {config.num_classes}")
+
+
+def check_memory(config: TrainingConfig, examples: int) -> None:
+    """Check that the training of the model on so many examples fits into this machine's memory.
+
+    The least that it needs: the parameters with their gradients and Adam's moments, and the output of the widest hidden
+    layer for every sample of a batch.
+
+    Raises
+    ------
+    ValueError
+        If it does not; the message has the arguments' names in backquotes.
+    """
+    sizes = config.model.sizes()
+    try:
+        parameters = sum(parameter.numel() for parameter in config.build_outline().parameters())
+    except RuntimeError:  # sizes whose product is beyond 64 bits
+        parameters = 2**63
+    rows = config.num_samples * min(config.batch_size, examples)
+    needed = parameters * _BYTES_PER_PARAMETER + 4 * rows * max(sizes.values(), default=1)
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        names = [*sizes, *(["num_samples"] if hasattr(config.objective, "num_samples") else [])]
+        raise ValueError(
+            f"{', '.join(f'`{name}`' for name in names)} and `batch_size` need at least {needed / 2**30:,.1f} GiB of "
+            f"memory, this machine has {present / 2**30:,.1f} GiB"
+        )
+
+
+def check_number(name: str, value: Any) -> None:
+    """Check a number of 0 or more.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is no number, negative, infinite in float32, or NaN.
+    """
+    if type(value) not in (int, float):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 <= value <= _LARGEST_NUMBER:  # false for NaN too
+        raise ValueError(f"{name} must be a finite number of float32 and not negative, got {value}")
+
+
+def _check_options(owner: Any) -> None:
+    """Check that JSON, the command line and float32 hold the options; their own class has checked the rest."""
+    for entry in options_of(type(owner)):
+        value = getattr(owner, entry.name)
+        if value is None:
+            continue
+        if entry.kind is float and type(value) not in (int, float):
+            raise TypeError(f"{entry.name} must be a number, got {value!r}")
+        if entry.kind is float and not abs(value) <= _LARGEST_NUMBER:
+            raise ValueError(f"{entry.name} must be a finite number of float32, got {value}")
+        for size in value if entry.kind is tuple else (value,) if entry.kind is int else ():
+            _check_integer(entry.name, size, -_LARGEST_SIZE, _LARGEST_SIZE)
+
+
+def _check_integer(name: str, value: Any, least: int, largest: int) -> None:
+    if type(value) is not int:
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if not least <= value <= largest:
+        raise ValueError(f"{name} must be from {least} to {largest}, got {value}")
