@@ -1,5 +1,6 @@
-// The kernels, for numbers stored as S, and the views through which they see their operands. Every backend defines all
-// of them (csrc/cpu, csrc/cuda), each for a module of its own.
+// The views through which kernels see their operands, and the kernels that follow no pattern (those that do stand in
+// operations.h), for numbers stored as S. Every backend defines all of them (csrc/cpu, csrc/cuda), each for a module of
+// its own.
 #pragma once
 
 #include <array>
@@ -60,29 +61,9 @@ struct LogRatioGradients {
   S *mean, *logvar, *prior_mean, *prior_logvar;
 };
 
-// Operations on diagonal Gaussians: divergence, log density, entropy, reparameterised samples with their log ratio.
+// Reparameterised samples of diagonal Gaussians, and their log ratio.
 template <class S>
-struct NormalKernels {
-  using T = ComputeType<S>;
-
-  // A null prior_mean pointer (with a null prior_logvar) stands for the standard normal prior.
-  static void kl_normal(const Extent& extent, const std::array<RowView<const S>, 4>& operands, T free_bits, S* out);
-
-  static void kl_normal_backward(const Extent& extent, const std::array<RowView<const S>, 4>& operands, T free_bits,
-                                 const RowView<const S>& upstream, const std::array<GradientView<S>, 4>& gradients);
-
-  // Operands: x, mean, logvar.
-  static void normal_log_prob(const Extent& extent, const std::array<RowView<const S>, 3>& operands, S* out);
-
-  static void normal_log_prob_backward(const Extent& extent, const std::array<RowView<const S>, 3>& operands,
-                                       const RowView<const S>& upstream,
-                                       const std::array<GradientView<S>, 3>& gradients);
-
-  static void normal_entropy(const Extent& extent, const RowView<const S>& logvar, S* out);
-
-  static void normal_entropy_backward(const Extent& extent, const RowView<const S>& logvar,
-                                      const RowView<const S>& upstream, const GradientView<S>& gradient);
-
+struct SamplingKernels {
   static void rsample_normal(const Extent& extent, const SampleParameters<S>& parameters, S* z);
 
   // `upstream` is contiguous (samples, rows, columns); the gradients are (rows, columns), null where not wanted.
@@ -99,16 +80,9 @@ struct NormalKernels {
                                                      const LogRatioGradients<S>& gradients);
 };
 
-// The Bernoulli log-likelihood with logits, alone and as the end of a linear layer.
+// The Bernoulli log-likelihood as the end of a linear layer.
 template <class S>
-struct BernoulliKernels {
-  // Operands: x, logits.
-  static void bernoulli_log_prob(const Extent& extent, const std::array<RowView<const S>, 2>& operands, S* out);
-
-  static void bernoulli_log_prob_backward(const Extent& extent, const std::array<RowView<const S>, 2>& operands,
-                                          const RowView<const S>& upstream,
-                                          const std::array<GradientView<S>, 2>& gradients);
-
+struct BernoulliHeadKernels {
   // The log-likelihood for logits + bias (bias may be null). With `keep_residual`, the contiguous logits are
   // overwritten by the residual x - sigmoid(logits + bias), which is all that the backward pass needs.
   static void bernoulli_epilogue(const Extent& extent, S* logits, const S* bias, const RowView<const S>& x,
@@ -147,38 +121,6 @@ struct FactorView {
   const T* data;
   std::int64_t row_stride;
   int column_step;
-};
-
-template <class S>
-struct LeapfrogInputs {
-  RowView<const S> position, momentum, gradient;
-  FactorView<ComputeType<S>> step_size, inverse_mass;  // so that a step size that is a number is not rounded
-  ComputeType<S> kick;
-};
-
-// Contiguous (rows, columns) each, null where not wanted; a factor with column_step 0 takes one number a row.
-template <class S>
-struct LeapfrogGradients {
-  S *momentum, *gradient;
-  ComputeType<S>*step_size, *inverse_mass;
-};
-
-// The leapfrog step and its derivative for many chains at once, and the kinetic energy.
-template <class S>
-struct LeapfrogKernels {
-  static void leapfrog_step(std::int64_t rows, std::int64_t columns, const LeapfrogInputs<S>& inputs, S* new_position,
-                            S* new_momentum);
-
-  // The upstream gradients are contiguous.
-  static void leapfrog_step_backward(std::int64_t rows, std::int64_t columns, const LeapfrogInputs<S>& inputs,
-                                     const S* by_position, const S* by_momentum, const LeapfrogGradients<S>& gradients);
-
-  // Operands: momentum, inverse mass (null data: one).
-  static void kinetic_energy(const Extent& extent, const std::array<RowView<const S>, 2>& operands, S* out);
-
-  static void kinetic_energy_backward(const Extent& extent, const std::array<RowView<const S>, 2>& operands,
-                                      const RowView<const S>& upstream,
-                                      const std::array<GradientView<S>, 2>& gradients);
 };
 
 }  // namespace fastvi

@@ -18,17 +18,18 @@ PUBLIC = "__init__"
 PYTHON = {
     # What several parts share; it uses none of them.
     "_sizes": "",
-    "_layout": "",
     "_running": "",
     "_examples": "",
     "_array_files": "",
     "reference": "",
     "seeding": "_sizes",
+    "_options": "_sizes",
+    "_registry": "_options",
     # The operations.
     "_kernels": "",
     "_processor": "",
     "_native": "_kernels _processor",
-    "ops": "_native _sizes _layout _running reference",
+    "ops": "_native _sizes _running reference",
     # What is made of operations.
     "numpy": "ops",
     "distributions": "ops",
@@ -39,7 +40,7 @@ PYTHON = {
     "coding": "ops seeding",
     "mcmc": "ops seeding",
     PUBLIC: "numpy distributions nn em mean_field coding mcmc",
-    "objectives": f"{PUBLIC} _examples seeding",
+    "objectives": f"{PUBLIC} _examples _options _registry seeding",
     "models": "objectives",
     "autoencoders": "objectives",
     # The program.

@@ -10,15 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
-from fastvi._layout import broadcast_shapes, contiguous_strides, plan_axis, plan_rows
+from fastvi import _native
+
+
+class Plan:
+    """A plan of the native code: where and how kernels read operands, and write their gradients."""
+
+    def __init__(self, arrays: list[np.ndarray], sample_rank: int | None = None) -> None:
+        layouts = tuple((array.shape, element_strides(array)) for array in arrays)
+        self.__dict__ |= _native.module().plan_rows("operation", list(names_of(arrays)), layouts, sample_rank)
 
 
 def element_strides(array: np.ndarray) -> tuple[int, ...]:
     return tuple(stride // array.itemsize for stride in array.strides)
-
-
-def layouts_of(arrays: list[np.ndarray]) -> tuple[tuple[int, ...], ...]:
-    return tuple(part for array in arrays for part in (array.shape, element_strides(array)))
 
 
 def names_of(arrays: list[np.ndarray]) -> tuple[str, ...]:
@@ -27,7 +31,7 @@ def names_of(arrays: list[np.ndarray]) -> tuple[str, ...]:
 
 def read_as_planned(arrays: list[np.ndarray], sample_rank: int | None) -> list[np.ndarray]:
     """Each operand as the kernels see it: element (k, b, d) at its address, k strides and b strides and d on."""
-    plan = plan_rows("operation", names_of(arrays), layouts_of(arrays), sample_rank)
+    plan = Plan(arrays, sample_rank)
     views = []
     for array, (sample_stride, row_stride), copy in zip(arrays, plan.strides, plan.copies, strict=True):
         held = array if copy is None else np.ascontiguousarray(np.broadcast_to(array, copy))
@@ -64,7 +68,7 @@ def operands(draw: st.DrawFn) -> list[np.ndarray]:
 def test_kernels_read_what_numpy_broadcasts(arrays, data):
     full = np.broadcast_shapes(*(array.shape for array in arrays))
     sample_rank = data.draw(st.none() | st.integers(0, len(full) - 1))
-    plan = plan_rows("operation", names_of(arrays), layouts_of(arrays), sample_rank)
+    plan = Plan(arrays, sample_rank)
     assert (*plan.leading, plan.extent[2]) == full
     assert math.prod(plan.extent) == math.prod(full)
     if sample_rank is not None:
@@ -81,15 +85,12 @@ def test_gradients_are_sums_over_what_was_broadcast(arrays, data):
     """Written as planned, samples summed or not, then summed to the operand's shape."""
     full = np.broadcast_shapes(*(array.shape for array in arrays))
     sample_rank = data.draw(st.none() | st.integers(0, len(full) - 1))
-    plan = plan_rows("operation", names_of(arrays), layouts_of(arrays), sample_rank)
+    plan = Plan(arrays, sample_rank)
     upstream = np.arange(math.prod(full), dtype=np.float64).reshape(full)
-    for array, gradient in zip(arrays, plan.gradients, strict=True):
+    for array, (shape, sums_samples, broadcast) in zip(arrays, plan.gradients, strict=True):
         written = upstream.reshape(plan.extent)
-        written = (written.sum(0) if gradient.sums_samples else written).reshape(gradient.shape)
-        assert gradient.broadcast == (gradient.shape != array.shape)
-        if gradient.like_operand:
-            assert gradient.shape == array.shape
-            assert array.flags.c_contiguous
+        written = (written.sum(0) if sums_samples else written).reshape(shape)
+        assert broadcast == (shape != array.shape)
         found = sum_to_shape(written, array.shape)
         np.testing.assert_array_equal(found, sum_to_shape(upstream, array.shape))
 
@@ -101,42 +102,25 @@ def sum_to_shape(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @settings(max_examples=200)
-@given(st.lists(st.lists(st.sampled_from([0, 1, 2, 3]), max_size=4).map(tuple), min_size=1, max_size=4))
-def test_broadcast_shapes_is_numpys(shapes):
-    names = tuple("abcd"[: len(shapes)])
+@given(st.lists(st.lists(st.sampled_from([0, 1, 2, 3]), min_size=1, max_size=4).map(tuple), min_size=1, max_size=4))
+def test_broadcast_shapes_are_numpys(shapes):
+    arrays = [np.empty(shape) for shape in shapes]
     try:
         expected = np.broadcast_shapes(*shapes)
     except ValueError:
         with pytest.raises(ValueError, match="operation: shapes do not broadcast: got a "):
-            broadcast_shapes("operation", names, tuple(shapes))
+            Plan(arrays)
     else:
-        assert broadcast_shapes("operation", names, tuple(shapes)) == expected
-
-
-@given(st.lists(st.integers(1, 4), max_size=4).map(tuple))
-def test_contiguous_strides_are_numpys(shape):
-    assert contiguous_strides(shape) == element_strides(np.empty(shape))
-
-
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple), st.data())
-def test_axis(shape, data):
-    """(outer, count, inner) is the shape with the axes before and after merged."""
-    dim = data.draw(st.integers(-len(shape), len(shape) - 1))
-    if shape[dim] == 0:
-        with pytest.raises(ValueError, match="operation: dimension"):
-            plan_axis("operation", shape, dim)
-        return
-    extent, rest = plan_axis("operation", shape, dim)
-    array = np.arange(math.prod(shape)).reshape(shape)
-    np.testing.assert_array_equal(array.reshape(extent).sum(1).reshape(rest), array.sum(dim))
+        plan = Plan(arrays)
+        assert (*plan.leading, plan.extent[2]) == expected
 
 
 def test_dense_operands_are_one_block():
     """No copy, no samples: all rows in one go; a broadcast one has a sample stride of zero."""
     x, mean = np.empty((7, 3, 5)), np.empty((3, 5))
-    plan = plan_rows("operation", ("x",), layouts_of([x]))
+    plan = Plan([x])
     assert plan.extent == (1, 21, 5)
-    plan = plan_rows("operation", ("x", "mean"), layouts_of([x, mean]))
+    plan = Plan([x, mean])
     assert plan.extent == (7, 3, 5)
     assert plan.strides == ((15, 5), (0, 5))
     assert plan.copies == (None, None)
@@ -146,14 +130,12 @@ def test_only_what_must_be_is_copied():
     x = np.empty((7, 5, 3)).transpose(0, 2, 1)  # columns not contiguous
     row = np.empty((3, 1))  # one number a row
     dense = np.empty((7, 3, 5))
-    plan = plan_rows("operation", ("x", "row", "dense"), layouts_of([x, row, dense]))
+    plan = Plan([x, row, dense])
     assert plan.copies == ((7, 3, 5), (3, 5), None)
 
 
 def test_errors():
     with pytest.raises(ValueError, match="operation: b has no dimension"):
-        plan_rows("operation", ("a", "b"), ((2, 3), (3, 1), (), ()))
+        Plan([np.empty((2, 3)), np.empty(())])
     with pytest.raises(ValueError, match=r"operation: shapes do not broadcast: got a \(2, 3\), b \(4,\)"):
-        plan_rows("operation", ("a", "b"), ((2, 3), (3, 1), (4,), (1,)))
-    with pytest.raises(ValueError, match=r"operation: dim is 2, expected one of the 2 dimensions of \(2, 3\)"):
-        plan_axis("operation", (2, 3), 2)
+        Plan([np.empty((2, 3)), np.empty(4)])

@@ -1,13 +1,14 @@
 // The CPU modules, one for each instruction set: the kernels, the formulas one by one, for the tests of their accuracy,
 // and the number of threads.
 #include <omp.h>
+#include <pybind11/stl.h>
 
 #include <string>
 
 #include "../cpu/storage.h"
 #include "../formulas/math_table.h"
 #include "../formulas/philox.h"
-#include "casters.h"
+#include "call.h"
 #include "module.h"
 
 namespace fastvi {
@@ -51,13 +52,56 @@ py::tuple philox_words_of(std::uint32_t c0, std::uint32_t c1, std::uint32_t c2, 
   return py::make_tuple(block.word[0], block.word[1], block.word[2], block.word[3]);
 }
 
+Sizes sizes_of(const py::tuple& values) {
+  Sizes result;
+  for (const py::handle value : values) result.append(value.cast<std::int64_t>());
+  return result;
+}
+
+// plan_rows(operation, names, ((shape, strides), ...), sample_rank): a plan as Python reads it, for the tests.
+py::dict described_plan(const std::string& operation, const std::vector<std::string>& names, const py::tuple& layouts,
+                        std::optional<int> sample_rank) {
+  const bool fits = names.size() <= max_operands && names.size() == layouts.size();
+  if (!fits) throw py::value_error("plan_rows: expected as many layouts as names, at most eight");
+  std::array<Sizes, max_operands> shapes, strides;
+  std::array<Layout, max_operands> operands;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    shapes[i] = sizes_of(layouts[i].cast<py::tuple>()[0]);
+    strides[i] = sizes_of(layouts[i].cast<py::tuple>()[1]);
+    operands[i] = {names[i].c_str(), shapes[i], strides[i]};
+  }
+  const RowPlan plan = plan_rows(operation.c_str(), {operands.data(), names.size()}, sample_rank);
+  py::list of_operands, copies, gradients;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    of_operands.append(py::make_tuple(plan.sample_strides[i], plan.row_strides[i]));
+    copies.append(plan.copied[i] ? py::object(shape_tuple(plan.copies[i])) : py::object(py::none()));
+    const GradientPlan gradient = plan.gradient(operands[i]);
+    gradients.append(py::make_tuple(shape_tuple(gradient.shape), gradient.sums_samples, gradient.broadcast));
+  }
+  py::dict result;
+  result["leading"] = shape_tuple(plan.leading);
+  result["extent"] = py::make_tuple(plan.extent.samples, plan.extent.rows, plan.extent.columns);
+  result["strides"] = py::tuple(of_operands);
+  result["copies"] = py::tuple(copies);
+  result["gradients"] = py::tuple(gradients);
+  return result;
+}
+
 }  // namespace
+
+const std::int32_t backend_device = dlpack::cpu;
+
+void enter_backend(Library library, const Device&, std::vector<Result>&) {
+  if (library == Library::torch) adopt_thread_count();
+}
+
 }  // namespace fastvi
 
 PYBIND11_MODULE(FASTVI_MODULE, m) {
   m.doc() = "Native kernels of fastvi for one instruction set.";
-  fastvi::bind_kernels(m);
+  fastvi::bind_operations(m);
   m.def("evaluate_formula", &fastvi::evaluate_formula);
   m.def("philox", &fastvi::philox_words_of);
+  m.def("plan_rows", &fastvi::described_plan);
   m.def("max_threads", [] { return omp_get_max_threads(); });
 }

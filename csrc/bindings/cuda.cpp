@@ -1,26 +1,30 @@
-// The CUDA module: the kernels, and where the next of them that the calling thread starts run.
+// The CUDA module: the kernels, and where the calling thread's next ones run.
 #include "../cuda/queue.h"
-#include "casters.h"
+#include "call.h"
 #include "module.h"
 
 namespace fastvi {
-namespace {
 
-namespace py = pybind11;
+// Built for the host, where a stand-in for CUDA runs the kernels, they read the CPU's memory.
+#ifdef FASTVI_CUDA_ON_HOST
+const std::int32_t backend_device = dlpack::cpu;
+#else
+const std::int32_t backend_device = dlpack::cuda;
+#endif
 
-// The caller keeps `allocate` alive until the kernel function that it calls next has returned.
-void use(int device, Address stream, const py::object& allocate) {
-  queue() = {device, pointer<void>(stream), [allocate = py::handle(allocate)](std::size_t bytes) {
-               const py::gil_scoped_acquire gil;
-               return pointer<void>(allocate(bytes).cast<Address>());
+// Scratch memory comes from PyTorch's allocator and goes back to it when the kernels' function has returned: whoever
+// gets it next in the same stream comes after the kernels.
+void enter_backend(Library library, const Device& device, std::vector<Result>& scratch) {
+  queue() = {device.index, current_stream(library, device), [library, device, &scratch](std::size_t bytes) {
+               const pybind11::gil_scoped_acquire gil;
+               const std::array elements{static_cast<std::int64_t>((bytes + 7) / 8)};
+               return scratch.emplace_back(library, DType::int64, device, elements).data();
              }};
 }
 
-}  // namespace
 }  // namespace fastvi
 
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "Native kernels of fastvi for CUDA devices.";
-  fastvi::bind_kernels(m);
-  m.def("use", &fastvi::use);
+  fastvi::bind_operations(m);
 }

@@ -3,8 +3,17 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
+
 namespace fastvi {
 
-void bind_kernels(pybind11::module_& m);
+using Address = std::uintptr_t;
+
+template <class T>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void bind_operations(pybind11::module_& m);
 
 }  // namespace fastvi

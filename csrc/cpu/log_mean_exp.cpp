@@ -1,9 +1,8 @@
+#include "../formulas/log_mean_exp.h"
+
 #include <cmath>
-#include <limits>
 #include <vector>
 
-#include "../formulas/exp.h"
-#include "../formulas/log.h"
 #include "rows.h"
 
 namespace fastvi {
@@ -20,27 +19,6 @@ constexpr std::int64_t most_folded = 64;         // rows of a strip that are han
 std::int64_t piece_count(const AxisExtent& extent) {
   return extent.inner == 1 ? contiguous_count
                            : std::max(strip_count, strip_elements / std::max<std::int64_t>(extent.inner, 1));
-}
-
-// The exponentials of one piece of a column, relative to `shift`, which is the piece's maximum where that is finite.
-template <class T>
-struct Piece {
-  T maximum = -std::numeric_limits<T>::infinity();
-  T shift = 0;
-  T sum = 0;
-  T sum_of_squares = 0;
-};
-
-template <class T>
-T shift_for(T maximum) {
-  return std::isfinite(maximum) ? maximum : T(0);
-}
-
-// The factor that takes a piece's exponentials to the whole column's shift. An empty piece (all minus infinity) has
-// sum 0 or NaN, which any finite factor keeps.
-template <class T>
-T rescale(const Piece<T>& piece, T shift) {
-  return piece.maximum == -std::numeric_limits<T>::infinity() ? T(1) : exp(piece.shift - shift);
 }
 
 template <class T>
@@ -180,7 +158,7 @@ class Pieces {
     RowBuffer<S, strip_columns> buffer;
 
     T maximum[strip_columns], shift[strip_columns];
-    std::fill_n(maximum, wide, -std::numeric_limits<T>::infinity());
+    std::fill_n(maximum, wide, -infinity<T>);
     strip.for_each_row([&](std::int64_t offset, std::int64_t length) {
       raise_maximum(length, buffer.load(x + offset, length), maximum);
     });
@@ -278,7 +256,7 @@ void LogMeanExpKernels<S>::log_mean_exp(const AxisExtent& extent, const S* x, S*
   const Pieces<S> pieces(extent, x, nullptr);
   const T log_count = std::log(static_cast<T>(extent.count));
   pieces.for_each_column(
-      [&](std::int64_t index, const Piece<T>& whole) { out[index] = S(whole.shift + (log(whole.sum) - log_count)); });
+      [&](std::int64_t index, const Piece<T>& whole) { out[index] = S(log_mean(whole, log_count)); });
 }
 
 template <class S>
@@ -292,10 +270,8 @@ void LogMeanExpKernels<S>::scaled_softmax(const AxisExtent& extent, const S* x, 
   std::vector<T> factor(static_cast<std::size_t>(columns * pieces.per_column()));
   pieces.for_each_column([&](std::int64_t index, const Piece<T>& whole) {
     const std::int64_t outer = index / extent.inner, inner = index % extent.inner;
-    const bool finite = std::isfinite(whole.maximum);
-    T by_sum = (scale == nullptr ? T(1) : static_cast<T>(scale[index])) / whole.sum;
-    if (as_gradient && whole.maximum < T(0) && !finite && whole.sum == T(0)) by_sum = T(0);
-    if (!as_gradient && !finite) by_sum = std::numeric_limits<T>::quiet_NaN();
+    const bool finite = is_finite(whole.maximum);
+    const T by_sum = softmax_factor(whole, scale == nullptr ? T(1) : static_cast<T>(scale[index]), as_gradient);
     for (std::int64_t piece = 0; piece < pieces.per_column(); ++piece) {
       factor[static_cast<std::size_t>((outer * pieces.per_column() + piece) * extent.inner + inner)] =
           finite ? by_sum * rescale(pieces.at(outer, piece, inner), whole.shift) : by_sum;
@@ -318,10 +294,7 @@ template <class S>
 void LogMeanExpKernels<S>::effective_sample_size(const AxisExtent& extent, const S* x, S* out) {
   using T = ComputeType<S>;
   const Pieces<S> pieces(extent, x, nullptr);
-  pieces.for_each_column([&](std::int64_t index, const Piece<T>& whole) {
-    out[index] = S(std::isfinite(whole.maximum) ? whole.sum * whole.sum / whole.sum_of_squares
-                                                : std::numeric_limits<T>::quiet_NaN());
-  });
+  pieces.for_each_column([&](std::int64_t index, const Piece<T>& whole) { out[index] = S(effective_size(whole)); });
 }
 
 template struct LogMeanExpKernels<float>;

@@ -188,29 +188,26 @@ class SampleSums {
   bool carried_ = false;
 };
 
-// out[k, b] = sum of row_sum(rows of the operands, count) over blocks.
-template <class S, std::size_t inputs, class RowSum>
-void reduce_rows(const Extent& extent, const std::array<RowView<const S>, inputs>& operands, S* out,
-                 double nanoseconds_per_element, const RowSum& row_sum) {
-  sum_rows(extent.samples * extent.rows, extent.columns, out, nanoseconds_per_element,
-           [&](std::int64_t row, std::int64_t first, std::int64_t count) {
-             RowBuffers<S, inputs, row_block> buffers;
-             return row_sum(buffers.load(operands, row / extent.rows, row % extent.rows, first, count), count);
-           });
+// The sum of a term over columns of its operands; one that has a faster way than adding its values has an overload of
+// its own. (std::apply makes each operand's pointer a variable of its own: pointers inside an array keep gcc from
+// vectorising.)
+template <class T, std::size_t inputs, class Term>
+T sum_term(const Term& term, const std::array<const T*, inputs>& row, std::int64_t count) {
+  return std::apply(
+      [&](auto... in) { return sum_columns<T>(count, [=](std::int64_t d) { return term.value(in[d]...); }); }, row);
 }
 
-// The same where a term is a function of one column of each operand. (std::apply makes each operand's pointer a
-// variable of its own: pointers inside an array keep gcc from vectorising.)
-template <class S, std::size_t inputs, class Term>
-void reduce_rows_by_term(const Extent& extent, const std::array<RowView<const S>, inputs>& operands, S* out,
-                         double nanoseconds_per_element, const Term& term) {
+// out[k, b] = the sum of the term over the operands' rows.
+template <class S, class Term>
+void reduce_rows(const Extent& extent, const std::array<RowView<const S>, Term::operands>& operands, S* out,
+                 const Term& term) {
   using T = ComputeType<S>;
-  reduce_rows<S, inputs>(
-      extent, operands, out, nanoseconds_per_element, [&](const std::array<const T*, inputs>& row, std::int64_t count) {
-        return std::apply(
-            [&](auto... in) { return sum_columns<T>(count, [=](std::int64_t d) { return term.value(in[d]...); }); },
-            row);
-      });
+  sum_rows(extent.samples * extent.rows, extent.columns, out, Term::cost,
+           [&](std::int64_t row, std::int64_t first, std::int64_t count) {
+             RowBuffers<S, Term::operands, row_block> buffers;
+             return sum_term<T>(term, buffers.load(operands, row / extent.rows, row % extent.rows, first, count),
+                                count);
+           });
 }
 
 // Writes scale * term's derivative to out[i], one array an operand, for `count` columns.
@@ -232,11 +229,13 @@ FASTVI_HD void column_gradients(std::int64_t count, const std::array<const T*, i
       in);
 }
 
-template <class S, std::size_t inputs, class Term>
-void row_gradients(const Extent& extent, const std::array<RowView<const S>, inputs>& operands,
-                   const RowView<const S>& upstream, const std::array<GradientView<S>, inputs>& gradients,
-                   double nanoseconds_per_element, const Term& term) {
+// The operands' gradients, upstream times the term's derivatives.
+template <class S, class Term>
+void row_gradients(const Extent& extent, const std::array<RowView<const S>, Term::operands>& operands,
+                   const RowView<const S>& upstream, const std::array<GradientView<S>, Term::operands>& gradients,
+                   const Term& term) {
   using T = ComputeType<S>;
+  constexpr std::size_t inputs = Term::operands;
   constexpr std::int64_t piece = gradient_piece<S>;
   bool sums_samples = false, complete = true;
   for (const auto& gradient : gradients) {
@@ -244,8 +243,8 @@ void row_gradients(const Extent& extent, const std::array<RowView<const S>, inpu
     complete &= gradient.data != nullptr;
   }
   const std::int64_t pieces = std::max<std::int64_t>(1, ceil_divide(extent.columns, piece));
-  const auto work = static_cast<std::int64_t>(static_cast<double>(extent.samples * extent.rows * extent.columns) *
-                                              nanoseconds_per_element);
+  const auto work =
+      static_cast<std::int64_t>(static_cast<double>(extent.samples * extent.rows * extent.columns) * Term::cost);
   const auto target = [&](std::size_t i, std::int64_t k, std::int64_t b, std::int64_t first) {
     const std::int64_t row = gradients[i].sums_samples ? b : k * extent.rows + b;
     return gradients[i].data + row * extent.columns + first;

@@ -21,10 +21,12 @@ inline constexpr bool is_narrow = !std::is_same_v<S, ComputeType<S>>;
 template <class T>
 inline constexpr int simd_lanes = static_cast<int>(32 / sizeof(T));
 
-// Calls store(d) for d in [0, count), each at least once: the last vector may overlap the one before.
+// Calls store(d) for d in [0, count), each at least once: the last vector may overlap the one before. (A copy of
+// `store` is in no memory that it might write to, so that the numbers in it stay in registers.)
 template <class T, class Store>
-[[gnu::flatten]] void for_columns(std::int64_t count, const Store& store) {
+[[gnu::flatten]] void for_columns(std::int64_t count, const Store& given) {
   constexpr int lanes = simd_lanes<T>;
+  const Store store = given;
   if (count < lanes) {
     for (std::int64_t d = 0; d < count; ++d) store(d);
     return;

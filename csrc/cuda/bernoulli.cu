@@ -1,39 +1,7 @@
-#include "../formulas/bernoulli.h"
-#include "rows.cuh"
+#include "bernoulli.cuh"
 
 namespace fastvi {
 namespace {
-
-// The log-likelihood of columns: each thread multiplies the factors 1 + exp(-|l|) of at most 48 of them, a product far
-// from overflow in float32, before it takes a logarithm.
-template <class T>
-class LogProbSum {
- public:
-  FASTVI_DEVICE void add_term(const BernoulliTerm<T>& term) {
-    linear_ += term.linear;
-    product_minus_1_ = append_to_product_minus_1(product_minus_1_, term.exponential);
-    if (++count_ == 48) carry();
-  }
-
-  // Columns of x and of the logits.
-  FASTVI_DEVICE void add(const std::array<T, 2>& values) { add_term(bernoulli_term(values[0], values[1])); }
-
-  FASTVI_DEVICE T result() {
-    carry();
-    return sum_.result();
-  }
-
- private:
-  FASTVI_DEVICE void carry() {
-    sum_.add(linear_ - log1p(product_minus_1_));
-    linear_ = product_minus_1_ = T(0);
-    count_ = 0;
-  }
-
-  T linear_ = T(0), product_minus_1_ = T(0);
-  int count_ = 0;
-  LongSum<T> sum_;
-};
 
 template <class Group, bool keep_residual, class S>
 __global__ void __launch_bounds__(block_threads, sizeof(S) == 8 ? 1 : 4)
@@ -65,22 +33,8 @@ __global__ void __launch_bounds__(block_threads, sizeof(S) == 8 ? 1 : 4)
 }  // namespace
 
 template <class S>
-void BernoulliKernels<S>::bernoulli_log_prob(const Extent& extent, const std::array<RowView<const S>, 2>& operands,
-                                             S* out) {
-  reduce_rows<S, 2>(extent, operands, LogProbSum<ComputeType<S>>{}, out);
-}
-
-template <class S>
-void BernoulliKernels<S>::bernoulli_log_prob_backward(const Extent& extent,
-                                                      const std::array<RowView<const S>, 2>& operands,
-                                                      const RowView<const S>& upstream,
-                                                      const std::array<GradientView<S>, 2>& gradients) {
-  row_gradients<S>(extent, operands, upstream, gradients, BernoulliLogDensity<ComputeType<S>>{});
-}
-
-template <class S>
-void BernoulliKernels<S>::bernoulli_epilogue(const Extent& extent, S* logits, const S* bias, const RowView<const S>& x,
-                                             bool keep_residual, S* out) {
+void BernoulliHeadKernels<S>::bernoulli_epilogue(const Extent& extent, S* logits, const S* bias,
+                                                 const RowView<const S>& x, bool keep_residual, S* out) {
   sum_rows<S, 1>(extent.samples * extent.rows, extent.columns, {{out}},
                  [&]<class Group>(std::int64_t items, const Pieces& pieces, const RowSums<S, 1>& sums) {
                    const auto kernel = keep_residual ? bernoulli_epilogue_kernel<Group, true, S>
@@ -89,9 +43,9 @@ void BernoulliKernels<S>::bernoulli_epilogue(const Extent& extent, S* logits, co
                  });
 }
 
-template struct BernoulliKernels<float>;
-template struct BernoulliKernels<double>;
-template struct BernoulliKernels<BFloat16>;
-template struct BernoulliKernels<Float16>;
+template struct BernoulliHeadKernels<float>;
+template struct BernoulliHeadKernels<double>;
+template struct BernoulliHeadKernels<BFloat16>;
+template struct BernoulliHeadKernels<Float16>;
 
 }  // namespace fastvi

@@ -1,31 +1,11 @@
 #include <cmath>
-#include <limits>
 
-#include "../formulas/exp.h"
-#include "../formulas/log.h"
+#include "../formulas/log_mean_exp.h"
 #include "axis.cuh"
 #include "rows.cuh"
 
 namespace fastvi {
 namespace {
-
-template <class T>
-FASTVI_DEVICE bool is_finite(T x) {
-  return x - x == T(0);
-}
-
-// The exponentials of one piece of a column, relative to `shift`, which is the piece's maximum where that is finite.
-template <class T>
-struct Piece {
-  T maximum, shift, sum, sum_of_squares;
-};
-
-// The factor that takes a piece's exponentials to the whole column's shift. An empty piece (all minus infinity) has
-// sum 0 or NaN, which any finite factor keeps.
-template <class T>
-FASTVI_DEVICE T rescale(const Piece<T>& piece, T shift) {
-  return piece.maximum == -infinity<T> ? T(1) : exp(piece.shift - shift);
-}
 
 template <class S>
 FASTVI_DEVICE Piece<ComputeType<S>> reduce_piece(const AxisExtent& extent, const Sharing& sharing, const Slice& slice,
@@ -37,7 +17,7 @@ FASTVI_DEVICE Piece<ComputeType<S>> reduce_piece(const AxisExtent& extent, const
     maximum = value > maximum ? value : maximum;  // NaN is left to the sum
   });
   maximum = join_slices(sharing, slice, maximum, [](T a, T b) { return a > b ? a : b; });
-  const T shift = is_finite(maximum) ? maximum : T(0);
+  const T shift = shift_for(maximum);
   LongSum<T> sum, sum_of_squares;
   slice.for_each(extent, sharing, [&](std::int64_t i) {
     const T exponential = exp(static_cast<T>(x[i]) - shift);
@@ -57,7 +37,7 @@ FASTVI_DEVICE Piece<T> join_pieces(const Piece<T>* pieces, std::int64_t count) {
     maximum = pieces[i].maximum > maximum ? pieces[i].maximum : maximum;
   }
   maximum = Group::maximum(maximum);
-  const T shift = is_finite(maximum) ? maximum : T(0);
+  const T shift = shift_for(maximum);
   const T sum =
       sum_of_parts<Group, T>(count, [&](std::int64_t i) { return rescale(pieces[i], shift) * pieces[i].sum; });
   const T sum_of_squares = sum_of_parts<Group, T>(count, [&](std::int64_t i) {
@@ -71,14 +51,12 @@ FASTVI_DEVICE Piece<T> join_pieces(const Piece<T>* pieces, std::int64_t count) {
 template <class T>
 struct LogMean {
   T log_count;
-  FASTVI_DEVICE T operator()(const Piece<T>& whole) const { return whole.shift + (log(whole.sum) - log_count); }
+  FASTVI_DEVICE T operator()(const Piece<T>& whole) const { return log_mean(whole, log_count); }
 };
 
 template <class T>
 struct EffectiveSize {
-  FASTVI_DEVICE T operator()(const Piece<T>& whole) const {
-    return is_finite(whole.maximum) ? whole.sum * whole.sum / whole.sum_of_squares : not_a_number<T>;
-  }
+  FASTVI_DEVICE T operator()(const Piece<T>& whole) const { return effective_size(whole); }
 };
 
 // What the exponentials of a column are multiplied with; `scale` null stands for one.
@@ -89,10 +67,7 @@ struct SoftmaxFactor {
 
   using T = ComputeType<S>;
   FASTVI_DEVICE T operator()(const Piece<T>& whole, std::int64_t column) const {
-    const bool finite = is_finite(whole.maximum);
-    if (!as_gradient && !finite) return not_a_number<T>;
-    if (!finite && whole.maximum < T(0) && whole.sum == T(0)) return T(0);
-    return (scale == nullptr ? T(1) : static_cast<T>(scale[column])) / whole.sum;
+    return softmax_factor(whole, scale == nullptr ? T(1) : static_cast<T>(scale[column]), as_gradient);
   }
 };
 

@@ -36,11 +36,4 @@ FASTVI_DEVICE void sample_noise(std::uint64_t seed, std::int64_t k, std::int64_t
                seed, noise);
 }
 
-// One rounding by name, because which products and sums the compiler fuses may differ between kernels, and a sample's
-// bits may not.
-template <class T>
-FASTVI_DEVICE T sample_of(T mean, T scale, T noise) {
-  return std::fma(scale, noise, mean);
-}
-
 }  // namespace fastvi

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include "../kernels.h"
@@ -157,6 +158,13 @@ void sum_rows(std::int64_t rows, std::int64_t columns, const std::array<S*, outp
   });
 }
 
+// An empty sum of the term over columns; a term that has a faster way than adding its values has an overload of its
+// own.
+template <class T, class Term>
+TermSum<T, Term> empty_sum(const Term& term) {
+  return {term, {}};
+}
+
 // The result of a copy of `empty` to which a row's columns were added.
 template <class Group, class S, std::size_t inputs, class Sum>
 __global__ void __launch_bounds__(block_threads)
@@ -174,19 +182,17 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-template <class S, std::size_t inputs, class Sum>
-void reduce_rows(const Extent& extent, const std::array<RowView<const S>, inputs>& operands, const Sum& empty, S* out) {
+// out[k, b] = the sum of the term over the operands' rows.
+template <class S, class Term>
+void reduce_rows(const Extent& extent, const std::array<RowView<const S>, Term::operands>& operands, S* out,
+                 const Term& term) {
+  const auto empty = empty_sum<ComputeType<S>>(term);
+  using Sum = std::remove_const_t<decltype(empty)>;
   sum_rows<S, 1>(extent.samples * extent.rows, extent.columns, {{out}},
                  [&]<class Group>(std::int64_t items, const Pieces& pieces, const RowSums<S, 1>& sums) {
-                   launch(reduce_rows_kernel<Group, S, inputs, Sum>, items, Group::per_block, extent, operands, empty,
-                          items, pieces, sums);
+                   launch(reduce_rows_kernel<Group, S, Term::operands, Sum>, items, Group::per_block, extent, operands,
+                          empty, items, pieces, sums);
                  });
-}
-
-template <class S, std::size_t inputs, class Term>
-void reduce_rows_by_term(const Extent& extent, const std::array<RowView<const S>, inputs>& operands, S* out,
-                         const Term& term) {
-  reduce_rows<S, inputs>(extent, operands, TermSum<ComputeType<S>, Term>{term, {}}, out);
 }
 
 template <class T, std::size_t inputs, class Term, std::size_t... i>
@@ -280,11 +286,13 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-template <class S, std::size_t inputs, class Term>
-void row_gradients(const Extent& extent, const std::array<RowView<const S>, inputs>& operands,
-                   const RowView<const S>& upstream, const std::array<GradientView<S>, inputs>& gradients,
+// The operands' gradients, upstream times the term's derivatives.
+template <class S, class Term>
+void row_gradients(const Extent& extent, const std::array<RowView<const S>, Term::operands>& operands,
+                   const RowView<const S>& upstream, const std::array<GradientView<S>, Term::operands>& gradients,
                    const Term& term) {
   using T = ComputeType<S>;
+  constexpr std::size_t inputs = Term::operands;
   const DeviceGuard guard;
   bool sums_samples = false;
   std::array<S*, inputs> each;

@@ -3,37 +3,44 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 
 #include "compiler.h"
 
 namespace fastvi {
 
+// The new momentum p - kick * step_size * grad, and the new position q + step_size * inverse_mass * (new momentum).
 template <class T>
-FASTVI_HD T leapfrog_momentum(T momentum, T gradient, T step_size, T kick) {
-  return momentum - kick * step_size * gradient;
-}
+struct LeapfrogTerm {
+  static constexpr double cost = 0.4;
 
-template <class T>
-FASTVI_HD T leapfrog_position(T position, T new_momentum, T step_size, T inverse_mass) {
-  return position + step_size * inverse_mass * new_momentum;
-}
+  // Whether the gradient of argument `which` reads state `state`: none of them reads q, and the states' none at all.
+  static constexpr bool reads(std::size_t which, std::size_t state) { return which >= 3 && state > 0; }
 
-// By the factors; by the momentum it is `total` below, and by the gradient -kick * step_size * total.
-template <class T>
-struct LeapfrogDerivative {
-  T step_size, inverse_mass;
+  T kick;
+
+  FASTVI_HD T momentum(T p, T grad, T step_size) const { return p - kick * step_size * grad; }
+
+  FASTVI_HD std::array<T, 2> value(T q, T p, T grad, T step_size, T inverse_mass) const {
+    const T new_momentum = momentum(p, grad, step_size);
+    return {{q + step_size * inverse_mass * new_momentum, new_momentum}};
+  }
+
+  FASTVI_HD std::array<T, 5> gradient(const std::array<T, 2>& upstream, T, T p, T grad, T step_size,
+                                      T inverse_mass) const {
+    const auto [by_position, by_momentum] = upstream;
+    const T new_momentum = momentum(p, grad, step_size);
+    const T total = by_momentum + step_size * inverse_mass * by_position;
+    return {{by_position, total, -kick * step_size * total,
+             inverse_mass * new_momentum * by_position - kick * grad * total, step_size * new_momentum * by_position}};
+  }
 };
 
 template <class T>
-FASTVI_HD LeapfrogDerivative<T> leapfrog_derivative(T by_position, T by_momentum, T momentum, T gradient, T step_size,
-                                                    T inverse_mass, T kick) {
-  const T new_momentum = leapfrog_momentum(momentum, gradient, step_size, kick);
-  const T total = by_momentum + step_size * inverse_mass * by_position;
-  return {inverse_mass * new_momentum * by_position - kick * gradient * total, step_size * new_momentum * by_position};
-}
-
-template <class T>
 struct KineticEnergy {
+  static constexpr std::size_t operands = 1;
+  static constexpr double cost = 0.2;
+
   FASTVI_HD T value(T momentum) const { return T(0.5) * momentum * momentum; }
 
   FASTVI_HD std::array<T, 1> gradient(T upstream, T momentum) const { return {{upstream * momentum}}; }
@@ -41,6 +48,9 @@ struct KineticEnergy {
 
 template <class T>
 struct WeightedKineticEnergy {
+  static constexpr std::size_t operands = 2;
+  static constexpr double cost = 0.2;
+
   // By the mass before the square, which may overflow or vanish where the energy does not.
   FASTVI_HD T value(T momentum, T inverse_mass) const { return T(0.5) * (momentum * inverse_mass) * momentum; }
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         importance_weights,
         kinetic_energy,
         kl_normal,
+        laplace_log_prob,
         leapfrog_step,
         linear_bernoulli_log_prob,
         log_mean_exp,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         normal_log_prob,
         rsample_normal,
         rsample_normal_with_log_ratio,
+        soft_threshold,
         standard_normal,
     )
 
@@ -34,6 +36,7 @@ __all__ = [
     "importance_weights",
     "kinetic_energy",
     "kl_normal",
+    "laplace_log_prob",
     "leapfrog_step",
     "linear_bernoulli_log_prob",
     "log_mean_exp",
@@ -41,12 +44,14 @@ __all__ = [
     "normal_log_prob",
     "rsample_normal",
     "rsample_normal_with_log_ratio",
+    "soft_threshold",
     "standard_normal",
 ]
 
 _SUBMODULES = frozenset(
     {
         "benchmarks",
+        "cli",
         "data",
         "distributions",
         "evaluate",

@@ -37,8 +37,8 @@ def count_examples(operation: str, name: str, examples: Any) -> int:
     return next(iter(lengths.values()))
 
 
-def select_examples(examples: Any, rows: slice) -> Any:
-    """The examples ``rows``, in the same structure."""
+def select_examples(examples: Any, rows: slice | Tensor) -> Any:
+    """The examples ``rows``, a slice or indices, in the same structure."""
     if isinstance(examples, Tensor):
         return examples[rows]
     if isinstance(examples, tuple):

@@ -1,201 +1,158 @@
 """Types of the native modules, one for each instruction set and one for CUDA devices: for type checkers alone.
 
-An address is that of an array's first element, 0 where there is none; strides are in elements. Arrays, seeds included,
-are in the memory of the module's kind of device.
+The functions take tensors, or in ``numpy`` arrays, of the module's kind of device, and return new ones. For bfloat16
+and float16 all arithmetic, sums included, runs in float32 and is rounded where a result is stored.
 """
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
 
-Extent: TypeAlias = tuple[int, int, int]
-"""``(samples, rows, columns)``, or ``(outer, count, inner)`` where one axis is reduced."""
+Array: TypeAlias = Any
+"""A PyTorch tensor, or a NumPy array."""
 
-View: TypeAlias = tuple[int, int, int]
-"""``(address, sample stride, row stride)``."""
+Optional: TypeAlias = Any
+"""An array, or None for what is not given."""
 
-Factor: TypeAlias = tuple[int, int, int]
-"""``(address, row stride, column step)``; the column step is 0 or 1."""
+Factor: TypeAlias = Any
+"""An array, or a number."""
 
-Gradient: TypeAlias = tuple[int, int]
-"""``(address, whether samples are summed)``."""
+Needs: TypeAlias = Sequence[bool]
+"""For which arguments a gradient is wanted; the others' are None."""
 
-class Kernels(Protocol):
-    """The kernels for one dtype, which all arrays have.
+Gradients: TypeAlias = tuple[Optional, ...]
 
-    For bfloat16 and float16 all arithmetic, sums included, runs in float32 and is rounded where a result is stored;
-    numbers (``free_bits``, ``kick``) are then float32, too.
-    """
+class Forward(Protocol):
+    """The results of operations."""
 
-    def standard_normal(self, out: int, count: int, seed: int, /) -> None: ...
-    def normal_noise(self, extent: Extent, seed: int, row_offset: int, out: int, /) -> None: ...
     def kl_normal(
-        self,
-        extent: Extent,
-        mean: View,
-        logvar: View,
-        prior_mean: View,
-        prior_logvar: View,
-        free_bits: float,
-        out: int,
-        /,
-    ) -> None: ...
-    def kl_normal_backward(
-        self,
-        extent: Extent,
-        mean: View,
-        logvar: View,
-        prior_mean: View,
-        prior_logvar: View,
-        free_bits: float,
-        upstream: View,
-        by_mean: Gradient,
-        by_logvar: Gradient,
-        by_prior_mean: Gradient,
-        by_prior_logvar: Gradient,
-        /,
-    ) -> None: ...
-    def normal_log_prob(self, extent: Extent, x: View, mean: View, logvar: View, out: int, /) -> None: ...
-    def normal_log_prob_backward(
-        self,
-        extent: Extent,
-        x: View,
-        mean: View,
-        logvar: View,
-        upstream: View,
-        by_x: Gradient,
-        by_mean: Gradient,
-        by_logvar: Gradient,
-        /,
-    ) -> None: ...
-    def normal_entropy(self, extent: Extent, logvar: View, out: int, /) -> None: ...
-    def normal_entropy_backward(self, extent: Extent, logvar: View, upstream: View, by_logvar: Gradient, /) -> None: ...
+        self, mean: Array, logvar: Array, prior_mean: Optional, prior_logvar: Optional, free_bits: float, /
+    ) -> Array: ...
+    def normal_log_prob(self, x: Array, mean: Array, logvar: Array, /) -> Array: ...
+    def normal_entropy(self, logvar: Array, /) -> Array: ...
+    def bernoulli_log_prob(self, x: Array, logits: Array, /) -> Array: ...
+    def laplace_log_prob(self, x: Array, loc: Array, log_scale: Array, /) -> Array: ...
+    def kinetic_energy(self, p: Array, inverse_mass: Optional, /) -> Array: ...
+    def leapfrog_step(
+        self, q: Array, p: Array, grad: Array, step_size: Factor, inverse_mass: Factor, kick: float, /
+    ) -> tuple[Array, Array]: ...
+    def soft_threshold(self, x: Array, threshold: Factor, /) -> Array: ...
+    def log_mean_exp(self, x: Array, dim: int, /) -> Array: ...
+    def importance_weights(self, log_weights: Array, dim: int, /) -> Array: ...
+    def effective_sample_size(self, log_weights: Array, dim: int, /) -> Array: ...
+    def bernoulli_epilogue(self, logits: Array, bias: Optional, x: Array, keep_residual: bool, /) -> Array: ...
     def rsample_normal(
-        self, extent: Extent, mean: View, logvar: View, seed: int, row_offset: int, z: int, /
-    ) -> None: ...
-    def rsample_normal_backward(
-        self,
-        extent: Extent,
-        mean: View,
-        logvar: View,
-        seed: int,
-        row_offset: int,
-        upstream: int,
-        by_mean: int,
-        by_logvar: int,
-        /,
-    ) -> None: ...
+        self, mean: Array, logvar: Array, seed: Any, sample_shape: int | Sequence[int], row_offset: int, /
+    ) -> Array: ...
     def rsample_normal_with_log_ratio(
         self,
-        extent: Extent,
-        mean: View,
-        logvar: View,
-        prior_mean: View,
-        prior_logvar: View,
-        seed: int,
-        row_offset: int,
-        z: int,
-        log_ratio: int,
-        /,
-    ) -> None: ...
-    def rsample_normal_with_log_ratio_backward(
-        self,
-        extent: Extent,
-        mean: View,
-        logvar: View,
-        prior_mean: View,
-        prior_logvar: View,
-        seed: int,
-        row_offset: int,
+        mean: Array,
+        logvar: Array,
+        prior_mean: Optional,
+        prior_logvar: Optional,
+        seed: Any,
+        num_samples: int,
         detach_posterior: bool,
-        z_upstream: int,
-        ratio_upstream: View,
-        by_mean: int,
-        by_logvar: int,
-        by_prior_mean: int,
-        by_prior_logvar: int,
+        row_offset: int,
         /,
-    ) -> None: ...
-    def bernoulli_log_prob(self, extent: Extent, x: View, logits: View, out: int, /) -> None: ...
-    def bernoulli_log_prob_backward(
-        self, extent: Extent, x: View, logits: View, upstream: View, by_x: Gradient, by_logits: Gradient, /
-    ) -> None: ...
-    def bernoulli_epilogue(
-        self, extent: Extent, logits: int, bias: int, x: View, keep_residual: bool, out: int, /
-    ) -> None: ...
-    def axis_sum(self, extent: Extent, x: int, weights: int, out: int, /) -> None: ...
-    def log_mean_exp(self, extent: Extent, x: int, out: int, /) -> None: ...
-    def scaled_softmax(self, extent: Extent, x: int, scale: int, as_gradient: bool, out: int, /) -> None: ...
-    def effective_sample_size(self, extent: Extent, x: int, out: int, /) -> None: ...
+    ) -> tuple[Array, Array]: ...
+    def fill_standard_normal(self, out: Array, seed: Any, /) -> None: ...
+
+class Backward(Protocol):
+    """The gradients of operations: those of the results come first, then the arguments of the forward function."""
+
+    def kl_normal(
+        self,
+        grad: Array,
+        mean: Array,
+        logvar: Array,
+        prior_mean: Optional,
+        prior_logvar: Optional,
+        free_bits: float,
+        needs: Needs,
+        /,
+    ) -> Gradients: ...
+    def normal_log_prob(self, grad: Array, x: Array, mean: Array, logvar: Array, needs: Needs, /) -> Gradients: ...
+    def normal_entropy(self, grad: Array, logvar: Array, needs: Needs, /) -> Gradients: ...
+    def bernoulli_log_prob(self, grad: Array, x: Array, logits: Array, needs: Needs, /) -> Gradients: ...
+    def laplace_log_prob(self, grad: Array, x: Array, loc: Array, log_scale: Array, needs: Needs, /) -> Gradients: ...
+    def kinetic_energy(self, grad: Array, p: Array, inverse_mass: Optional, needs: Needs, /) -> Gradients: ...
     def leapfrog_step(
         self,
-        rows: int,
-        columns: int,
-        position: View,
-        momentum: View,
-        gradient: View,
-        step_size: Factor,
-        inverse_mass: Factor,
+        grad_q: Optional,
+        grad_p: Optional,
+        q: Array,
+        p: Array,
+        grad: Array,
+        step_size: Array,
+        inverse_mass: Optional,
         kick: float,
-        new_position: int,
-        new_momentum: int,
+        needs: Needs,
         /,
-    ) -> None: ...
-    def leapfrog_step_backward(
+    ) -> Gradients: ...
+    def soft_threshold(self, grad: Array, x: Array, threshold: Array, needs: Needs, /) -> Gradients: ...
+    def log_mean_exp(self, grad: Array, x: Array, dim: int, needs: Needs, /) -> Gradients: ...
+    def rsample_normal(
         self,
-        rows: int,
-        columns: int,
-        position: View,
-        momentum: View,
-        gradient: View,
-        step_size: Factor,
-        inverse_mass: Factor,
-        kick: float,
-        by_position: int,
-        by_momentum: int,
-        momentum_out: int,
-        gradient_out: int,
-        step_size_out: int,
-        inverse_mass_out: int,
+        grad: Array,
+        mean: Array,
+        logvar: Array,
+        seed: Array,
+        sample_shape: Sequence[int],
+        row_offset: int,
+        needs: Needs,
         /,
-    ) -> None: ...
-    def kinetic_energy(self, extent: Extent, momentum: View, inverse_mass: View, out: int, /) -> None: ...
-    def kinetic_energy_backward(
+    ) -> Gradients: ...
+    def rsample_normal_with_log_ratio(
         self,
-        extent: Extent,
-        momentum: View,
-        inverse_mass: View,
-        upstream: View,
-        by_momentum: Gradient,
-        by_inverse_mass: Gradient,
+        grad_z: Optional,
+        grad_log_ratio: Optional,
+        mean: Array,
+        logvar: Array,
+        prior_mean: Optional,
+        prior_logvar: Optional,
+        seed: Array,
+        num_samples: int,
+        detach_posterior: bool,
+        row_offset: int,
+        needs: Needs,
         /,
-    ) -> None: ...
+    ) -> Gradients: ...
 
-class KernelModule(Protocol):
-    """What every native module has."""
+class NativeModule(Protocol):
+    """A native module.
 
-    @property
-    def float32(self) -> Kernels: ...
-    @property
-    def float64(self) -> Kernels: ...
-    @property
-    def bfloat16(self) -> Kernels: ...
-    @property
-    def float16(self) -> Kernels: ...
-    def philox_words(self, out: int, blocks: int, seed: int, /) -> None: ...
+    The functions of ``attempt`` take what the public functions take; they return NotImplemented where a transform, a
+    mode or an unusual tensor asks for another route, and None where PyTorch is to record the call. Those of
+    ``attempt_backward`` return NotImplemented likewise.
+    """
 
-class NativeModule(KernelModule, Protocol):
-    """The module of one instruction set."""
+    forward: Forward
+    backward: Backward
+    attempt: Any
+    attempt_backward: Any
+    numpy: Forward
+
+    def use_torch(self, functions: dict[str, Any], /) -> None: ...
+    def route(self, *tensors: Any) -> Any: ...
+    def runs_backward(self, *tensors: Any) -> bool: ...
+    def sum_over(self, tensor: Array, dim: int, weights: Optional, /) -> Array: ...
+    def sum_to_shape(self, tensor: Array, shape: Sequence[int], /) -> Array: ...
+    def fill_normal_noise(self, out: Array, seed: Array, row_offset: int, /) -> None: ...
+    def fill_philox_words(self, out: Array, seed: Array, /) -> None: ...
+    def row_operations(self) -> list[tuple[str, list[str], int, list[str]]]: ...
+    def map_operations(self) -> list[tuple[str, list[str], list[str], int, list[str], int]]: ...
+
+class CpuModule(NativeModule, Protocol):
+    """A module of the CPU: with what the tests look at by itself."""
 
     def evaluate_formula(self, name: str, dtype: str, input: int, output: int, count: int, /) -> None: ...
     def philox(self, c0: int, c1: int, c2: int, c3: int, key: int, /) -> tuple[int, int, int, int]: ...
+    def plan_rows(
+        self,
+        operation: str,
+        names: list[str],
+        layouts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...],
+        sample_rank: int | None,
+        /,
+    ) -> dict[str, Any]: ...
     def max_threads(self) -> int: ...
-
-class CudaModule(KernelModule, Protocol):
-    """The module of CUDA devices."""
-
-    def use(self, device: int, stream: int, allocate: Callable[[int], int], /) -> None:
-        """Tell where this thread's next kernel runs: the device's index, and a ``cudaStream_t``.
-
-        ``allocate(nbytes)`` returns the address of scratch memory on that device, which is there until the kernel's
-        function has returned, and after that for what was queued in the stream before.
-        """

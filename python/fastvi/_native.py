@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from fastvi import _processor
 
 if TYPE_CHECKING:
-    from fastvi._kernels import CudaModule, NativeModule
+    from fastvi._kernels import CpuModule, NativeModule
 
 _MINIMUM_LEVEL = {"v4": 4, "v3": 3, "v2": 2, "generic": 0}
 NO_CUDA = (
@@ -37,7 +37,7 @@ def available_isas() -> list[str]:
     ]
 
 
-def load(isa: str) -> NativeModule:
+def load(isa: str) -> CpuModule:
     """Import the native module of one instruction set.
 
     Raises
@@ -47,7 +47,7 @@ def load(isa: str) -> NativeModule:
     """
     if isa not in available_isas():
         raise InstructionSetError(f"instruction set: got {isa!r}, expected one of {available_isas()} on this processor")
-    return cast("NativeModule", importlib.import_module(f"fastvi._cpu_{isa}"))
+    return cast("CpuModule", importlib.import_module(f"fastvi._cpu_{isa}"))
 
 
 @functools.cache
@@ -71,12 +71,12 @@ def selected_isa() -> str:
 
 
 @functools.cache
-def module() -> NativeModule:
+def module() -> CpuModule:
     """The native module in use."""
     return load(selected_isa())
 
 
-def cuda_module() -> CudaModule:
+def cuda_module() -> NativeModule:
     """The native module for CUDA devices.
 
     Raises
@@ -86,7 +86,7 @@ def cuda_module() -> CudaModule:
     """
     if "cuda" not in backends():
         raise ImportError(f"fastvi: {NO_CUDA}")
-    return cast("CudaModule", importlib.import_module("fastvi._cuda"))
+    return cast("NativeModule", importlib.import_module("fastvi._cuda"))
 
 
 def backends() -> list[str]:

@@ -96,21 +96,24 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
-def finite_number(text: str) -> float:
-    """Return the number that an option's text holds.
+def number_of_float32(least: float = 0.0) -> Callable[[str], float]:
+    """Return the function that makes an option's text a number of ``least`` or more that is finite in float32."""
+    bound = "" if least == -math.inf else f" {least:g} or more,"
 
-    Raises
-    ------
-    BadParameter
-        If it is no number, negative, infinite in float32, or NaN.
-    """
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0.0 <= number <= LARGEST_NUMBER:
-        raise typer.BadParameter(f"got {_shortened(text)}, expected a finite number, 0 or more, that float32 holds")
-    return number
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not max(least, -LARGEST_NUMBER) <= number <= LARGEST_NUMBER:
+            raise typer.BadParameter(f"got {_shortened(text)}, expected a finite number,{bound} that float32 holds")
+        return number
+
+    return parse
+
+
+finite_number = number_of_float32()
+"""Make an option's text a number of 0 or more."""
 
 
 def _shortened(text: str) -> str:

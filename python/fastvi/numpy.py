@@ -1,7 +1,7 @@
 """The operations of :mod:`fastvi.ops` on NumPy arrays: the same kernels and numbers, forward only, without PyTorch.
 
-Arrays are float32, float64 or float16, of any strides. Results are new arrays; what has no dimension left is an array
-of shape ``()``. A seed of None is drawn from the operating system's entropy: NumPy's generators have no say in it.
+Arrays are float32, float64 or float16, of any strides. Results are new arrays; one without dimensions is an array of
+shape ``()``, too. A seed of None is drawn from the operating system's entropy: NumPy's generators have no say in it.
 """
 
 from __future__ import annotations
@@ -9,27 +9,14 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastvi import _native
-from fastvi._layout import broadcast_shapes, plan_axis, plan_rows
 from fastvi._running import RunningLogMeanExp, Summary
-from fastvi._sizes import (
-    MAX_SEED,
-    check_counters,
-    check_flag,
-    check_integer,
-    check_number,
-    check_seed,
-    check_shape,
-    check_size,
-)
-
-if TYPE_CHECKING:
-    from fastvi._kernels import Factor, Kernels, View
+from fastvi._sizes import MAX_SEED, check_flag, check_integer, check_number, check_seed, check_shape
 
 __all__ = [
     "LogMeanExp",
@@ -38,6 +25,7 @@ __all__ = [
     "importance_weights",
     "kinetic_energy",
     "kl_normal",
+    "laplace_log_prob",
     "leapfrog_step",
     "linear_bernoulli_log_prob",
     "log_mean_exp",
@@ -45,48 +33,31 @@ __all__ = [
     "normal_log_prob",
     "rsample_normal",
     "rsample_normal_with_log_ratio",
+    "soft_threshold",
     "standard_normal",
 ]
 
 Array: TypeAlias = NDArray[np.floating[Any]]
 
-_NO_VIEW = (0, 0, 0)
-_PARAMETER_NAMES = ("mean", "logvar", "prior_mean", "prior_logvar")
-
-_native_module = _native.module()
-_KERNELS: dict[np.dtype[Any], Kernels] = {
-    np.dtype(np.float32): _native_module.float32,
-    np.dtype(np.float64): _native_module.float64,
-    np.dtype(np.float16): _native_module.float16,
-}
+_NATIVE = _native.module().numpy
+_DTYPES = frozenset({np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)})
 _DTYPE_NAMES = "float32, float64 or float16"
 
 
-def _check_arrays(operation: str, names: Sequence[str], arrays: Sequence[object]) -> None:
-    """Reject anything but floating-point arrays of one dtype; None is passed over."""
-    first: Array | None = None
-    for name, array in zip(names, arrays, strict=True):
-        if array is None:
-            continue
-        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-            raise TypeError(f"{operation}: {name} must be a numpy.ndarray, got {type(array).__name__}")
-        if array.dtype not in _KERNELS:
-            raise TypeError(f"{operation}: {name} has dtype {array.dtype}, expected {_DTYPE_NAMES}")
-        if first is None:
-            first, first_name = array, name
-        elif array.dtype != first.dtype:
-            raise TypeError(f"{operation}: {name} has dtype {array.dtype}, but {first_name} has {first.dtype}")
+def _seed(operation: str, seed: int | None) -> int:
+    return secrets.randbelow(MAX_SEED) if seed is None else check_seed(operation, seed, "an int or None")
 
 
-def _seed_array(operation: str, seed: int | None) -> NDArray[np.int64]:
-    """The seed where the kernels read it: in an array of one number."""
-    if seed is None:
-        return np.array(secrets.randbelow(MAX_SEED), dtype=np.int64)
-    return np.array(check_seed(operation, seed, "an int or None"), dtype=np.int64)
+def _is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
 
 
-def _address(array: NDArray[Any]) -> int:
-    return array.ctypes.data
+def _check_array(operation: str, name: str, array: object) -> None:
+    """Reject anything but floating-point arrays."""
+    if not _is_array(array):
+        raise TypeError(f"{operation}: {name} must be a numpy.ndarray, got {type(array).__name__}")
+    if array.dtype not in _DTYPES:  # type: ignore[attr-defined]  # an array it is
+        raise TypeError(f"{operation}: {name} has dtype {array.dtype}, expected {_DTYPE_NAMES}")  # type: ignore[attr-defined]  # likewise
 
 
 def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -98,46 +69,11 @@ def _widen(array: Array) -> Array:
     return array.astype(_compute_dtype(array.dtype), copy=False)
 
 
-def _dense(array: Array) -> Array:
-    """The array itself, or a copy, in C order at addresses that are multiples of the element's size."""
-    return np.require(array, None, ["C_CONTIGUOUS", "ALIGNED"])
-
-
-class _Rows:
-    """Operands that broadcast over ``(samples, rows)`` and are summed, or drawn, over their last dimension."""
-
-    def __init__(
-        self, operation: str, names: Sequence[str], arrays: Sequence[Array], sample_rank: int | None = None
-    ) -> None:
-        # Kernels step by whole elements: what does not (a field of a packed record) is copied.
-        steps_evenly = [a.flags.aligned and all(stride % a.itemsize == 0 for stride in a.strides) for a in arrays]
-        arrays = [a if even else a.copy() for a, even in zip(arrays, steps_evenly, strict=True)]
-        layouts: list[tuple[int, ...]] = []
-        for array in arrays:
-            layouts.append(array.shape)
-            layouts.append(tuple(stride // array.itemsize for stride in array.strides))
-        plan = plan_rows(operation, tuple(names), tuple(layouts), sample_rank)
-        self.leading, self.extent = plan.leading, plan.extent
-        self.held = [  # copies live as long as the views that point into them
-            array if copy is None else _dense(np.broadcast_to(array, copy))
-            for array, copy in zip(arrays, plan.copies, strict=True)
-        ]
-        self.views: list[View] = [
-            (_address(array), *strides) for array, strides in zip(self.held, plan.strides, strict=True)
-        ]
-
-
-def _present(names: Sequence[str], arrays: Sequence[Array | None]) -> tuple[tuple[str, ...], list[Array]]:
-    """Names and arrays of the arguments that were given."""
-    given = [(name, array) for name, array in zip(names, arrays, strict=True) if array is not None]
-    return tuple(name for name, _ in given), [array for _, array in given]
-
-
-def _complete_prior(prior_mean: Array | None, prior_logvar: Array | None) -> tuple[Array | None, Array | None]:
+def _complete_prior(prior_mean: Any, prior_logvar: Any) -> tuple[Any, Any]:
     """A prior with one parameter given gets the standard normal's other one."""
-    if prior_mean is None and prior_logvar is not None:
+    if prior_mean is None and _is_array(prior_logvar):
         prior_mean = np.zeros(1, prior_logvar.dtype)
-    elif prior_logvar is None and prior_mean is not None:
+    elif prior_logvar is None and _is_array(prior_mean):
         prior_logvar = np.zeros(1, prior_mean.dtype)
     return prior_mean, prior_logvar
 
@@ -145,10 +81,7 @@ def _complete_prior(prior_mean: Array | None, prior_logvar: Array | None) -> tup
 def standard_normal(shape: int | Sequence[int], seed: int | None = None, *, dtype: DTypeLike = np.float64) -> Array:
     """Draws from N(0, 1), as :func:`fastvi.standard_normal`; float64 by default, as everywhere in NumPy.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
+    Raises: see :func:`fastvi.standard_normal`.
 
     Examples
     --------
@@ -161,12 +94,13 @@ def standard_normal(shape: int | Sequence[int], seed: int | None = None, *, dtyp
     if dtype is not None and not isinstance(dtype, str | type | np.dtype):
         raise TypeError(f"standard_normal: dtype must be one of NumPy's, got {type(dtype).__name__}")
     try:
-        kernels = _KERNELS[np.dtype(dtype)]
-    except (KeyError, TypeError):
-        raise TypeError(f"standard_normal: dtype is {dtype!r}, expected {_DTYPE_NAMES}") from None
-    seeds = _seed_array("standard_normal", seed)
+        known = np.dtype(dtype) in _DTYPES
+    except TypeError:
+        known = False
+    if not known:
+        raise TypeError(f"standard_normal: dtype is {dtype!r}, expected {_DTYPE_NAMES}")
     out: Array = np.empty(sizes, dtype)
-    kernels.standard_normal(_address(out), out.size, _address(seeds))
+    _NATIVE.fill_standard_normal(out, _seed("standard_normal", seed))
     return out
 
 
@@ -179,15 +113,12 @@ def rsample_normal(
 ) -> Array:
     """Samples ``mean + exp(logvar / 2) * eps`` of a diagonal Gaussian, as :func:`fastvi.rsample_normal`.
 
+    Raises: see :func:`fastvi.rsample_normal`.
+
     Returns
     -------
     Array
         Shape ``sample_shape`` + (..., D).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
 
     Examples
     --------
@@ -197,19 +128,8 @@ def rsample_normal(
     >>> bool(np.all(whole[:, 2:] == shard))
     True
     """
-    operation, names = "rsample_normal", ("mean", "logvar")
-    _check_arrays(operation, names, (mean, logvar))
-    samples = check_shape(operation, "sample_shape", sample_shape)
-    row_offset = check_size(operation, "row_offset", row_offset)
-    seeds = _seed_array(operation, seed)
-    rows = _Rows(operation, names, (mean, logvar), sample_rank=0)
-    _, count, columns = rows.extent
-    check_counters(operation, math.prod(samples), columns)
-    z: Array = np.empty((*samples, *rows.leading, columns), mean.dtype)
-    extent = (math.prod(samples), count, columns)
-    mean_view, logvar_view = rows.views
-    _KERNELS[mean.dtype].rsample_normal(extent, mean_view, logvar_view, _address(seeds), row_offset, _address(z))
-    return z
+    result: Array = _NATIVE.rsample_normal(mean, logvar, _seed("rsample_normal", seed), sample_shape, row_offset)
+    return result
 
 
 def kl_normal(
@@ -221,10 +141,7 @@ def kl_normal(
 ) -> Array:
     """KL divergence of diagonal Gaussians in nats, over the last dimension, as :func:`fastvi.kl_normal`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
+    Raises: see :func:`fastvi.kl_normal`.
 
     Examples
     --------
@@ -232,26 +149,14 @@ def kl_normal(
     >>> fastvi.numpy.kl_normal(np.ones((2, 3)), np.zeros((2, 3)))
     array([1.5, 1.5])
     """
-    operation = "kl_normal"
-    _check_arrays(operation, _PARAMETER_NAMES, (mean, logvar, prior_mean, prior_logvar))
-    free_bits = check_number(operation, "free_bits", free_bits)
-    if not free_bits >= 0.0:
-        raise ValueError(f"{operation}: free_bits is {free_bits}, expected a non-negative number of nats")
-    prior_mean, prior_logvar = _complete_prior(prior_mean, prior_logvar)
-    rows = _Rows(operation, *_present(_PARAMETER_NAMES, (mean, logvar, prior_mean, prior_logvar)))
-    out: Array = np.empty(rows.leading, mean.dtype)
-    m, v, prior_m, prior_v = [*rows.views, _NO_VIEW, _NO_VIEW][:4]
-    _KERNELS[mean.dtype].kl_normal(rows.extent, m, v, prior_m, prior_v, free_bits, _address(out))
-    return out
+    result: Array = _NATIVE.kl_normal(mean, logvar, *_complete_prior(prior_mean, prior_logvar), free_bits)
+    return result
 
 
 def normal_log_prob(x: Array, mean: Array, logvar: Array) -> Array:
     """Log density of a diagonal Gaussian in nats, over the last dimension, as :func:`fastvi.normal_log_prob`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
+    Raises: see :func:`fastvi.normal_log_prob`.
 
     Examples
     --------
@@ -259,22 +164,14 @@ def normal_log_prob(x: Array, mean: Array, logvar: Array) -> Array:
     >>> fastvi.numpy.normal_log_prob(np.zeros((5, 1, 2)), np.zeros((3, 2)), np.zeros((3, 2))).shape
     (5, 3)
     """
-    names = ("x", "mean", "logvar")
-    _check_arrays("normal_log_prob", names, (x, mean, logvar))
-    rows = _Rows("normal_log_prob", names, (x, mean, logvar))
-    out: Array = np.empty(rows.leading, x.dtype)
-    x_view, mean_view, logvar_view = rows.views
-    _KERNELS[x.dtype].normal_log_prob(rows.extent, x_view, mean_view, logvar_view, _address(out))
-    return out
+    result: Array = _NATIVE.normal_log_prob(x, mean, logvar)
+    return result
 
 
 def normal_entropy(logvar: Array) -> Array:
     """Entropy of a diagonal Gaussian in nats, over the last dimension, as :func:`fastvi.normal_entropy`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If the argument is not as there.
+    Raises: see :func:`fastvi.normal_entropy`.
 
     Examples
     --------
@@ -282,11 +179,25 @@ def normal_entropy(logvar: Array) -> Array:
     >>> bool(np.isclose(fastvi.numpy.normal_entropy(np.zeros(2)), 1 + np.log(2 * np.pi)))
     True
     """
-    _check_arrays("normal_entropy", ("logvar",), (logvar,))
-    rows = _Rows("normal_entropy", ("logvar",), (logvar,))
-    out: Array = np.empty(rows.leading, logvar.dtype)
-    _KERNELS[logvar.dtype].normal_entropy(rows.extent, rows.views[0], _address(out))
-    return out
+    result: Array = _NATIVE.normal_entropy(logvar)
+    return result
+
+
+def laplace_log_prob(x: Array, loc: Array, log_scale: Array) -> Array:
+    """Log density of a diagonal Laplace distribution in nats, over the last dimension.
+
+    As :func:`fastvi.laplace_log_prob`.
+
+    Raises: see :func:`fastvi.laplace_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> float(fastvi.numpy.laplace_log_prob(np.zeros(3), np.zeros(3), np.zeros(3)) + 3 * np.log(2))
+    0.0
+    """
+    result: Array = _NATIVE.laplace_log_prob(x, loc, log_scale)
+    return result
 
 
 def rsample_normal_with_log_ratio(
@@ -303,15 +214,12 @@ def rsample_normal_with_log_ratio(
 
     ``detach_posterior`` is about gradients, of which there are none here: it changes nothing.
 
+    Raises: see :func:`fastvi.rsample_normal_with_log_ratio`.
+
     Returns
     -------
     tuple[Array, Array]
         z of shape (K, ..., D), and the log ratio in nats, of shape (K, ...).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
 
     Examples
     --------
@@ -322,34 +230,16 @@ def rsample_normal_with_log_ratio(
     ((5, 4, 2), True)
     """
     operation = "rsample_normal_with_log_ratio"
-    _check_arrays(operation, _PARAMETER_NAMES, (mean, logvar, prior_mean, prior_logvar))
-    num_samples = check_size(operation, "num_samples", num_samples)
-    row_offset = check_size(operation, "row_offset", row_offset)
-    seeds = _seed_array(operation, seed)
-    prior_mean, prior_logvar = _complete_prior(prior_mean, prior_logvar)
-    names, parameters = _present(_PARAMETER_NAMES, (mean, logvar, prior_mean, prior_logvar))
-    rows = _Rows(operation, names, parameters, sample_rank=0)
-    _, count, columns = rows.extent
-    check_counters(operation, num_samples, columns)
-    z: Array = np.empty((num_samples, *rows.leading, columns), mean.dtype)
-    log_ratio: Array = np.empty((num_samples, *rows.leading), mean.dtype)
-    m, v, prior_m, prior_v = [*rows.views, _NO_VIEW, _NO_VIEW][:4]
-    _KERNELS[mean.dtype].rsample_normal_with_log_ratio(
-        (num_samples, count, columns),
-        m,
-        v,
-        prior_m,
-        prior_v,
-        _address(seeds),
-        row_offset,
-        _address(z),
-        _address(log_ratio),
+    prior = _complete_prior(prior_mean, prior_logvar)
+    z, log_ratio = _NATIVE.rsample_normal_with_log_ratio(
+        mean, logvar, *prior, _seed(operation, seed), num_samples, detach_posterior, row_offset
     )
     return z, log_ratio
 
 
 def _check_observations(operation: str, x: Array) -> None:
     """Reject values outside [0, 1], NaN among them."""
+    _check_array(operation, "x", x)
     if x.size and not (x.min() >= 0.0 and x.max() <= 1.0):
         values = "NaN among them" if np.isnan(x).any() else f"values from {x.min():g} to {x.max():g}"
         raise ValueError(f"{operation}: x must lie in [0, 1], got {values}")
@@ -358,10 +248,7 @@ def _check_observations(operation: str, x: Array) -> None:
 def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> Array:
     """Bernoulli log-likelihood in nats, over the last dimension, as :func:`fastvi.bernoulli_log_prob`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
+    Raises: see :func:`fastvi.bernoulli_log_prob`.
 
     Examples
     --------
@@ -369,15 +256,10 @@ def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> 
     >>> fastvi.numpy.bernoulli_log_prob(np.ones((3, 2)), np.zeros((5, 3, 2))).shape
     (5, 3)
     """
-    names = ("x", "logits")
-    _check_arrays("bernoulli_log_prob", names, (x, logits))
     if check_flag("bernoulli_log_prob", "validate_args", validate_args):
         _check_observations("bernoulli_log_prob", x)
-    rows = _Rows("bernoulli_log_prob", names, (x, logits))
-    out: Array = np.empty(rows.leading, x.dtype)
-    x_view, logits_view = rows.views
-    _KERNELS[x.dtype].bernoulli_log_prob(rows.extent, x_view, logits_view, _address(out))
-    return out
+    result: Array = _NATIVE.bernoulli_log_prob(x, logits)
+    return result
 
 
 def linear_bernoulli_log_prob(
@@ -387,10 +269,7 @@ def linear_bernoulli_log_prob(
 
     The matrix product is NumPy's: its rounding, and no more, may differ from that of PyTorch's.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
+    Raises: see :func:`fastvi.linear_bernoulli_log_prob`.
 
     Examples
     --------
@@ -400,7 +279,11 @@ def linear_bernoulli_log_prob(
     (5, 3)
     """
     operation = "linear_bernoulli_log_prob"
-    _check_arrays(operation, ("h", "weight", "bias", "x"), (h, weight, bias, x))
+    named = {"h": h, "weight": weight, "x": x} | ({} if bias is None else {"bias": bias})
+    for name, array in named.items():
+        _check_array(operation, name, array)
+        if array.dtype != h.dtype:
+            raise TypeError(f"{operation}: {name} has dtype {array.dtype}, but h has {h.dtype}")
     if check_flag(operation, "validate_args", validate_args):
         _check_observations(operation, x)
     if weight.ndim != 2:
@@ -413,34 +296,21 @@ def linear_bernoulli_log_prob(
             )
     if bias is not None and bias.shape != (features_out,):
         raise ValueError(f"{operation}: bias has shape {bias.shape}, expected ({features_out},)")
-    dtype, h, weight, x = h.dtype, _widen(h), _widen(weight), _widen(x)
-    bias = None if bias is None else _widen(bias)
-    leading = broadcast_shapes(operation, ("leading axes of h", "leading axes of x"), (h.shape[:-1], x.shape[:-1]))
-    hidden = np.broadcast_to(h, (*leading, features_in)).reshape(math.prod(leading), features_in)
-    logits = _dense(hidden @ weight.T)
-    rows = _Rows(operation, ("x",), (np.broadcast_to(x, (*leading, features_out)),))
-    bias = None if bias is None else _dense(bias)
-    bias_address = 0 if bias is None else _address(bias)
-    out: Array = np.empty(leading, logits.dtype)
-    _KERNELS[logits.dtype].bernoulli_epilogue(
-        rows.extent, _address(logits), bias_address, rows.views[0], False, _address(out)
-    )
-    return out.astype(dtype, copy=False)
-
-
-def _axis(operation: str, name: str, array: Array, dim: object) -> tuple[tuple[int, int, int], tuple[int, ...]]:
-    """``((outer, count, inner), shape without dim)``, after a check of both arguments."""
-    _check_arrays(operation, (name,), (array,))
-    return plan_axis(operation, array.shape, check_integer(operation, "dim", dim))
+    try:
+        leading = np.broadcast_shapes(h.shape[:-1], x.shape[:-1])
+    except ValueError:
+        raise ValueError(f"{operation}: leading shapes do not broadcast: got h {h.shape}, x {x.shape}") from None
+    hidden = np.broadcast_to(_widen(h), (*leading, features_in)).reshape(math.prod(leading), features_in)
+    logits = np.ascontiguousarray(hidden @ _widen(weight).T)
+    targets = np.broadcast_to(_widen(x), (*leading, features_out))
+    out: Array = _NATIVE.bernoulli_epilogue(logits, None if bias is None else _widen(bias), targets, False)
+    return out.astype(h.dtype, copy=False)
 
 
 def log_mean_exp(x: Array, dim: int = 0) -> Array:
     """Stable logarithm of the mean of the exponentials over ``dim``, as :func:`fastvi.log_mean_exp`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
+    Raises: see :func:`fastvi.log_mean_exp`.
 
     Examples
     --------
@@ -448,20 +318,14 @@ def log_mean_exp(x: Array, dim: int = 0) -> Array:
     >>> fastvi.numpy.log_mean_exp(np.array([[1000.0, 0.0], [1000.0, 0.0]]), dim=0)
     array([1000.,    0.])
     """
-    extent, shape = _axis("log_mean_exp", "x", x, dim)
-    x = _dense(x)
-    out: Array = np.empty(shape, x.dtype)
-    _KERNELS[x.dtype].log_mean_exp(extent, _address(x), _address(out))
-    return out
+    result: Array = _NATIVE.log_mean_exp(x, dim)
+    return result
 
 
-def importance_weights(log_w: Array, dim: int = 0) -> Array:
-    """Weights proportional to ``exp(log_w)`` that sum to one over ``dim``, as :func:`fastvi.importance_weights`.
+def importance_weights(log_weights: Array, dim: int = 0) -> Array:
+    """Weights proportional to ``exp(log_weights)`` that sum to one over ``dim``, as :func:`fastvi.importance_weights`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
+    Raises: see :func:`fastvi.importance_weights`.
 
     Examples
     --------
@@ -469,20 +333,14 @@ def importance_weights(log_w: Array, dim: int = 0) -> Array:
     >>> fastvi.numpy.importance_weights(np.zeros((4, 2)))[0]
     array([0.25, 0.25])
     """
-    extent, _ = _axis("importance_weights", "log_w", log_w, dim)
-    log_w = _dense(log_w)
-    out: Array = np.empty(log_w.shape, log_w.dtype)
-    _KERNELS[log_w.dtype].scaled_softmax(extent, _address(log_w), 0, False, _address(out))
-    return out
+    result: Array = _NATIVE.importance_weights(log_weights, dim)
+    return result
 
 
-def effective_sample_size(log_w: Array, dim: int = 0) -> Array:
+def effective_sample_size(log_weights: Array, dim: int = 0) -> Array:
     """``1 / sum(w**2)`` of the normalised weights over ``dim``, as :func:`fastvi.effective_sample_size`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
+    Raises: see :func:`fastvi.effective_sample_size`.
 
     Examples
     --------
@@ -490,11 +348,8 @@ def effective_sample_size(log_w: Array, dim: int = 0) -> Array:
     >>> float(fastvi.numpy.effective_sample_size(np.zeros(4)))
     4.0
     """
-    extent, shape = _axis("effective_sample_size", "log_w", log_w, dim)
-    log_w = _dense(log_w)
-    out: Array = np.empty(shape, log_w.dtype)
-    _KERNELS[log_w.dtype].effective_sample_size(extent, _address(log_w), _address(out))
-    return out
+    result: Array = _NATIVE.effective_sample_size(log_weights, dim)
+    return result
 
 
 class LogMeanExp(RunningLogMeanExp[Array]):
@@ -520,8 +375,15 @@ class LogMeanExp(RunningLogMeanExp[Array]):
     _library: ClassVar[Any] = np
 
     def _summarise(self, chunk: Array) -> Summary:
-        (_, count, _), _ = _axis("LogMeanExp.update", "chunk", chunk, self.dim)
-        wide = _widen(chunk)
+        _check_array("LogMeanExp.update", "chunk", chunk)
+        dim, rank = check_integer("LogMeanExp.update", "dim", self.dim), chunk.ndim
+        if not -rank <= dim < rank:
+            raise ValueError(f"LogMeanExp.update: dim is {dim}, expected one of the {rank} dimensions of {chunk.shape}")
+        count, wide = chunk.shape[dim], _widen(chunk)
+        if count == 0:
+            raise ValueError(
+                f"LogMeanExp.update: chunk has shape {chunk.shape}, expected elements along dimension {dim % rank}"
+            )
         log_sum = log_mean_exp(wide, self.dim).astype(np.float64) + math.log(count)
         return Summary(count, chunk.dtype, log_sum, 1.0 / effective_sample_size(wide, self.dim).astype(np.float64))
 
@@ -533,15 +395,11 @@ class LogMeanExp(RunningLogMeanExp[Array]):
         return np.asarray(result, dtype)
 
 
-def _as_factor(operation: str, names: tuple[str, str], value: object, like: Array) -> Array:
-    """An array like the other one of the two names, or a number as one, which half precision would round."""
-    name = names[1]
-    if isinstance(value, np.ndarray):
-        _check_arrays(operation, names, (like, value))
-        return _widen(value)
-    number = check_number(operation, name, value, "a numpy.ndarray or a number")
-    with np.errstate(over="ignore"):  # a number too large for the dtype is infinite
-        return np.array(number).astype(_compute_dtype(like.dtype))
+def _as_factor(operation: str, name: str, value: object) -> Any:
+    """An array as it is, or a number."""
+    if _is_array(value):
+        return value
+    return check_number(operation, name, value, "a numpy.ndarray or a number")
 
 
 def leapfrog_step(
@@ -556,15 +414,12 @@ def leapfrog_step(
 
     As :func:`fastvi.leapfrog_step`.
 
+    Raises: see :func:`fastvi.leapfrog_step`.
+
     Returns
     -------
     tuple[Array, Array]
         New positions and momenta, of the broadcast shape.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
 
     Examples
     --------
@@ -573,59 +428,18 @@ def leapfrog_step(
     >>> fastvi.numpy.leapfrog_step(q, p, grad=q, step_size=0.1)
     (array([0.995, 0.995]), array([-0.05, -0.05]))
     """
-    operation, state_names, factor_names = "leapfrog_step", ("q", "p", "grad"), ("step_size", "inverse_mass")
-    _check_arrays(operation, state_names, (q, p, grad))
-    factors = [_as_factor(operation, ("q", "step_size"), step_size, q)]
-    if inverse_mass is not None:
-        factors.append(_as_factor(operation, ("q", "inverse_mass"), inverse_mass, q))
-    names = (*state_names, *factor_names[: len(factors)])
-    given = (q, p, grad, *factors)
-    full = broadcast_shapes(operation, names, tuple(array.shape for array in given))
-    if len(full) == 0:
-        raise ValueError(f"{operation}: q has no dimension; expected the position's in the last one")
-    by_column = [factor.ndim > 0 and factor.shape[-1] == full[-1] > 1 for factor in factors]
-    states = [np.broadcast_to(array, full) for array in (q, p, grad)]
-    columns = [factor for factor, column in zip(factors, by_column, strict=True) if column]
-    rows = _Rows(operation, (*state_names, *("factor",) * len(columns)), states + columns, sample_rank=0)
-    position_view, momentum_view, gradient_view, *column_views = rows.views
-
-    held = []  # as in _Rows
-    views: list[Factor] = []
-    for factor, column in zip(factors, by_column, strict=True):
-        if column:
-            address, _, row_stride = column_views.pop(0)
-            views.append((address, row_stride, 1))
-        else:
-            by_row = _dense(factor if factor.size == 1 else np.broadcast_to(factor, (*full[:-1], 1)))
-            held.append(by_row)
-            views.append((_address(by_row), int(factor.size != 1), 0))
-    step_view, mass_view = [*views, _NO_VIEW][:2]
-
-    new_position: Array = np.empty(full, q.dtype)
-    new_momentum: Array = np.empty(full, q.dtype)
-    _, count, width = rows.extent
-    _KERNELS[q.dtype].leapfrog_step(
-        count,
-        width,
-        position_view,
-        momentum_view,
-        gradient_view,
-        step_view,
-        mass_view,
-        check_number(operation, "kick", kick),
-        _address(new_position),
-        _address(new_momentum),
-    )
-    return new_position, new_momentum
+    operation = "leapfrog_step"
+    _check_array(operation, "q", q)
+    step = _as_factor(operation, "step_size", step_size)
+    mass = None if inverse_mass is None else _as_factor(operation, "inverse_mass", inverse_mass)
+    position, momentum = _NATIVE.leapfrog_step(q, p, grad, step, mass, kick)
+    return position, momentum
 
 
 def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array:
     """Half the sum of ``p**2 * inverse_mass`` over the last dimension, as :func:`fastvi.kinetic_energy`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as there.
+    Raises: see :func:`fastvi.kinetic_energy`.
 
     Examples
     --------
@@ -633,14 +447,30 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
     >>> fastvi.numpy.kinetic_energy(np.array([[3.0, 4.0]]))
     array([12.5])
     """
-    operation, names = "kinetic_energy", ("p", "inverse_mass")
-    _check_arrays(operation, ("p",), (p,))
-    mass, dtype = None, p.dtype
-    if inverse_mass is not None:
-        mass = _as_factor(operation, names, inverse_mass, p)
-        mass, p = mass.reshape(1) if mass.ndim == 0 else mass, _widen(p)
-    rows = _Rows(operation, *_present(names, (p, mass)))
-    out: Array = np.empty(rows.leading, p.dtype)
-    momentum_view, mass_view = [*rows.views, _NO_VIEW][:2]
-    _KERNELS[p.dtype].kinetic_energy(rows.extent, momentum_view, mass_view, _address(out))
+    _check_array("kinetic_energy", "p", p)
+    dtype, mass = p.dtype, inverse_mass
+    if mass is not None:
+        mass = _as_factor("kinetic_energy", "inverse_mass", mass)
+        if isinstance(mass, float):
+            with np.errstate(over="ignore"):  # a number too large for the dtype is infinite
+                p, mass = _widen(p), np.array([mass]).astype(_compute_dtype(dtype))
+        elif mass.ndim == 0:
+            mass = mass.reshape(1)
+    out: Array = _NATIVE.kinetic_energy(p, mass)
     return out.astype(dtype, copy=False)
+
+
+def soft_threshold(x: Array, threshold: Array | float) -> Array:
+    """``sign(x) * max(|x| - threshold, 0)`` for each element, as :func:`fastvi.soft_threshold`.
+
+    Raises: see :func:`fastvi.soft_threshold`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> fastvi.numpy.soft_threshold(np.array([-3.0, 0.5, 2.0]), 1.0)
+    array([-2.,  0.,  1.])
+    """
+    _check_array("soft_threshold", "x", x)
+    result: Array = _NATIVE.soft_threshold(x, _as_factor("soft_threshold", "threshold", threshold))
+    return result

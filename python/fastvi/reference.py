@@ -98,6 +98,11 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     return (linear + torch.nn.functional.logsigmoid(torch.where(is_negative, -logits, logits))).sum(-1)
 
 
+def laplace_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+    """-sum_d |x - loc| exp(-log_scale) + log_scale + log 2 over the last dimension."""
+    return -(_standardised(x - loc, 2 * log_scale).abs() + log_scale + math.log(2.0)).sum(-1)
+
+
 def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """``bernoulli_log_prob(x, h @ weight.T + bias)``."""
     return bernoulli_log_prob(x, torch.nn.functional.linear(h, weight, bias))
@@ -108,14 +113,14 @@ def log_mean_exp(x: Tensor, dim: int) -> Tensor:
     return torch.logsumexp(x, dim) - math.log(x.shape[dim])
 
 
-def importance_weights(log_w: Tensor, dim: int) -> Tensor:
-    """Weights proportional to exp(log_w) that sum to one over ``dim``."""
-    return torch.softmax(log_w, dim)
+def importance_weights(log_weights: Tensor, dim: int) -> Tensor:
+    """Weights proportional to exp(log_weights) that sum to one over ``dim``."""
+    return torch.softmax(log_weights, dim)
 
 
-def effective_sample_size(log_w: Tensor, dim: int) -> Tensor:
+def effective_sample_size(log_weights: Tensor, dim: int) -> Tensor:
     """1 / sum of the squared normalised weights over ``dim``."""
-    return 1.0 / torch.softmax(log_w, dim).square().sum(dim)
+    return 1.0 / torch.softmax(log_weights, dim).square().sum(dim)
 
 
 def leapfrog_step(
@@ -129,10 +134,17 @@ def leapfrog_step(
     """Kick and drift: p' = p - kick * step_size * grad; q' = q + step_size * inverse_mass * p'."""
     momentum = p - kick * step_size * grad
     velocity = momentum if inverse_mass is None else inverse_mass * momentum
-    return q + step_size * velocity, momentum
+    position = q + step_size * velocity
+    return position, momentum if momentum.shape == position.shape else momentum.expand(position.shape)
 
 
 def kinetic_energy(p: Tensor, inverse_mass: Tensor | None = None) -> Tensor:
     """1/2 sum_d p^2 * inverse_mass over the last dimension."""
     velocity = p if inverse_mass is None else p * inverse_mass  # whose product with p is finite where p^2 may not be
     return 0.5 * (p * velocity).sum(-1)
+
+
+def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
+    """sign(x) * max(|x| - threshold, 0)."""
+    is_zero = x.abs() <= threshold
+    return torch.where(is_zero, torch.zeros_like(x), x - torch.sign(x) * threshold)

@@ -24,7 +24,7 @@ SOURCES = Path(__file__).parents[2] / "csrc" / "cuda"
 NVCC = shutil.which("nvcc", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin"]))
 FLAGS = ("-std=c++20", "-O3", "--expt-relaxed-constexpr")
 H100_COPY = 3.0e12  # bytes a second that a copy reads and writes
-FAMILIES = ("random", "normal", "bernoulli", "log_mean_exp", "leapfrog")  # of the benchmarks
+FAMILIES = ("random", "normal", "laplace", "bernoulli", "log_mean_exp", "leapfrog", "threshold")  # of the benchmarks
 STORAGES = {"float": "float32", "BFloat16": "bfloat16", "Float16": "float16", "double": "float64"}
 
 

@@ -16,10 +16,10 @@ OCCUPANCY = {
     "axis_sum_kernel": 0.75,
     "bernoulli_epilogue_kernel": 0.5,
     "join_pieces_kernel": 1.0,
-    "leapfrog_backward_kernel": 0.375,
-    "leapfrog_column_factors_kernel": 1.0,
-    "leapfrog_row_factors_kernel": 0.5,
-    "leapfrog_step_kernel": 0.25,
+    "map_column_factors_kernel": 1.0,
+    "map_gradients_kernel": 0.375,
+    "map_kernel": 0.375,
+    "map_row_factors_kernel": 0.5,
     "normal_noise_kernel": 1.0,
     "philox_words_kernel": 1.0,
     "reduce_columns_kernel": 0.75,
@@ -39,8 +39,8 @@ OCCUPANCY = {
 # Those that go through rows from end to end.
 STREAMING = {
     "bernoulli_epilogue_kernel",
-    "leapfrog_backward_kernel",
-    "leapfrog_step_kernel",
+    "map_gradients_kernel",
+    "map_kernel",
     "reduce_rows_kernel",
     "row_gradients_kernel",
 }

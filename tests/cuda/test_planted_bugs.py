@@ -20,6 +20,13 @@ STAND_IN = Path("tests/cuda_on_host")
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 FLAGS = ("-std=c++20", "-O1", "-fno-math-errno", "-fopenmp", "-Wno-unknown-pragmas", f"-I{ROOT / STAND_IN}")
 ADDRESSES = ("-fsanitize=address",)
+# Which source has the kernels of a family of tests.
+SOURCES = {
+    "bernoulli": "row_operations.cu",
+    "bernoulli_head": "bernoulli.cu",
+    "log_mean_exp": "log_mean_exp.cu",
+    "threshold": "map_operations.cu",
+}
 
 Flags = tuple[str, ...]
 
@@ -52,14 +59,14 @@ BUGS = [
         "reduce.cuh",
         "    __syncthreads();\n    T total",
         "    T total",
-        "bernoulli",
+        "bernoulli_head",
     ),
     Bug(
         "no barrier before the next row's sums are written",
         "reduce.cuh",
         "    __syncthreads();  // the next row's sums come into the same memory\n",
         "",
-        "bernoulli",
+        "bernoulli_head",
         order="reverse",
     ),
     Bug(
@@ -88,7 +95,7 @@ BUGS = [
         "reduce.cuh",
         "whole_warp = 0xFFFFFFFFu",
         "whole_warp = 0x7FFFFFFFu",
-        "bernoulli",
+        "bernoulli_head",
         "the mask does not name the lane",
     ),
     Bug(
@@ -96,14 +103,14 @@ BUGS = [
         "reduce.cuh",
         "distance > 0; distance /= 2",
         "distance > 1; distance /= 2",
-        "bernoulli",
+        "bernoulli_head",
     ),
     Bug(
         "vectors at odd offsets",
         "columns.cuh",
         "% alignof(Vector<S, count>) == 0",
         "% alignof(S) == 0",
-        "bernoulli",
+        "bernoulli_head",
         "an access of 16 bytes",
     ),
     Bug(
@@ -111,7 +118,7 @@ BUGS = [
         "columns.cuh",
         "all_aligned ? count / width : 0",
         "all_aligned ? (count + width - 1) / width : 0",
-        "bernoulli",
+        "bernoulli_head",
         "heap-buffer-overflow",
         flags=ADDRESSES,
     ),
@@ -127,14 +134,21 @@ BUGS = [
         "rows.cuh",
         "rest < pieces.length ? rest : pieces.length",
         "pieces.length",
-        "bernoulli",
+        "bernoulli_head",
+    ),
+    Bug(
+        "a map's piece that ends one column early",
+        "map.cuh",
+        "rest < gradient_piece ? rest : gradient_piece",
+        "rest < gradient_piece ? rest - 1 : gradient_piece",
+        "threshold",
     ),
     Bug(
         "a grid's stride off by one",
         "reduce.cuh",
         "return std::int64_t{gridDim.x} * per_block;",
         "return std::int64_t{gridDim.x} * per_block + 1;",
-        "bernoulli",
+        "bernoulli_head",
     ),
 ]
 
@@ -162,7 +176,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, Flags],
 def program(folder: Path, family: str, flags: Flags, objects: dict[tuple[str, Flags], list[Path]]) -> Path:
     """The test of one family of the kernels below ``folder``."""
     kernels = folder / f"{family}.o"
-    build(*flags, "-x", "c++", "-c", folder / KERNELS / f"{family}.cu", "-o", kernels)
+    build(*flags, "-x", "c++", "-c", folder / KERNELS / SOURCES[family], "-o", kernels)
     build(*flags, kernels, *objects[family, flags], "-o", folder / "test")
     return folder / "test"
 

@@ -1,16 +1,12 @@
 """Devices: which are taken, how the CUDA kernels are called, and, where there is a GPU, streams and graphs.
 
-``pytest tests/ops --device cuda`` runs the other operation tests on a GPU. Without one, fake tensors stand for CUDA's,
-and the CPU's kernels for the module.
+``pytest tests/ops --device cuda`` runs the other operation tests on a GPU. Without one, fake tensors stand for CUDA's.
 """
 
 from __future__ import annotations
 
-import ctypes
 import threading
-import weakref
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,54 +22,10 @@ from support.operations import TYPICAL, as_tuple, gradients
 BUILD = r"--config-settings=cmake.define.FASTVI_CUDA=ON"
 
 
-class FakeModule:
-    """Stands for the CUDA module: notes what it is told, and asks for scratch memory in each kernel."""
-
-    def __init__(self) -> None:
-        self.told = threading.local()
-        self.calls: list[tuple[int, int, tuple[Any, ...]]] = []
-        self.float32 = self.float64 = self.bfloat16 = self.float16 = SimpleNamespace(kernel=self.kernel)
-
-    def use(self, device: int, stream: int, allocate: Callable[[int], int]) -> None:
-        self.told.device, self.told.stream, self.told.allocate = device, stream, allocate
-
-    def kernel(self, *arguments: Any) -> None:
-        addresses = [self.told.allocate(nbytes) for nbytes in (1000, 1, 5000)]
-        assert len(set(addresses)) == 3
-        ctypes.memset(addresses[0], 1, 1000)
-        ctypes.memset(addresses[2], 2, 5000)
-        assert ctypes.string_at(addresses[0], 1000) == b"\1" * 1000
-        self.calls.append((self.told.device, self.told.stream, arguments))
-        if "fail" in arguments:
-            raise RuntimeError("the kernel failed")
-
-
 @pytest.fixture
-def fake_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeModule]:
-    """An installation with a CUDA module, on a machine whose current streams are 100 and 101."""
-    module = FakeModule()
+def fake_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation with a CUDA module, which fake tensors never reach."""
     monkeypatch.setattr(_backends, "CUDA_IS_BUILT", True)
-    monkeypatch.setattr(_native, "cuda_module", lambda: module)
-    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 100 + index, raising=False)
-    _backends._cuda_kernels.cache_clear()
-    yield module
-    _backends._cuda_kernels.cache_clear()
-
-
-@pytest.fixture
-def scratch(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, weakref.ref[Tensor]]]:
-    """Scratch tensors as they are asked for: where, and whether they are still there; all are made on the CPU."""
-    made = []
-    empty = torch.empty
-
-    def on_cpu(*sizes: Any, device: Any = None, **options: Any) -> Tensor:
-        memory = empty(*sizes, device=None if options["dtype"] == torch.uint8 else device, **options)
-        if options["dtype"] == torch.uint8:
-            made.append((device, weakref.ref(memory)))
-        return memory
-
-    monkeypatch.setattr(torch, "empty", on_cpu)
-    return made
 
 
 def fakes(*devices: str, shape: tuple[int, ...] = (3, 5), dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -82,64 +34,9 @@ def fakes(*devices: str, shape: tuple[int, ...] = (3, 5), dtype: torch.dtype = t
         return [torch.ones(shape, dtype=dtype, device=device) for device in devices]
 
 
-def test_module_is_told_the_device_and_the_stream_of_each_call(fake_module, scratch):
-    first, second = fakes("cuda:0", "cuda:1")
-    (double,) = fakes("cuda:0", dtype=torch.float64)
-    _backends.kernels(first).kernel(1, 2)
-    _backends.kernels(second).kernel(3)
-    _backends.kernels(double).kernel(4)
-    assert fake_module.calls == [(0, 100, (1, 2)), (1, 101, (3,)), (0, 100, (4,))]
-    assert [str(device) for device, _ in scratch] == ["cuda:0"] * 3 + ["cuda:1"] * 3 + ["cuda:0"] * 3
-
-
-@pytest.mark.parametrize("arguments", [(), ("fail",)], ids=["returns", "raises"])
-def test_scratch_memory_lives_as_long_as_the_call(fake_module, scratch, arguments):
-    """The module still holds the allocator, as a native one does until it is told of another."""
-    (tensor,) = fakes("cuda:0")
-    during = []
-    fake_module.float32.kernel = lambda *given: (
-        fake_module.kernel(),
-        during.extend(alive() is not None for _, alive in scratch),
-        fake_module.kernel(*given),
-    )
-    if arguments:
-        with pytest.raises(RuntimeError, match="the kernel failed"):
-            _backends.kernels(tensor).kernel(*arguments)
-    else:
-        _backends.kernels(tensor).kernel()
-    assert during == [True] * 3
-    assert len(scratch) == 6
-    assert not any(alive() is not None for _, alive in scratch)
-
-
-def test_threads_have_scratch_memory_of_their_own(fake_module, scratch):
-    (tensor,) = fakes("cuda:0")
-    meet = threading.Barrier(2, timeout=60)
-    alive = []
-
-    def kernel() -> None:
-        fake_module.kernel()
-        meet.wait()
-        alive.append(sum(memory() is not None for _, memory in scratch))
-        meet.wait()
-
-    fake_module.float32.kernel = kernel
-    workers = [threading.Thread(target=_backends.kernels(tensor).kernel) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert alive == [6, 6]
-    assert len(fake_module.calls) == 2
-
-
 def test_module_comes_with_the_first_cuda_tensor(run_python, tmp_path):
     """Not with the package, nor with an operation on the CPU."""
-    (tmp_path / "_cuda.py").write_text(
-        "from fastvi import _native\n"
-        "float32 = float64 = bfloat16 = float16 = _native.module().float32\n"
-        "def use(device, stream, allocate): print('device', device, 'stream', stream)\n"
-    )
+    (tmp_path / "_cuda.py").write_text("def use_torch(functions): print('connected', 'exchange_api' in functions)\n")
     code = f"""
 import sys, fastvi
 fastvi.__path__.insert(0, {str(tmp_path)!r})  # before the module that may have been built
@@ -149,16 +46,15 @@ from fastvi import _native
 from fastvi.ops import _backends
 assert _native.backends() == ["cpu", "cuda"]
 fastvi.kl_normal(torch.ones(3), torch.ones(3))
-assert "fastvi._cuda" not in sys.modules
-torch._C._cuda_getCurrentRawStream = lambda index: 7
 with FakeTensorMode():
     tensor = torch.ones(3, device="cuda:2")
-x, out = torch.ones(2, 3), torch.empty(3)
-_backends.kernels(tensor).log_mean_exp((1, 2, 3), x.data_ptr(), out.data_ptr())
-assert out.tolist() == [1.0, 1.0, 1.0]
+    fastvi.kl_normal(tensor, tensor)
+assert "fastvi._cuda" not in sys.modules
+_backends.MODULES.of(tensor)
+_backends.MODULES.of(tensor)
 assert "fastvi._cuda" in sys.modules
 """
-    assert run_python(code).split() == ["device", "2", "stream", "7"]
+    assert run_python(code).split() == ["connected", "True"]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fastvi
+from fastvi.ops._operation import OPERATIONS
 from support.operations import TYPICAL, Sample
 from support.place import place
 
@@ -14,6 +15,11 @@ from support.place import place
 FULLEST = {sample.operation: sample for sample in sorted(TYPICAL, key=lambda sample: len(sample.names))}.values()
 ARGUMENTS = [(sample, name) for sample in FULLEST for name in sample.names]
 AMONG_OTHERS = [(sample, name) for sample, name in ARGUMENTS if len(sample.names) > 1]
+
+
+def may_be_number(sample: Sample, name: str) -> bool:
+    operation = OPERATIONS[sample.operation]
+    return name in (*operation.factors, *operation.numbers)
 
 
 def call_with(sample: Sample, **changed: object):
@@ -37,7 +43,7 @@ def test_not_a_tensor(sample, name, wrong):
         call_with(sample, **{name: wrong})
 
 
-@each([pair for pair in ARGUMENTS if pair[1] not in {"step_size", "inverse_mass"}])
+@each([pair for pair in ARGUMENTS if not may_be_number(*pair)])
 def test_numbers_are_no_tensors(sample, name):
     with pytest.raises(TypeError, match=rf"{sample.operation}: {name} must be a torch.Tensor, got float"):
         call_with(sample, **{name: 1.0})
@@ -99,7 +105,12 @@ def test_another_device(sample, name):
         call_with(sample, **{name: wrong})
 
 
-EVENTS = [p for p in ARGUMENTS if p[1] not in {"step_size", "inverse_mass", "q", "p", "grad", "weight", "bias"}]
+# Operands whose last dimension is the event: not those of maps, of which any may be a number.
+EVENTS = [
+    (sample, name)
+    for sample, name in ARGUMENTS
+    if not OPERATIONS[sample.operation].factors and not may_be_number(sample, name) and name not in {"weight", "bias"}
+]
 
 
 @pytest.mark.parametrize("device", [place.device, "meta"])
@@ -107,7 +118,7 @@ EVENTS = [p for p in ARGUMENTS if p[1] not in {"step_size", "inverse_mass", "q",
 def test_no_dimension(sample, name, device):
     tensors = {each: torch.ones(argument.shape, device=device) for each, argument in sample.arguments.items()}
     tensors[name] = torch.ones((), device=device)
-    with pytest.raises(ValueError, match=rf"{sample.operation}: .*{name if name not in {'x', 'log_w'} else ''}"):
+    with pytest.raises(ValueError, match=rf"{sample.operation}: .*{name if name not in {'x', 'log_weights'} else ''}"):
         getattr(fastvi, sample.operation)(**tensors, **sample.constants)
 
 

@@ -144,6 +144,32 @@ def exact(function: Callable[[], mpmath.mpf], dtype: torch.dtype) -> float:
         return float(value)
 
 
+@pytest.mark.parametrize("detach_posterior", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "logvar", "prior_logvar"),
+    [
+        (torch.float32, 400.0, 200.0),
+        (torch.float32, 400.0, 190.0),
+        (torch.float32, 1000.0, 745.0),
+        (torch.float64, 3000.0, 1500.0),
+        (torch.float64, 3000.0, 1490.0),
+    ],
+)
+def test_log_ratio_of_deviations_whose_ratio_is_beyond_the_dtype(dtype, logvar, prior_logvar, detach_posterior):
+    """Minus infinity, whose derivative by both means is still finite: d/dz (z - m)^2 e^-s / 2 = scale e^-s noise."""
+    zero = place.zeros(1, 5, dtype=dtype)
+    noise = fastvi.rsample_normal(zero, zero, 1, seed=3)[0]
+    mean, prior_mean = (zero.clone().requires_grad_() for _ in range(2))
+    _, log_ratio = fastvi.rsample_normal_with_log_ratio(
+        mean, zero + logvar, 1, prior_mean, zero + prior_logvar, detach_posterior=detach_posterior, seed=3
+    )
+    assert (log_ratio == -math.inf).all()
+    by_mean, by_prior_mean = torch.autograd.grad(log_ratio.sum(), (mean, prior_mean))
+    expected = noise * math.exp(0.5 * logvar - prior_logvar)
+    torch.testing.assert_close(by_mean, -expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(by_prior_mean, expected, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("dtype", FULL, ids=str)
 @pytest.mark.parametrize("difference", DIFFERENCES)
 @pytest.mark.parametrize("logvar", EXPONENTS)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fastvi
+from fastvi.ops._operation import OPERATIONS as OPERATORS
 from support.operations import OPERATIONS, TWINS, as_tuple
 from support.place import place
 
@@ -38,24 +39,23 @@ WIDE = FLOATS[:2]
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-15, -1e-15, 40.0, -40.0]
 # Variances that no float32, or no float64, holds, and logits that are certain.
 _LOGVARS = [-1e3, -745.0, -100.0, -60.0, 60.0, 100.0, 745.0, 1e3]
-EXTREME = {"logvar": _LOGVARS, "prior_logvar": _LOGVARS, "logits": [math.inf, -math.inf, 1e4, -1e4]}
+EXTREME = {
+    "logvar": _LOGVARS,
+    "prior_logvar": _LOGVARS,
+    "log_scale": _LOGVARS,
+    "logits": [math.inf, -math.inf, 1e4, -1e4],
+}
 
 ARGUMENTS = {
-    "bernoulli_log_prob": ("x", "logits"),
-    "effective_sample_size": ("log_w",),
-    "importance_weights": ("log_w",),
-    "kinetic_energy": ("p", "inverse_mass"),
-    "kl_normal": ("mean", "logvar", "prior_mean", "prior_logvar"),
-    "leapfrog_step": ("q", "p", "grad", "step_size", "inverse_mass"),
-    "linear_bernoulli_log_prob": ("h", "weight", "bias", "x"),
-    "log_mean_exp": ("x",),
-    "normal_entropy": ("logvar",),
-    "normal_log_prob": ("x", "mean", "logvar"),
-    "rsample_normal": ("mean", "logvar"),
-    "rsample_normal_with_log_ratio": ("mean", "logvar", "prior_mean", "prior_logvar"),
+    name: tuple(argument for argument in operator.names if argument != "seed") for name, operator in OPERATORS.items()
 }
-OPTIONAL = {"bias", "inverse_mass", "prior_mean", "prior_logvar"}
-SCALARS_TOO = {"step_size", "inverse_mass"}
+OPTIONAL = {
+    declared.split()[1]
+    for operator in OPERATORS.values()
+    for declared in operator.tensors
+    if declared.startswith("Tensor? ")
+}
+SCALARS_TOO = {name for operator in OPERATORS.values() for name in (*operator.factors, *operator.numbers)}
 
 FACTOR = int(os.environ.get("FASTVI_FUZZ", "1"))
 

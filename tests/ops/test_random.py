@@ -12,6 +12,7 @@ import torch
 
 import fastvi
 from fastvi import _native
+from fastvi.ops._backends import MODULES, connect
 from fastvi.ops.random import normal_noise
 from support.operations import SAMPLES, SEED, as_tuple, gradients, weighted_sum
 from support.place import place
@@ -57,8 +58,9 @@ def philox_words(counters: list[tuple[int, int, int, int]], seed: int) -> torch.
 def test_words_of_flat_draws(isa, blocks):
     """The generator as the kernels run it, many blocks at once, against one at a time."""
     seed = torch.tensor(SEED)
-    words = torch.full((blocks + 1, 4), -1, dtype=torch.int32)
-    _native.load(isa).philox_words(words.data_ptr(), blocks, seed.data_ptr())
+    words = torch.full((blocks + 1, 2), -1)
+    connect(_native.load(isa)).fill_philox_words(words[:-1], seed)
+    words = words.view(torch.int32)
     expected = philox_words([(block, 0, 0, 0xFFFFFFFF) for block in range(blocks)], SEED)
     assert torch.equal(words[:-1].double() % 2**32, expected)
     assert (words[-1] == -1).all()
@@ -66,22 +68,18 @@ def test_words_of_flat_draws(isa, blocks):
 
 def test_other_kernels_draw_the_cpus_numbers(chosen_kernels):
     """Integers to the bit. Normals to 4 units in the last place: a compiler may fuse multiplications with additions."""
-    other = chosen_kernels
-    if place.device != "cpu":
-        other = _native.cuda_module()
-        other.use(torch.cuda.current_device(), torch.cuda.current_stream().cuda_stream, None)
+    other = MODULES.cuda if place.device != "cpu" else chosen_kernels
     if other is None:
         pytest.skip("compares the kernels of --device or --kernels with the CPU's")
-    blocks, words = 250_000, []
-    for module, seed in ((other, place.tensor(SEED)), (_native.module(), torch.tensor(SEED))):
-        words.append(torch.full((4 * blocks,), -1, dtype=torch.int32, device=seed.device))
-        module.philox_words(words[-1].data_ptr(), blocks, seed.data_ptr())
+    blocks, words, cpu = 250_000, [], connect(_native.module())
+    for module, seed in ((other, place.tensor(SEED)), (cpu, torch.tensor(SEED))):
+        words.append(torch.full((2 * blocks,), -1, device=seed.device))
+        module.fill_philox_words(words[-1], seed)
     assert torch.equal(words[0].cpu(), words[1])
     for dtype, integer in ((torch.float32, torch.int32), (torch.float64, torch.int64)):
         draws = fastvi.standard_normal(4 * blocks, SEED, dtype=dtype, device=place.device).cpu()
-        expected, seed = torch.empty_like(draws), torch.tensor(SEED)
-        kernels = getattr(_native.module(), str(dtype).removeprefix("torch."))
-        kernels.standard_normal(expected.data_ptr(), expected.numel(), seed.data_ptr())
+        expected = torch.empty_like(draws)
+        cpu.forward.fill_standard_normal(expected, SEED)
         assert (draws.view(integer).long() - expected.view(integer).long()).abs().max() <= 4
 
 

@@ -43,6 +43,7 @@ ROW_WISE = {
     "normal_entropy": lambda a, _: fastvi.normal_entropy(a),
     "bernoulli_log_prob": lambda a, b: fastvi.bernoulli_log_prob(a, b),
     "kinetic_energy": lambda a, b: fastvi.kinetic_energy(a, b),
+    "laplace_log_prob": lambda a, b: fastvi.laplace_log_prob(a, b, a),
 }
 
 

@@ -9,6 +9,7 @@ import torch
 
 import fastvi
 from fastvi import _native
+from fastvi.ops._backends import connect
 from support.operations import LARGE, Sample, as_tuple, gradients
 
 pytestmark = pytest.mark.cpu_kernels
@@ -243,10 +244,10 @@ def test_instruction_sets_agree(run_python, tmp_path, pytestconfig):
 
 
 def test_integers_of_the_generator_are_equal_on_every_instruction_set():
-    seed, out = torch.tensor(7), {}
+    out = {}
     for isa in _native.available_isas():
         draws = torch.empty(1001, dtype=torch.float64)
-        _native.load(isa).float64.standard_normal(draws.data_ptr(), draws.numel(), seed.data_ptr())
+        connect(_native.load(isa)).forward.fill_standard_normal(draws, 7)
         out[isa] = draws
     first = next(iter(out.values()))
     for draws in out.values():

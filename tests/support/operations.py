@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastvi import ops, reference
+from fastvi.ops._operation import OPERATIONS as OPERATORS
 from fastvi.ops.random import normal_noise, seed_tensor
 from support.place import place
 
@@ -74,17 +75,9 @@ def _leapfrog_step(*arguments: Any, **constants: Any) -> tuple[Tensor, Tensor]:
     return position, momentum.expand(position.shape)
 
 
-TWINS: dict[str, Callable[..., Any]] = {
-    "bernoulli_log_prob": reference.bernoulli_log_prob,
-    "effective_sample_size": reference.effective_sample_size,
-    "importance_weights": reference.importance_weights,
-    "kinetic_energy": reference.kinetic_energy,
-    "kl_normal": reference.kl_normal,
+# The formula of the same name, but where the arguments are others.
+TWINS: dict[str, Callable[..., Any]] = {name: getattr(reference, name) for name in OPERATORS} | {
     "leapfrog_step": _leapfrog_step,
-    "linear_bernoulli_log_prob": reference.linear_bernoulli_log_prob,
-    "log_mean_exp": reference.log_mean_exp,
-    "normal_entropy": reference.normal_entropy,
-    "normal_log_prob": reference.normal_log_prob,
     "rsample_normal": _rsample_normal,
     "rsample_normal_with_log_ratio": _rsample_normal_with_log_ratio,
 }
@@ -159,11 +152,11 @@ class Sample:
             given["seed"] = place.tensor(given["seed"], dtype=torch.int64)
         if "sample_shape" in given:
             given["sample_shape"] = list(sample_shape_of(given["sample_shape"]))
-        for name in ("step_size", "inverse_mass"):
-            if isinstance(given.get(name), float):
-                given[name] = place.tensor(given[name], dtype=tensors[0].dtype)
         defaults = inspect.signature(getattr(ops, self.operation)).parameters
         schema = getattr(torch.ops.fastvi, self.operation).default._schema
+        for argument in schema.arguments:
+            if "Tensor" in str(argument.type) and isinstance(given.get(argument.name), float):
+                given[argument.name] = place.tensor(given[argument.name], dtype=tensors[0].dtype)
         return tuple(given.get(argument.name, defaults[argument.name].default) for argument in schema.arguments)
 
 
@@ -290,8 +283,12 @@ SAMPLES: list[Sample] = [
     _sample("linear_bernoulli_log_prob", "no hidden units", h=(3, 0), weight=(5, 0), bias=(5,), x=unit(3, 5)),
     _sample("linear_bernoulli_log_prob", "no columns", h=(3, 4), weight=(0, 4), bias=(0,), x=unit(3, 0)),
     *_of_axis("log_mean_exp", "x"),
-    *_of_axis("importance_weights", "log_w"),
-    *_of_axis("effective_sample_size", "log_w"),
+    *_of_axis("importance_weights", "log_weights"),
+    *_of_axis("effective_sample_size", "log_weights"),
+    _sample("laplace_log_prob", "same shape", x=(3, 5), loc=(3, 5), log_scale=(3, 5)),
+    _sample("laplace_log_prob", "broadcast", x=(4, 3, 5), loc=(3, 5), log_scale=(5,)),
+    _sample("laplace_log_prob", "no columns", x=(3, 0), loc=(3, 0), log_scale=(1,)),
+    _sample("laplace_log_prob", "no rows", x=(0, 5), loc=(5,), log_scale=(5,)),
     _sample("leapfrog_step", "number", {"step_size": 0.3}, q=(3, 5), p=(3, 5), grad=(3, 5)),
     _sample(
         "leapfrog_step",
@@ -339,6 +336,13 @@ SAMPLES: list[Sample] = [
     _sample("kinetic_energy", "mass a chain", p=(3, 5), inverse_mass=positive(2, 3, 1)),
     _sample("kinetic_energy", "no columns", p=(3, 0), inverse_mass=positive(1)),
     _sample("kinetic_energy", "no rows", p=(0, 5), inverse_mass=positive(5)),
+    _sample("soft_threshold", "threshold a column", x=(3, 5), threshold=positive(5)),
+    _sample("soft_threshold", "number", {"threshold": 0.5}, x=(3, 5)),
+    _sample("soft_threshold", "scalar tensor", x=(3, 5), threshold=positive()),
+    _sample("soft_threshold", "threshold a row", x=(2, 3, 5), threshold=positive(3, 1)),
+    _sample("soft_threshold", "broadcast x", x=(5,), threshold=positive(2, 3, 5)),
+    _sample("soft_threshold", "no columns", x=(3, 0), threshold=positive(1)),
+    _sample("soft_threshold", "no rows", x=(0, 5), threshold=positive(5)),
 ]
 
 OPERATIONS: list[str] = sorted(TWINS)
@@ -385,10 +389,10 @@ LARGE: list[Sample] = [
     ),
     _sample("log_mean_exp", "many samples", {"dim": 0}, x=(5001, 21)),
     _sample("log_mean_exp", "long rows", {"dim": -1}, x=(3, 70_001)),
-    _sample("importance_weights", "many samples", {"dim": 1}, log_w=(3, 2001, 21)),
-    _sample("importance_weights", "long rows", {"dim": -1}, log_w=(3, 70_001)),
-    _sample("effective_sample_size", "many samples", {"dim": 0}, log_w=(5001, 21)),
-    _sample("effective_sample_size", "long rows", {"dim": -1}, log_w=(3, 70_001)),
+    _sample("importance_weights", "many samples", {"dim": 1}, log_weights=(3, 2001, 21)),
+    _sample("importance_weights", "long rows", {"dim": -1}, log_weights=(3, 70_001)),
+    _sample("effective_sample_size", "many samples", {"dim": 0}, log_weights=(5001, 21)),
+    _sample("effective_sample_size", "long rows", {"dim": -1}, log_weights=(3, 70_001)),
     _sample(
         "leapfrog_step",
         "many chains",
@@ -400,6 +404,10 @@ LARGE: list[Sample] = [
     ),
     _sample("leapfrog_step", "one step size for all", q=(40_000, 3), p=(3,), grad=(40_000, 3), step_size=()),
     _sample("leapfrog_step", "long rows", {"step_size": 0.3}, q=(3, 40_001), p=(3, 40_001), grad=(3, 40_001)),
+    _sample("laplace_log_prob", "many samples", x=(50, 70, 33), loc=(70, 33), log_scale=(33,)),
+    _sample("laplace_log_prob", "long rows", x=(3, 40_001), loc=(3, 40_001), log_scale=(40_001,)),
+    _sample("soft_threshold", "many rows", x=(3000, 65), threshold=positive(3000, 1)),
+    _sample("soft_threshold", "long rows", x=(3, 40_001), threshold=positive(40_001)),
     _sample("kinetic_energy", "one mass for all", p=(3000, 65), inverse_mass=positive(1)),
     _sample("kinetic_energy", "many chains", p=(3000, 65), inverse_mass=positive(65)),
 ]

@@ -6,9 +6,9 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-import torch
-
-from fastvi.ops import _backends
+import fastvi.ops  # noqa: F401  # so that every operation is in the list
+from fastvi.ops._backends import MODULES, connect
+from fastvi.ops._operation import OPERATIONS
 
 
 def use_kernels_of(path: Path) -> ModuleType:
@@ -16,9 +16,7 @@ def use_kernels_of(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.name.partition(".")[0], path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = _backends.by_dtype(module)
-    if hasattr(module, "use"):  # it runs in a stream, here the only one, and asks for scratch memory
-        host = torch.device("cpu")
-        found = {dtype: _backends.StreamKernels(module, dtype, host, lambda index: 0) for dtype in found}
-    _backends.KERNELS.update(found)
+    MODULES.cpu = connect(module)
+    for operation in OPERATIONS.values():
+        operation.bind()
     return module

@@ -20,7 +20,7 @@ from fastvi._terminal import (
     whole_number,
 )
 
-FAMILIES = ("random", "normal", "bernoulli", "log_mean_exp", "leapfrog", "step")
+FAMILIES = ("random", "normal", "bernoulli", "laplace", "log_mean_exp", "leapfrog", "threshold", "step")
 _THREADS = {"cpu": "1,2", "cuda": "1"}
 """Thread counts that are taken on each device unless told otherwise."""
 _BLOCK_SECONDS = {"cpu": 0.03, "cuda": 0.003}

@@ -1,18 +1,15 @@
-"""Which native kernels run on a tensor: those of its dtype, for the CPU or for the CUDA device that it is on."""
+"""Which native module runs on a tensor: that of the CPU's instruction set, or that of CUDA."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastvi import _native
-
-if TYPE_CHECKING:
-    from fastvi._kernels import CudaModule, KernelModule
+from fastvi import _native, _sizes
+from fastvi.ops import _private
 
 CUDA_IS_BUILT = "cuda" in _native.backends()
 """Known beforehand, because torch.compile reads it while it traces; the module comes with the first CUDA tensor."""
@@ -20,66 +17,94 @@ CUDA_IS_BUILT = "cuda" in _native.backends()
 OTHER_DEVICE = "there are kernels for cpu and cuda only"
 
 
-def by_dtype(module: KernelModule) -> dict[torch.dtype, Any]:
-    """The kernels of a native module."""
-    # Any, not Kernels: views are passed as lists of arguments, which mypy cannot count.
-    return {
-        torch.float32: module.float32,
-        torch.float64: module.float64,
-        torch.bfloat16: module.bfloat16,
-        torch.float16: module.float16,
-    }
+def connect(module: Any) -> Any:
+    """Give a native module what it asks PyTorch.
+
+    Raises
+    ------
+    ImportError
+        If this PyTorch hands out no tensors to C.
+    """
+    try:
+        exchange_api = torch.Tensor.__dlpack_c_exchange_api__
+    except AttributeError:
+        raise ImportError(f"fastvi: PyTorch {torch.__version__} is too old, expected 2.10 or newer") from None
+    module.use_torch(
+        {
+            "exchange_api": exchange_api,
+            "tensor": torch.Tensor,
+            "parameter": torch.nn.Parameter,
+            "is_neg": torch.Tensor.is_neg,
+            "requires_grad": torch.Tensor.requires_grad,
+            "transforms_active": _private.transforms_active,
+            "function_modes": _private.function_modes,
+            "dispatch_modes": _private.dispatch_modes,
+            "tracing_state": _private.tracing_state,
+            "autocast_active": _private.autocast_active,
+            "grad_enabled": torch.is_grad_enabled,
+            "forward_ad": torch.autograd.forward_ad,
+            "thread_count": torch.get_num_threads,
+            "new_seed": functools.partial(torch.randint, _sizes.MAX_SEED - 1, (), dtype=torch.int64),
+            "float32": torch.float32,
+            "float64": torch.float64,
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+        }
+    )
+    return module
 
 
-KERNELS = by_dtype(_native.module())
+class Modules:
+    """The native modules in use, by kind of device."""
+
+    def __init__(self) -> None:
+        self.cpu: Any = connect(_native.module())
+
+    @functools.cached_property
+    def cuda(self) -> Any:
+        return connect(_native.cuda_module())
+
+    def of(self, tensor: Tensor) -> Any:
+        """That of the device that a tensor is on."""
+        return self.cuda if tensor.is_cuda else self.cpu
 
 
-class StreamKernels:
-    """The kernels for one dtype on one device, queued in the stream that is PyTorch's current one there.
+MODULES = Modules()
 
-    Scratch memory comes from PyTorch's allocator and goes back to it when a kernel's function has returned: whoever
-    gets it next in the same stream comes after the kernel.
+
+class Functions(NamedTuple):
+    """The native functions of an operation; forward and backward take the arguments of its two operators.
+
+    ``attempt`` takes the arguments of the public function. It returns NotImplemented where anything but a kernel has to
+    do with the call (transforms, modes, tensors that are not plain), and None where PyTorch is to record it.
+    ``attempt_backward`` returns NotImplemented likewise, also where its own derivative is to be recorded.
     """
 
-    def __init__(
-        self, module: CudaModule, dtype: torch.dtype, device: torch.device, current_stream: Callable[[int], int]
-    ) -> None:
-        self._use = module.use
-        self._kernels = by_dtype(module)[dtype]
-        self._device = device
-        self._current_stream = current_stream
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        kernel = getattr(self._kernels, name)
-        index = self._device.index or 0
-
-        def launch(*arguments: Any) -> None:
-            scratch: list[Tensor] = []
-
-            def allocate(nbytes: int) -> int:
-                memory = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
-                scratch.append(memory)
-                return memory.data_ptr()
-
-            self._use(index, self._current_stream(index), allocate)
-            try:
-                kernel(*arguments)
-            finally:
-                scratch.clear()  # the module keeps `allocate` until the next call, which may never come
-
-        setattr(self, name, launch)  # so that it is made once
-        return launch
+    attempt: Any
+    forward: Any
+    attempt_backward: Any
+    backward: Any
 
 
-@functools.cache
-def _cuda_kernels(dtype: torch.dtype, index: int) -> StreamKernels:
-    # The raw stream, as PyTorch's own generated code asks for it: torch.cuda.current_stream makes an object each time.
-    return StreamKernels(_native.cuda_module(), dtype, torch.device("cuda", index), torch._C._cuda_getCurrentRawStream)
+def functions_of(module: Any, name: str) -> Functions:
+    """The functions that a native module has under a name."""
+    places = (module.attempt, module.forward, module.attempt_backward, module.backward)
+    return Functions(*[getattr(place, name) for place in places])
 
 
-def kernels(tensor: Tensor) -> Any:
-    """The kernels for a tensor's dtype and device."""
-    return KERNELS[tensor.dtype] if tensor.is_cpu else _cuda_kernels(tensor.dtype, tensor.device.index)
+def sum_over(tensor: Tensor, dim: int, weights: Tensor | None = None) -> Tensor:
+    """Sum over one dimension, of which ``weights`` may give each place a factor: shape of ``tensor`` without it.
+
+    It has the same bits for any number of threads, which PyTorch's sums and matrix-vector products do not promise.
+    """
+    result: Tensor = MODULES.of(tensor).sum_over(tensor, dim % tensor.dim(), weights)
+    return result
+
+
+def sum_to_shape(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Sum what an operand of ``shape`` was broadcast over, as ``Tensor.sum_to_size``, with the same bits likewise."""
+    result: Tensor = MODULES.of(tensor).sum_to_shape(tensor, tuple(shape))
+    return result
 
 
 def cuda_obstacle() -> str | None:

@@ -12,40 +12,21 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from fastvi import _sizes
 from fastvi.ops._backends import check_device
 from fastvi.ops._precision import HALF_DTYPES, SUPPORTED_DTYPES, SUPPORTED_NAMES
-from fastvi.ops._private import (
-    autocast_active,
-    dispatch_modes,
-    function_modes,
-    is_zero_tensor,
-    tracing_state,
-    transforms_active,
-)
+from fastvi.ops._private import autocast_active, tracing_state
 
-_PLAIN_TYPES = frozenset({torch.Tensor, torch.nn.Parameter})
-
-
-def is_plain(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether every tensor has memory that a kernel may read, and nothing watches what is done with it."""
-    if transforms_active() or function_modes() or dispatch_modes() or tracing_state() is not None:
-        return False
-    for tensor in tensors:
-        if tensor is None:
-            continue
-        if type(tensor) not in _PLAIN_TYPES or not (tensor.is_cpu or tensor.is_cuda) or tensor.is_neg():
-            return False
-        try:
-            address = tensor.data_ptr()
-        except RuntimeError:  # no storage: sparse, or batched by torch.autograd's own vmap
-            return False
-        if address == 0 and (tensor.numel() > 0 or is_zero_tensor(tensor)):
-            return False
-    return True
+PLAIN_TYPES = frozenset({torch.Tensor, torch.nn.Parameter})
 
 
 def check_operands(
-    operation: str, names: Sequence[str], operands: Sequence[object], optional: Sequence[str] = ()
+    operation: str,
+    names: Sequence[str],
+    operands: Sequence[object],
+    optional: Sequence[str] = (),
+    factors: Sequence[str] = (),
 ) -> Sequence[Any]:
-    """Reject anything but floating-point tensors of one dtype on one device; what is ``optional`` may be None.
+    """Reject anything but floating-point tensors of one dtype on one device.
+
+    What is ``optional`` may be None, and ``factors`` may be numbers.
 
     Returns
     -------
@@ -66,6 +47,9 @@ def check_operands(
         if operand is None and name in optional:
             continue
         if not isinstance(operand, Tensor):
+            if name in factors and first is not None:
+                check_number(operation, name, operand, "a torch.Tensor or a number")
+                continue
             raise TypeError(f"{operation}: {name} must be a torch.Tensor, got {kind_of(operand)}")
         dtype, on_cpu = operand.dtype, operand.is_cpu
         if dtype not in SUPPORTED_DTYPES:
@@ -107,7 +91,7 @@ def check_layout(operation: str, name: str, tensor: Tensor) -> None:
         raise ValueError(f"{operation}: {name} has layout {tensor.layout}, expected torch.strided")
     if tensor.is_nested:
         raise ValueError(f"{operation}: {name} is a nested tensor, expected one of torch.strided layout")
-    if type(tensor) not in _PLAIN_TYPES and isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+    if type(tensor) not in PLAIN_TYPES and isinstance(tensor, UninitializedParameter | UninitializedBuffer):
         raise ValueError(
             f"{operation}: {name} is a parameter of a lazy module that is not initialised; call the module once first"
         )

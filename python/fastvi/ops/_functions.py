@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fastvi.ops._checks import is_plain
-from fastvi.ops._operators import adopt_thread_count, as_tuple
-from fastvi.ops._private import in_forward_mode, without_dead_levels
+from fastvi.ops._batching import map_batch
+from fastvi.ops._outputs import as_tuple
+from fastvi.ops._private import without_dead_levels
 
 if TYPE_CHECKING:
-    from fastvi.ops._registration import Operation
+    from fastvi.ops._operation import Operation
 
 _vjp: Any = torch.func.vjp  # typed as if a third result, auxiliary ones, might come unasked
 
 
-def gradient_function(operation: Operation) -> type[torch.autograd.Function]:
+def gradient_function(operation: Operation[Any]) -> type[torch.autograd.Function]:
     class Gradient(torch.autograd.Function):
         """The backward pass as an operation of its own, with the derivatives of the plain formula."""
 
@@ -59,12 +59,12 @@ def gradient_function(operation: Operation) -> type[torch.autograd.Function]:
 
         @staticmethod
         def vmap(info: Any, dims: tuple[Any, ...], *arguments: Any) -> Any:
-            return operation.map_batch(Gradient.apply, True, info.batch_size, dims, arguments)
+            return map_batch(operation, Gradient.apply, True, info.batch_size, dims, arguments)
 
     return Gradient
 
 
-def transformable_function(operation: Operation) -> type[torch.autograd.Function]:
+def transformable_function(operation: Operation[Any]) -> type[torch.autograd.Function]:
     class Transformable(torch.autograd.Function):
         """The operation over its registered operator: composes with torch.func, torch.compile and torch.export."""
 
@@ -86,14 +86,13 @@ def transformable_function(operation: Operation) -> type[torch.autograd.Function
 
         @staticmethod
         def vmap(info: Any, dims: tuple[Any, ...], *arguments: Any) -> Any:
-            return operation.map_batch(Transformable.apply, False, info.batch_size, dims, arguments)
+            return map_batch(operation, Transformable.apply, False, info.batch_size, dims, arguments)
 
     return Transformable
 
 
-def fast_function(operation: Operation) -> type[torch.autograd.Function]:
-    count, num_outputs = operation.count, operation.num_outputs
-    keep = (True,) * bool(operation.num_auxiliary)
+def fast_function(operation: Operation[Any]) -> type[torch.autograd.Function]:
+    count, num_outputs, has_auxiliary = operation.count, operation.num_outputs, operation.num_auxiliary > 0
     nothing = (None,) * (count + len(operation.constants))
 
     class Fast(torch.autograd.Function):
@@ -101,8 +100,8 @@ def fast_function(operation: Operation) -> type[torch.autograd.Function]:
 
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
-            output = operation.forward(*arguments, *keep)
-            if keep:
+            output = operation.functions_for(arguments[0]).forward(*arguments)
+            if has_auxiliary:
                 auxiliary = output[num_outputs:]
                 ctx.mark_non_differentiable(*auxiliary)
                 ctx.save_for_backward(*arguments[:count], *auxiliary)
@@ -118,18 +117,10 @@ def fast_function(operation: Operation) -> type[torch.autograd.Function]:
             if grads[0] is None and all(grad is None for grad in grads):
                 return nothing
             # Hooks may have changed what was saved, or what comes from above, and FSDP frees parameters' memory.
-            saved = ctx.saved_tensors
-            given = (*saved, *grads)
-            if (
-                torch.is_grad_enabled()
-                or in_forward_mode()
-                or not is_plain(given)
-                or not operation.fits(given, ctx.constants)
-            ):
+            saved, needs = ctx.saved_tensors, ctx.needs_input_grad[:count]
+            found = operation.functions_for(saved[0]).attempt_backward(*grads, *saved, *ctx.constants, needs)
+            if found is NotImplemented:
                 return operation.backward_by(operation.transformable_backward, ctx, grads, saved, ctx.constants)
-            adopt_thread_count()
-            auxiliary = saved[count:]
-            found = operation.backward(grads, saved[:count], ctx.constants, ctx.needs_input_grad, auxiliary)
             return found + nothing[count:]
 
     return Fast

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
+from fastvi.ops._batching import map_batch
 from fastvi.ops._checks import check_declared, check_memory, check_shape, check_size
+from fastvi.ops._outputs import as_tuple, only_or_tuple
 
 if TYPE_CHECKING:
-    from fastvi.ops._registration import Operation
+    from fastvi.ops._operation import Operation
 
 LIBRARY = torch.library.Library("fastvi", "DEF")
-
-# PyTorch hands its number of threads to OpenMP in each thread of the program when it is first asked there.
-adopt_thread_count: Callable[[], int] = torch.get_num_threads
 
 # A kernel is registered for kinds of tensors that it cannot read, too: it says so, where PyTorch would print a table.
 _OTHER_KINDS = ("Sparse", "SparseCsr", "NestedTensor", "Quantized")
@@ -33,19 +32,9 @@ def register_kernel(name: str, kernel: Callable[..., Any]) -> None:
         LIBRARY.impl(name, kernel, key)
 
 
-def as_tuple(outputs: Any) -> tuple[Any, ...]:
-    """The outputs of a function that may return one alone."""
-    return outputs if isinstance(outputs, tuple) else (outputs,)
-
-
 def layout_of(tensors: Sequence[Tensor | None]) -> tuple[tuple[torch.Size, torch.dtype] | None, ...]:
     """Shapes and dtypes, as a key to what follows from them."""
     return tuple([None if tensor is None else (tensor.shape, tensor.dtype) for tensor in tensors])
-
-
-def only_or_tuple(values: Sequence[Any]) -> Any:
-    """One value alone, or several as a tuple, as an operator returns them."""
-    return values[0] if len(values) == 1 else tuple(values)
 
 
 class Operators(NamedTuple):
@@ -55,7 +44,7 @@ class Operators(NamedTuple):
     backward: Any
 
 
-def define_operators(operation: Operation, overload: str = "") -> Operators:
+def define_operators(operation: Operation[Any], overload: str = "") -> Operators:
     """Define and implement both operators, or their overload ``tensor``: numbers are float64 tensors there."""
     as_tensors = overload == "tensor"
     constants = [declared.replace("float ", "Tensor ") if as_tensors else declared for declared in operation.constants]
@@ -75,28 +64,23 @@ def define_operators(operation: Operation, overload: str = "") -> Operators:
     LIBRARY.define(f"{name}_backward{suffix}({inputs}) -> {_returns(count)}")
 
     def run_forward(*arguments: Any) -> Any:
-        adopt_thread_count()
         tensors, constants = arguments[:count], arguments[count:]
         _check_tensors(operation, tensors)
         constants = _numbers(operation, constants) if as_tensors else constants
         _check_call(operation, tensors, constants)
-        return operation.forward(*tensors, *constants, *(True,) * bool(operation.num_auxiliary))
+        return operation.functions_for(tensors[0]).forward(*_plain(tensors), *constants)
 
     def run_backward(*arguments: Any) -> Any:
-        adopt_thread_count()
         grads, tensors, auxiliary, constants, needs = operation.split_backward(arguments)
         _check_tensors(operation, tensors, auxiliary, grads)
         constants = _numbers(operation, constants) if as_tensors else constants
         _check_call(operation, tensors, constants, auxiliary, grads)
         _check_needs(operation, tensors, needs)
-        grads = tuple(None if grad is None else grad.resolve_neg() for grad in grads)
         if all(grad is None for grad in grads):
             raise ValueError(f"{name}: no gradient was given; expected one at least")
-        found = operation.backward(grads, tensors, constants, needs, auxiliary)
-        given = [grad.data_ptr() for grad in grads if grad is not None]
-        own = [tensors[0].new_empty(0) if grad is None else grad for grad in found]
-        # An output of an operator may not be one of its inputs, nor a view of one.
-        return only_or_tuple([out.clone() if out.data_ptr() in given else out for out in own])
+        given = _plain((*grads, *tensors, *auxiliary))
+        found = operation.functions_for(tensors[0]).backward(*given, *constants, needs)
+        return only_or_tuple([tensors[0].new_empty(0) if grad is None else grad for grad in found])
 
     def fake_forward(*arguments: Any) -> Any:
         _check_tensors(operation, arguments[:count])
@@ -120,7 +104,12 @@ def define_operators(operation: Operation, overload: str = "") -> Operators:
     return Operators(getattr(forward, overload or "default"), getattr(backward, overload or "default"))
 
 
-def register_autograd(operation: Operation, operators: Operators) -> None:
+def _plain(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The tensors as the native functions read them: of PyTorch's own class, and not to be negated first."""
+    return [None if tensor is None else tensor.resolve_neg().as_subclass(Tensor) for tensor in tensors]
+
+
+def register_autograd(operation: Operation[Any], operators: Operators) -> None:
     """The derivative of the forward operator, which is the backward operator, and of that none."""
     num_saved = operation.count + operation.num_auxiliary
 
@@ -145,7 +134,7 @@ def register_autograd(operation: Operation, operators: Operators) -> None:
 
     def rule(operator: Any, of_backward: bool) -> Callable[..., Any]:
         def batched(info: Any, dims: tuple[Any, ...], *arguments: Any) -> Any:
-            return operation.map_batch(operator, of_backward, info.batch_size, dims, arguments)
+            return map_batch(operation, operator, of_backward, info.batch_size, dims, arguments)
 
         return batched
 
@@ -160,7 +149,7 @@ def _returns(count: int) -> str:
     return "Tensor" if count == 1 else f"({', '.join(['Tensor'] * count)})"
 
 
-def _names(operation: Operation) -> tuple[str, ...]:
+def _names(operation: Operation[Any]) -> tuple[str, ...]:
     """Names of the tensors, then of what is kept for the backward pass, then of the gradients."""
     return (
         *operation.names,
@@ -170,7 +159,7 @@ def _names(operation: Operation) -> tuple[str, ...]:
 
 
 def _check_tensors(
-    operation: Operation, tensors: Sequence[Any], auxiliary: Sequence[Any] = (), grads: Sequence[Any] = ()
+    operation: Operation[Any], tensors: Sequence[Any], auxiliary: Sequence[Any] = (), grads: Sequence[Any] = ()
 ) -> None:
     """Layouts, dtypes and devices: what is known of tensors without values, too."""
     given = (*tensors, *auxiliary, *grads)
@@ -179,7 +168,7 @@ def _check_tensors(
 
 
 def _check_call(
-    operation: Operation,
+    operation: Operation[Any],
     tensors: Sequence[Any],
     constants: Sequence[Any],
     auxiliary: Sequence[Any] = (),
@@ -205,7 +194,7 @@ def _check_call(
                 raise ValueError(f"{operation.name}: {name} has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
 
 
-def _check_needs(operation: Operation, tensors: Sequence[Any], needs: Sequence[bool]) -> None:
+def _check_needs(operation: Operation[Any], tensors: Sequence[Any], needs: Sequence[bool]) -> None:
     if len(needs) != operation.count:
         raise ValueError(f"{operation.name}: needs has {len(needs)} elements, expected {operation.count}")
     for name, tensor, need in zip(operation.names, tensors, needs, strict=True):
@@ -214,7 +203,7 @@ def _check_needs(operation: Operation, tensors: Sequence[Any], needs: Sequence[b
             raise ValueError(f"{operation.name}: needs asks for the gradient of {name}, which is {what}")
 
 
-def _numbers(operation: Operation, constants: Sequence[Tensor]) -> tuple[float, ...]:
+def _numbers(operation: Operation[Any], constants: Sequence[Tensor]) -> tuple[float, ...]:
     """The values of numbers that were given as tensors."""
     for declared, constant in zip(operation.constants, constants, strict=True):
         name = declared.split()[1]

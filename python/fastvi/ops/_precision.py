@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-
-Backward = TypeVar("Backward", bound=Callable[..., Any])
 
 HALF_DTYPES = frozenset({torch.bfloat16, torch.float16})
 SUPPORTED_DTYPES = frozenset({torch.float32, torch.float64}) | HALF_DTYPES
@@ -40,16 +38,3 @@ def in_compute_dtype(function: Callable[..., Any]) -> Callable[..., Any]:
         return _round_to(first.dtype, function(first.float(), *[widen(value) for value in others]))
 
     return computed
-
-
-def backward_in_compute_dtype(function: Backward) -> Backward:
-    """A backward pass ``function(grads, tensors, constants, needs, auxiliary)``, likewise."""
-
-    def computed(grads: Any, tensors: Any, constants: Any, needs: Any, auxiliary: Any) -> Any:
-        dtype = tensors[0].dtype
-        if dtype not in HALF_DTYPES:
-            return function(grads, tensors, constants, needs, auxiliary)
-        wide = [tuple([widen(tensor) for tensor in each]) for each in (grads, tensors, auxiliary)]
-        return _round_to(dtype, function(wide[0], wide[1], constants, needs, wide[2]))
-
-    return cast("Backward", computed)

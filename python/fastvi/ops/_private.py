@@ -29,11 +29,6 @@ def functionalised() -> bool:
     return any(level.key() == torch._C._functorch.TransformType.Functionalize for level in levels)
 
 
-def is_zero_tensor(tensor: Tensor) -> bool:
-    """Whether a tensor is zeros by its kind, without memory, as gradients of ``torch.sgn`` are."""
-    return tensor._is_zerotensor()
-
-
 def without_dead_levels(tensor: Tensor | None) -> Tensor | None:
     """What a tensor of ``torch.func`` levels that have ended holds; PyTorch itself looks through one of them only."""
     while tensor is not None and (held := torch._C._functorch.unwrap_if_dead(tensor)) is not tensor:

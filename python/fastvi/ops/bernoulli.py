@@ -4,53 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastvi import reference
 from fastvi._sizes import check_flag
-from fastvi.ops._backends import kernels
-from fastvi.ops._checks import check_operands
-from fastvi.ops._precision import backward_in_compute_dtype, compute_dtype, widen
-from fastvi.ops._registration import Operation, Tensors, batch_broadcasting
-from fastvi.ops._rows import Rows, broadcast_shape, check_upstream, row_backward
-from fastvi.ops._sums import sum_over, sum_to_shape
+from fastvi.ops._backends import Functions, sum_over, sum_to_shape
+from fastvi.ops._operation import Operation
+from fastvi.ops._patterns import row_operation
+from fastvi.ops._precision import SUPPORTED_DTYPES, compute_dtype, widen
 from fastvi.ops._values import describe_range, has_values, range_outside_unit_interval
 
-_NAMES = ("x", "logits")
-_LINEAR_NAMES = ("h", "weight", "bias", "x")
+_LOG_PROB = row_operation("bernoulli_log_prob", reference.bernoulli_log_prob)
 
 
-def _forward(x: Tensor, logits: Tensor) -> Tensor:
-    rows = Rows("bernoulli_log_prob", _NAMES, (x, logits))
-    out = logits.new_empty(rows.plan.leading)
-    kernels(x).bernoulli_log_prob(rows.extent, *rows.views, out.data_ptr())
-    return out
-
-
-def _backward(
-    grads: Tensors, tensors: tuple[Tensor, ...], _: tuple[()], needs: Sequence[bool], __: Tensors
-) -> tuple[Tensor | None, ...]:
-    rows = Rows("bernoulli_log_prob", _NAMES, tensors)
-    (grad,) = grads
-    assert grad is not None
-    return row_backward("bernoulli_log_prob_backward", rows, rows.views, (), grad, tensors, needs)
-
-
-_LOG_PROB = Operation(
-    name="bernoulli_log_prob",
-    tensors=("Tensor x", "Tensor logits"),
-    constants=(),
-    forward=_forward,
-    backward=_backward,
-    formula=reference.bernoulli_log_prob,
-    fake=lambda *tensors: tensors[0].new_empty(broadcast_shape("bernoulli_log_prob", _NAMES, tensors)[:-1]),
-    batch=batch_broadcasting,
-)
-
-
-def _check_observations(operation: str, x: Tensor) -> None:
+def _check_observations(operation: str, x: object) -> None:
     """Reject values outside [0, 1], NaN among them, where there are values to be looked at.
 
     Raises
@@ -58,7 +28,7 @@ def _check_observations(operation: str, x: Tensor) -> None:
     ValueError
         If there are any.
     """
-    outside = range_outside_unit_interval(x) if has_values(x) else None
+    outside = range_outside_unit_interval(x) if isinstance(x, Tensor) and has_values(x) else None
     if outside is not None:
         raise ValueError(f"{operation}: x must lie in [0, 1], got {describe_range(outside)}")
 
@@ -96,11 +66,9 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor, validate_args: bool = False) -
     >>> fastvi.bernoulli_log_prob(torch.ones(3, 2), torch.zeros(5, 3, 2)).shape
     torch.Size([5, 3])
     """
-    x, logits = check_operands("bernoulli_log_prob", _NAMES, (x, logits))
     if check_flag("bernoulli_log_prob", "validate_args", validate_args):
         _check_observations("bernoulli_log_prob", x)
-    result: Tensor = _LOG_PROB(x, logits)
-    return result
+    return _LOG_PROB(x, logits)
 
 
 def _linear_shape(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> torch.Size:
@@ -136,43 +104,68 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     return torch.mm(left, right, out=left.new_empty((left.shape[0], right.shape[1])))
 
 
-def _linear_forward(
-    h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, keep_residual: bool
-) -> tuple[Tensor, Tensor]:
-    """The log-likelihood, and x - sigmoid(logits) in the memory of the logits (meaningless if it is not kept).
+def _linear_functions(module: Any) -> Functions:
+    epilogue = module.forward.bernoulli_epilogue
 
-    Logits of half precision would lose more than the sum over them gains: they are float32.
-    """
-    leading = _linear_shape(h, weight, bias, x)
-    dtype = h.dtype
-    h, weight, bias, x = widen(h), widen(weight), widen(bias), widen(x)
-    logits = _product(_hidden_rows(h, leading), weight.t())
-    rows = Rows("linear_bernoulli_log_prob", ("x",), (x.expand((*leading, x.shape[-1])),))
-    bias = None if bias is None else bias.contiguous()
-    out = h.new_empty(leading)
-    kernels(h).bernoulli_epilogue(
-        rows.extent,
-        logits.data_ptr(),
-        0 if bias is None else bias.data_ptr(),
-        *rows.views,
-        keep_residual,
-        out.data_ptr(),
-    )
-    return out.to(dtype), logits
+    def run(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, keep_residual: bool) -> tuple[Tensor, Tensor]:
+        """The log-likelihood, and x - sigmoid(logits) in the memory of the logits (meaningless if it is not kept).
+
+        Logits of half precision would lose more than the sum over them gains: they are float32.
+        """
+        leading = _linear_shape(h, weight, bias, x)
+        dtype = h.dtype
+        h, weight, bias, x = widen(h), widen(weight), widen(bias), widen(x)
+        logits = _product(_hidden_rows(h, leading), weight.t())
+        out = epilogue(logits, bias, x.expand((*leading, x.shape[-1])), keep_residual)
+        return out.to(dtype), logits
+
+    def forward(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:
+        return run(h, weight, bias, x, keep_residual=True)
+
+    def attempt(h: Any, weight: Any, bias: Any, x: Any) -> Any:
+        if h is None or weight is None or x is None:
+            return NotImplemented  # the general route says what is wrong
+        route = module.route(h, weight, bias, x)
+        if route is NotImplemented or h.dtype not in SUPPORTED_DTYPES or not _agree(h, weight, bias, x):
+            return NotImplemented
+        if route is None:
+            return None
+        return run(h, weight, bias, x, keep_residual=False)[0]
+
+    def attempt_backward(grad: Tensor, *arguments: Any) -> Any:
+        residual, tensors = arguments[4], arguments[:4]
+        wide = compute_dtype(tensors[0].dtype)
+        if not module.runs_backward(grad, *arguments[:5]) or not _agree(grad, *tensors) or residual.dtype is not wide:
+            return NotImplemented
+        return _linear_backward(grad, *arguments)
+
+    return Functions(attempt, forward, attempt_backward, _linear_backward)
 
 
-@backward_in_compute_dtype
+def _agree(first: Tensor, *others: Tensor | None) -> bool:
+    """Whether all tensors that are given have one dtype, and are on one device."""
+    dtype, device = first.dtype, first.device
+    return all(other is None or (other.dtype is dtype and other.device == device) for other in others)
+
+
 def _linear_backward(
-    grads: Tensors, tensors: Tensors, _: tuple[()], needs: Sequence[bool], auxiliary: tuple[Tensor]
+    grad: Tensor,
+    h: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    x: Tensor,
+    residual: Tensor,
+    needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    h, weight, bias, x = tensors
-    (grad,), (residual,) = grads, auxiliary
-    assert grad is not None
-    assert h is not None
-    assert weight is not None
-    assert x is not None
+    dtype = h.dtype
     leading = _linear_shape(h, weight, bias, x)
-    check_upstream("linear_bernoulli_log_prob", grad, leading)
+    expected = (math.prod(leading), weight.shape[0])
+    if grad.shape != leading or residual.shape != expected:
+        raise ValueError(
+            f"linear_bernoulli_log_prob: gradient has shape {tuple(grad.shape)} and residual {tuple(residual.shape)}, "
+            f"expected {tuple(leading)} and {expected}"
+        )
+    grad, h, weight, bias, x = widen(grad), widen(h), widen(weight), widen(bias), widen(x)
     scale = grad.reshape(-1, 1)
     by_h = by_weight = by_bias = by_x = None
     # The upstream gradient scales rows: of the hidden units, never of the wide residual.
@@ -190,7 +183,7 @@ def _linear_backward(
         targets = x.expand((*leading, x.shape[-1])).reshape(logits.shape)
         logits.masked_fill_(logits.isinf() & (targets == (logits > 0)), 0.0)
         by_x = sum_to_shape(logits.mul_(scale).reshape((*leading, x.shape[-1])), x.shape)
-    return by_h, by_weight, by_bias, by_x
+    return tuple([None if found is None else found.to(dtype) for found in (by_h, by_weight, by_bias, by_x)])
 
 
 def _linear_formula(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
@@ -204,14 +197,13 @@ def _linear_fake(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> t
     return h.new_empty(leading), logits
 
 
-_LINEAR = Operation(
+_LINEAR: Operation[Tensor] = Operation(
     name="linear_bernoulli_log_prob",
     tensors=("Tensor h", "Tensor weight", "Tensor? bias", "Tensor x"),
     constants=(),
-    forward=_linear_forward,
-    backward=_linear_backward,
     formula=_linear_formula,
     fake=_linear_fake,
+    functions=_linear_functions,
     num_auxiliary=1,
     check=_linear_shape,
 )
@@ -256,10 +248,6 @@ def linear_bernoulli_log_prob(
     >>> fastvi.linear_bernoulli_log_prob(h, layer.weight, layer.bias, x).shape
     torch.Size([5, 3])
     """
-    h, weight, bias, x = check_operands(
-        "linear_bernoulli_log_prob", _LINEAR_NAMES, (h, weight, bias, x), optional=("bias",)
-    )
     if check_flag("linear_bernoulli_log_prob", "validate_args", validate_args):
         _check_observations("linear_bernoulli_log_prob", x)
-    result: Tensor = _LINEAR(h, weight, bias, x)
-    return result
+    return _LINEAR(h, weight, bias, x)

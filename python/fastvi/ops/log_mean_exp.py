@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fastvi import reference
-from fastvi._layout import plan_axis
 from fastvi._running import RunningLogMeanExp, Summary
 from fastvi._sizes import check_integer
-from fastvi.ops._backends import kernels
+from fastvi.ops._backends import Functions, sum_over
+from fastvi.ops._batching import batch_broadcasting
 from fastvi.ops._checks import check_operands
-from fastvi.ops._precision import backward_in_compute_dtype, widen
+from fastvi.ops._operation import Operation
+from fastvi.ops._precision import widen
 from fastvi.ops._private import tracing_state
-from fastvi.ops._registration import Operation, Tensors, batch_broadcasting
-from fastvi.ops._rows import check_upstream
-from fastvi.ops._sums import sum_over
+from fastvi.ops._shapes import without_axis
 
 
 def _check_axis(operation: str, name: str, tensor: Tensor, dim: object) -> tuple[Tensor, int]:
-    """The tensor, as `check_operands` returns it, and the dimension, counted from the front."""
-    (tensor,) = check_operands(operation, (name,), (tensor,))
+    """The tensor, and the dimension, counted from the front."""
     axis = check_integer(operation, "dim", dim)
     rank = tensor.dim()
     if not -rank <= axis < rank:
@@ -38,37 +36,13 @@ def _check_axis(operation: str, name: str, tensor: Tensor, dim: object) -> tuple
     return tensor, axis
 
 
-def _without(shape: Sequence[int], dim: int) -> tuple[int, ...]:
-    return (*shape[:dim], *shape[dim + 1 :])
-
-
 def _next_dim(constants: tuple[Any, ...]) -> tuple[Any, ...]:
     """``dim`` behind a mapped axis that was put in front."""
     return (constants[0] + 1,)
 
 
-def _forward(x: Tensor, dim: int) -> Tensor:
-    extent, shape = plan_axis("log_mean_exp", x.shape, dim)
-    x = x.contiguous()
-    out = x.new_empty(shape)
-    kernels(x).log_mean_exp(extent, x.data_ptr(), out.data_ptr())
-    return out
-
-
-def _softmax(x: Tensor, dim: int, scale: Tensor | None, as_gradient: bool) -> Tensor:
-    extent, shape = plan_axis("importance_weights", x.shape, dim)
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    if scale is not None:
-        check_upstream("log_mean_exp", scale, shape)
-        scale = scale.contiguous()
-    address = 0 if scale is None else scale.data_ptr()
-    kernels(x).scaled_softmax(extent, x.data_ptr(), address, as_gradient, out.data_ptr())
-    return out
-
-
-def _backward(grads: Tensors, tensors: tuple[Tensor], constants: tuple[int], _: object, __: Tensors) -> tuple[Tensor]:
-    return (_softmax(tensors[0], constants[0], grads[0], as_gradient=True),)
+def _normalise(operation: str, name: str) -> Callable[[Tensor, object], tuple[Tensor, int]]:
+    return lambda tensor, dim: _check_axis(operation, name, tensor, dim)
 
 
 def _formula(x: Tensor, dim: int) -> Tensor:
@@ -78,14 +52,13 @@ def _formula(x: Tensor, dim: int) -> Tensor:
     return torch.where(empty.squeeze(dim), -math.inf, value)
 
 
-_LOG_MEAN_EXP = Operation(
+_LOG_MEAN_EXP: Operation[Tensor] = Operation(
     name="log_mean_exp",
     tensors=("Tensor x",),
     constants=("int dim",),
-    forward=_forward,
-    backward=_backward,
     formula=_formula,
-    fake=lambda x, dim: x.new_empty(_without(x.shape, dim)),
+    fake=lambda x, dim: x.new_empty(without_axis(x.shape, dim)),
+    normalise=_normalise("log_mean_exp", "x"),
     batch=batch_broadcasting,
     batch_constants=_next_dim,
 )
@@ -126,40 +99,55 @@ def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
     >>> fastvi.log_mean_exp(torch.tensor([[1000.0, 0.0], [1000.0, 0.0]]), dim=0)
     tensor([1000.,    0.])
     """
-    result: Tensor = _LOG_MEAN_EXP(*_check_axis("log_mean_exp", "x", x, dim))
-    return result
+    return _LOG_MEAN_EXP(x, dim)
 
 
-@backward_in_compute_dtype
-def _weights_backward(
-    grads: Tensors, tensors: tuple[Tensor], constants: tuple[int], _: object, __: Tensors
-) -> tuple[Tensor]:
-    (log_weights,), (dim,), (grad,) = tensors, constants, grads
-    assert grad is not None
-    weights = _softmax(log_weights, dim, None, as_gradient=False)
+def _with_backward(name: str, gradient: Callable[[Tensor, Tensor, int], Tensor]) -> Callable[[Any], Functions]:
+    """The native functions of a forward pass, and a backward pass of ``gradient(grad, weights, dim)``."""
+
+    def functions(module: Any) -> Functions:
+        weights_of = module.forward.importance_weights
+
+        def backward(grad: Tensor, log_weights: Tensor, dim: int, needs: Sequence[bool]) -> tuple[Tensor | None]:
+            if not needs[0]:
+                return (None,)
+            found = gradient(widen(grad), weights_of(widen(log_weights), dim), dim)
+            return (found.to(log_weights.dtype),)
+
+        def attempt_backward(grad: Tensor, log_weights: Tensor, dim: int, needs: Sequence[bool]) -> Any:
+            if grad.dtype is not log_weights.dtype or not module.runs_backward(grad, log_weights):
+                return NotImplemented
+            return backward(grad, log_weights, dim, needs)
+
+        return Functions(getattr(module.attempt, name), getattr(module.forward, name), attempt_backward, backward)
+
+    return functions
+
+
+def _weights_gradient(grad: Tensor, weights: Tensor, dim: int) -> Tensor:
     weighted = weights * grad
-    return (weighted - weights * sum_over(weighted, dim).unsqueeze(dim),)
+    return weighted - weights * sum_over(weighted, dim).unsqueeze(dim)
 
 
-_WEIGHTS = Operation(
+_WEIGHTS: Operation[Tensor] = Operation(
     name="importance_weights",
-    tensors=("Tensor log_w",),
+    tensors=("Tensor log_weights",),
     constants=("int dim",),
-    forward=lambda log_w, dim: _softmax(log_w, dim, None, as_gradient=False),
-    backward=_weights_backward,
     formula=reference.importance_weights,
-    fake=lambda log_w, dim: log_w.new_empty(log_w.shape),
+    fake=lambda log_weights, dim: log_weights.new_empty(log_weights.shape),
+    functions=_with_backward("importance_weights", _weights_gradient),
+    normalise=_normalise("importance_weights", "log_weights"),
     batch=batch_broadcasting,
     batch_constants=_next_dim,
 )
 
 
-def importance_weights(log_w: Tensor, dim: int = 0) -> Tensor:
-    """Normalised importance weights, proportional to ``exp(log_w)`` and summing to one over ``dim``.
+def importance_weights(log_weights: Tensor, dim: int = 0) -> Tensor:
+    """Normalised importance weights, proportional to ``exp(log_weights)`` and summing to one over ``dim``.
 
     Parameters
     ----------
-    log_w
+    log_weights
         Log-weights, any shape with at least one dimension.
     dim
         The sampling axis.
@@ -167,12 +155,12 @@ def importance_weights(log_w: Tensor, dim: int = 0) -> Tensor:
     Returns
     -------
     Tensor
-        The shape of ``log_w``; NaN where every log-weight is minus infinity.
+        The shape of ``log_weights``; NaN where every log-weight is minus infinity.
 
     Raises
     ------
     TypeError
-        If ``log_w`` is no floating-point tensor, or ``dim`` no integer.
+        If ``log_weights`` is no floating-point tensor, or ``dim`` no integer.
     ValueError
         If ``dim`` is out of range or empty.
 
@@ -182,48 +170,33 @@ def importance_weights(log_w: Tensor, dim: int = 0) -> Tensor:
     >>> fastvi.importance_weights(torch.zeros(4, 2))[0]
     tensor([0.2500, 0.2500])
     """
-    result: Tensor = _WEIGHTS(*_check_axis("importance_weights", "log_w", log_w, dim))
-    return result
+    return _WEIGHTS(log_weights, dim)
 
 
-def _ess_forward(log_w: Tensor, dim: int) -> Tensor:
-    extent, shape = plan_axis("effective_sample_size", log_w.shape, dim)
-    log_w = log_w.contiguous()
-    out = log_w.new_empty(shape)
-    kernels(log_w).effective_sample_size(extent, log_w.data_ptr(), out.data_ptr())
-    return out
-
-
-@backward_in_compute_dtype
-def _ess_backward(
-    grads: Tensors, tensors: tuple[Tensor], constants: tuple[int], _: object, __: Tensors
-) -> tuple[Tensor]:
-    (log_weights,), (dim,), (grad,) = tensors, constants, grads
-    assert grad is not None
-    weights = _softmax(log_weights, dim, None, as_gradient=False)
+def _ess_gradient(grad: Tensor, weights: Tensor, dim: int) -> Tensor:
     size = 1.0 / sum_over(weights.square(), dim).unsqueeze(dim)
-    return (2.0 * grad.unsqueeze(dim) * size * weights * (1.0 - size * weights),)
+    return 2.0 * grad.unsqueeze(dim) * size * weights * (1.0 - size * weights)
 
 
-_ESS = Operation(
+_ESS: Operation[Tensor] = Operation(
     name="effective_sample_size",
-    tensors=("Tensor log_w",),
+    tensors=("Tensor log_weights",),
     constants=("int dim",),
-    forward=_ess_forward,
-    backward=_ess_backward,
     formula=reference.effective_sample_size,
-    fake=lambda log_w, dim: log_w.new_empty(_without(log_w.shape, dim)),
+    fake=lambda log_weights, dim: log_weights.new_empty(without_axis(log_weights.shape, dim)),
+    functions=_with_backward("effective_sample_size", _ess_gradient),
+    normalise=_normalise("effective_sample_size", "log_weights"),
     batch=batch_broadcasting,
     batch_constants=_next_dim,
 )
 
 
-def effective_sample_size(log_w: Tensor, dim: int = 0) -> Tensor:
+def effective_sample_size(log_weights: Tensor, dim: int = 0) -> Tensor:
     """Effective sample size ``1 / sum(w**2)`` of the normalised weights: between 1 and the number of samples.
 
     Parameters
     ----------
-    log_w
+    log_weights
         Log-weights, any shape with at least one dimension.
     dim
         The sampling axis.
@@ -231,12 +204,12 @@ def effective_sample_size(log_w: Tensor, dim: int = 0) -> Tensor:
     Returns
     -------
     Tensor
-        The shape of ``log_w`` without ``dim``; NaN where every log-weight is minus infinity.
+        The shape of ``log_weights`` without ``dim``; NaN where every log-weight is minus infinity.
 
     Raises
     ------
     TypeError
-        If ``log_w`` is no floating-point tensor, or ``dim`` no integer.
+        If ``log_weights`` is no floating-point tensor, or ``dim`` no integer.
     ValueError
         If ``dim`` is out of range or empty.
 
@@ -250,8 +223,7 @@ def effective_sample_size(log_w: Tensor, dim: int = 0) -> Tensor:
     >>> fastvi.effective_sample_size(torch.zeros(4))
     tensor(4.)
     """
-    result: Tensor = _ESS(*_check_axis("effective_sample_size", "log_w", log_w, dim))
-    return result
+    return _ESS(log_weights, dim)
 
 
 class LogMeanExp(RunningLogMeanExp[Tensor]):
@@ -279,6 +251,7 @@ class LogMeanExp(RunningLogMeanExp[Tensor]):
 
     @torch.no_grad()
     def _summarise(self, chunk: Tensor) -> Summary:
+        (chunk,) = check_operands("LogMeanExp.update", ("chunk",), (chunk,))
         chunk, dim = _check_axis("LogMeanExp.update", "chunk", chunk, self.dim)
         count, wide = chunk.shape[dim], widen(chunk)
         log_sum = log_mean_exp(wide, dim).double() + math.log(count)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from fastvi import _sizes
-from fastvi.ops._backends import OTHER_DEVICE, cuda_obstacle, kernels
+from fastvi.ops._backends import MODULES, OTHER_DEVICE, cuda_obstacle
 from fastvi.ops._checks import check_declared, check_layout, check_memory, check_shape, check_size
-from fastvi.ops._operators import LIBRARY, adopt_thread_count, register_kernel
+from fastvi.ops._operators import LIBRARY, register_kernel
 from fastvi.ops._precision import SUPPORTED_DTYPES, SUPPORTED_NAMES
 
 Seed: TypeAlias = int | Tensor | None
@@ -84,9 +84,8 @@ def _check_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: to
 def _standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     _check_draw("standard_normal", seed, shape, dtype)
     check_memory("standard_normal", ("seed",), (seed,))
-    adopt_thread_count()
     out = torch.empty(shape, dtype=dtype, device=seed.device)
-    kernels(out).standard_normal(out.data_ptr(), out.numel(), seed.data_ptr())
+    MODULES.of(out).forward.fill_standard_normal(out, seed)
     return out
 
 
@@ -94,9 +93,8 @@ def _normal_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: t
     _check_noise(seed, extent, row_offset, dtype)
     check_memory("normal_noise", ("seed",), (seed,))
     samples, rows, columns = extent
-    adopt_thread_count()
     out = torch.empty((samples, rows, columns), dtype=dtype, device=seed.device)
-    kernels(out).normal_noise((samples, rows, columns), seed.data_ptr(), row_offset, out.data_ptr())
+    MODULES.of(out).fill_normal_noise(out, seed, row_offset)
     return out
 
 

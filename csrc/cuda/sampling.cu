@@ -5,11 +5,6 @@
 namespace fastvi {
 namespace {
 
-template <class S>
-std::array<RowView<const S>, 2> posterior_of(const std::array<RowView<const S>, 4>& operands) {
-  return {operands[0], operands[1]};
-}
-
 // The four neighbouring columns of one row that a draw's block makes: where they stand, and their parameters.
 template <class S>
 struct FourColumns {
@@ -176,17 +171,15 @@ struct SampleBackward {
 
   FASTVI_DEVICE void store(const FourColumns<S>& columns, T (&sums)[5][4], T ratio_sum) const {
     const std::int64_t to = columns.offset(extent, 0);
-    const T direct = detach_posterior ? T(0) : T(0.5) * ratio_sum;
 #pragma unroll
-    for (int j = 0; j < 4; ++j) sums[1][j] = T(0.5) * sums[1][j] + direct;
+    for (int j = 0; j < 4; ++j) sums[1][j] = gradient_by_logvar(sums[1][j], ratio_sum, detach_posterior);
     if constexpr (has_ratio) {
       const FourPriors<S> priors(parameters, columns);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const T root = LogRatioPath<T>::of(columns.logvar[j], priors.logvar[j], detach_posterior).root;
-        const T prior_root = exp_quarter(-priors.logvar[j]);
-        sums[0][j] += sums[2][j] * root * root;
-        sums[3][j] = sums[3][j] * prior_root * prior_root;
+        sums[0][j] = gradient_by_mean(sums[0][j], sums[2][j], root);
+        sums[3][j] = gradient_by_prior_mean(sums[3][j], columns.logvar[j], priors.logvar[j]);
       }
     }
     if (gradients.mean != nullptr) store_four(sums[0], columns.count, gradients.mean + to);
@@ -197,7 +190,8 @@ struct SampleBackward {
 };
 
 template <int kinds, class S>
-__global__ void __launch_bounds__(block_threads) rsample_backward_kernel(SampleBackward<kinds, S> backward) {
+__global__ void __launch_bounds__(block_threads, sizeof(S) == 8 ? 1 : 2)
+    rsample_backward_kernel(SampleBackward<kinds, S> backward) {
   using T = ComputeType<S>;
   const std::int64_t blocks = ceil_divide(backward.extent.columns, 4), items = backward.partial.items;
   for (std::int64_t item = ThreadGroup::first(); item < items * backward.chunks.count; item += ThreadGroup::count()) {
@@ -272,70 +266,21 @@ void sample_backward(const Extent& extent, const SampleParameters<S>& parameters
 }  // namespace
 
 template <class S>
-void NormalKernels<S>::kl_normal(const Extent& extent, const std::array<RowView<const S>, 4>& operands, T free_bits,
-                                 S* out) {
-  if (operands[2].data == nullptr) {
-    reduce_rows_by_term<S>(extent, posterior_of(operands), out, StandardDivergence<T>{free_bits});
-  } else {
-    reduce_rows_by_term<S>(extent, operands, out, Divergence<T>{free_bits});
-  }
-}
-
-template <class S>
-void NormalKernels<S>::kl_normal_backward(const Extent& extent, const std::array<RowView<const S>, 4>& operands,
-                                          T free_bits, const RowView<const S>& upstream,
-                                          const std::array<GradientView<S>, 4>& gradients) {
-  const std::array<GradientView<S>, 2> posterior_gradients{gradients[0], gradients[1]};
-  if (operands[2].data != nullptr) {
-    row_gradients<S>(extent, operands, upstream, gradients, Divergence<T>{free_bits});
-  } else if (free_bits > T(0)) {
-    row_gradients<S>(extent, posterior_of(operands), upstream, posterior_gradients,
-                     ClampedStandardDivergence<T>{{free_bits}});
-  } else {
-    row_gradients<S>(extent, posterior_of(operands), upstream, posterior_gradients, StandardDivergence<T>{free_bits});
-  }
-}
-
-template <class S>
-void NormalKernels<S>::normal_log_prob(const Extent& extent, const std::array<RowView<const S>, 3>& operands, S* out) {
-  reduce_rows_by_term<S>(extent, operands, out, NormalLogDensity<T>{});
-}
-
-template <class S>
-void NormalKernels<S>::normal_log_prob_backward(const Extent& extent, const std::array<RowView<const S>, 3>& operands,
-                                                const RowView<const S>& upstream,
-                                                const std::array<GradientView<S>, 3>& gradients) {
-  row_gradients<S>(extent, operands, upstream, gradients, NormalLogDensity<T>{});
-}
-
-template <class S>
-void NormalKernels<S>::normal_entropy(const Extent& extent, const RowView<const S>& logvar, S* out) {
-  reduce_rows_by_term<S>(extent, std::array<RowView<const S>, 1>{logvar}, out, NormalEntropy<T>{});
-}
-
-template <class S>
-void NormalKernels<S>::normal_entropy_backward(const Extent& extent, const RowView<const S>& logvar,
-                                               const RowView<const S>& upstream, const GradientView<S>& gradient) {
-  row_gradients<S>(extent, std::array<RowView<const S>, 1>{logvar}, upstream, std::array<GradientView<S>, 1>{gradient},
-                   NormalEntropy<T>{});
-}
-
-template <class S>
-void NormalKernels<S>::rsample_normal(const Extent& extent, const SampleParameters<S>& parameters, S* z) {
+void SamplingKernels<S>::rsample_normal(const Extent& extent, const SampleParameters<S>& parameters, S* z) {
   const DeviceGuard guard;
   launch(rsample_kernel<S>, extent.samples * extent.rows * ceil_divide(extent.columns, 4), ThreadGroup::per_block,
          extent, parameters, z);
 }
 
 template <class S>
-void NormalKernels<S>::rsample_normal_backward(const Extent& extent, const SampleParameters<S>& parameters,
-                                               const S* upstream, S* mean_gradient, S* logvar_gradient) {
+void SamplingKernels<S>::rsample_normal_backward(const Extent& extent, const SampleParameters<S>& parameters,
+                                                 const S* upstream, S* mean_gradient, S* logvar_gradient) {
   sample_backward<2, S>(extent, parameters, false, upstream, {}, {mean_gradient, logvar_gradient, nullptr, nullptr});
 }
 
 template <class S>
-void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<S>& parameters, S* z,
-                                                     S* log_ratio) {
+void SamplingKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<S>& parameters,
+                                                       S* z, S* log_ratio) {
   sum_rows<S, 1>(extent.samples * extent.rows, extent.columns, {{log_ratio}},
                  [&]<class Group>(std::int64_t items, const Pieces& pieces, const RowSums<S, 1>& sums) {
                    launch(rsample_with_log_ratio_kernel<Group, S>, items, Group::per_block, extent, parameters, z,
@@ -344,11 +289,11 @@ void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const
 }
 
 template <class S>
-void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& extent,
-                                                              const SampleParameters<S>& parameters,
-                                                              bool detach_posterior, const S* z_upstream,
-                                                              const RowView<const S>& ratio_upstream,
-                                                              const LogRatioGradients<S>& gradients) {
+void SamplingKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& extent,
+                                                                const SampleParameters<S>& parameters,
+                                                                bool detach_posterior, const S* z_upstream,
+                                                                const RowView<const S>& ratio_upstream,
+                                                                const LogRatioGradients<S>& gradients) {
   const bool has_prior = gradients.prior_mean != nullptr || gradients.prior_logvar != nullptr;
   const auto backward = ratio_upstream.data == nullptr ? sample_backward<2, S>
                         : has_prior                    ? sample_backward<5, S>
@@ -356,9 +301,9 @@ void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& exte
   backward(extent, parameters, detach_posterior, z_upstream, ratio_upstream, gradients);
 }
 
-template struct NormalKernels<float>;
-template struct NormalKernels<double>;
-template struct NormalKernels<BFloat16>;
-template struct NormalKernels<Float16>;
+template struct SamplingKernels<float>;
+template struct SamplingKernels<double>;
+template struct SamplingKernels<BFloat16>;
+template struct SamplingKernels<Float16>;
 
 }  // namespace fastvi

@@ -1,17 +1,10 @@
 #include "../formulas/normal.h"
-
 #include "noise.h"
 
 namespace fastvi {
 namespace {
 
-// Nanoseconds of work for one element on one thread: they decide only whether threads are worth waking.
-constexpr double divergence_cost = 0.6, density_cost = 0.6, entropy_cost = 0.1, sample_cost = 3.0;
-
-template <class S>
-std::array<RowView<const S>, 2> posterior_of(const std::array<RowView<const S>, 4>& operands) {
-  return {operands[0], operands[1]};
-}
+constexpr double sample_cost = 3.0;  // nanoseconds an element, see normal.h
 
 // Samples that share one evaluation of exp(logvar / 2).
 constexpr std::int64_t samples_per_item = 8;
@@ -127,57 +120,8 @@ std::int64_t sample_work(const Extent& extent) {
 }  // namespace
 
 template <class S>
-void NormalKernels<S>::kl_normal(const Extent& extent, const std::array<RowView<const S>, 4>& operands, T free_bits,
-                                 S* out) {
-  if (operands[2].data == nullptr) {
-    reduce_rows_by_term<S>(extent, posterior_of(operands), out, divergence_cost, StandardDivergence<T>{free_bits});
-  } else {
-    reduce_rows_by_term<S>(extent, operands, out, 2 * divergence_cost, Divergence<T>{free_bits});
-  }
-}
-
-template <class S>
-void NormalKernels<S>::kl_normal_backward(const Extent& extent, const std::array<RowView<const S>, 4>& operands,
-                                          T free_bits, const RowView<const S>& upstream,
-                                          const std::array<GradientView<S>, 4>& gradients) {
-  const std::array<GradientView<S>, 2> posterior_gradients{gradients[0], gradients[1]};
-  if (operands[2].data != nullptr) {
-    row_gradients<S>(extent, operands, upstream, gradients, 2 * divergence_cost, Divergence<T>{free_bits});
-  } else if (free_bits > T(0)) {
-    row_gradients<S>(extent, posterior_of(operands), upstream, posterior_gradients, 2 * divergence_cost,
-                     ClampedStandardDivergence<T>{{free_bits}});
-  } else {
-    row_gradients<S>(extent, posterior_of(operands), upstream, posterior_gradients, divergence_cost,
-                     StandardDivergence<T>{free_bits});
-  }
-}
-
-template <class S>
-void NormalKernels<S>::normal_log_prob(const Extent& extent, const std::array<RowView<const S>, 3>& operands, S* out) {
-  reduce_rows_by_term<S>(extent, operands, out, density_cost, NormalLogDensity<T>{});
-}
-
-template <class S>
-void NormalKernels<S>::normal_log_prob_backward(const Extent& extent, const std::array<RowView<const S>, 3>& operands,
-                                                const RowView<const S>& upstream,
-                                                const std::array<GradientView<S>, 3>& gradients) {
-  row_gradients<S>(extent, operands, upstream, gradients, density_cost, NormalLogDensity<T>{});
-}
-
-template <class S>
-void NormalKernels<S>::normal_entropy(const Extent& extent, const RowView<const S>& logvar, S* out) {
-  reduce_rows_by_term<S>(extent, std::array<RowView<const S>, 1>{logvar}, out, entropy_cost, NormalEntropy<T>{});
-}
-
-template <class S>
-void NormalKernels<S>::normal_entropy_backward(const Extent& extent, const RowView<const S>& logvar,
-                                               const RowView<const S>& upstream, const GradientView<S>& gradient) {
-  row_gradients<S>(extent, std::array<RowView<const S>, 1>{logvar}, upstream, std::array<GradientView<S>, 1>{gradient},
-                   entropy_cost, NormalEntropy<T>{});
-}
-
-template <class S>
-void NormalKernels<S>::rsample_normal(const Extent& extent, const SampleParameters<S>& parameters, S* z) {
+void SamplingKernels<S>::rsample_normal(const Extent& extent, const SampleParameters<S>& parameters, S* z) {
+  using T = ComputeType<S>;
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const std::uint64_t seed = read_seed(parameters.seed);
   const std::int64_t groups = ceil_divide(extent.samples, samples_per_item);
@@ -195,7 +139,7 @@ void NormalKernels<S>::rsample_normal(const Extent& extent, const SampleParamete
         S* const stored = z + tile.offset(extent, k, row);
         T* const out = buffer.target(stored);
         for_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
-          out[d] = local.mean[start + d] + local.scale[start + d] * noise[start + d];
+          out[d] = sample_of(local.mean[start + d], local.scale[start + d], noise[start + d]);
         });
         buffer.store(stored, tile.columns);
       }
@@ -204,8 +148,9 @@ void NormalKernels<S>::rsample_normal(const Extent& extent, const SampleParamete
 }
 
 template <class S>
-void NormalKernels<S>::rsample_normal_backward(const Extent& extent, const SampleParameters<S>& parameters,
-                                               const S* upstream, S* mean_gradient, S* logvar_gradient) {
+void SamplingKernels<S>::rsample_normal_backward(const Extent& extent, const SampleParameters<S>& parameters,
+                                                 const S* upstream, S* mean_gradient, S* logvar_gradient) {
+  using T = ComputeType<S>;
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const std::uint64_t seed = read_seed(parameters.seed);
   parallel_for(tiling.count(), sample_work(extent), [&](std::int64_t item) {
@@ -254,8 +199,9 @@ void NormalKernels<S>::rsample_normal_backward(const Extent& extent, const Sampl
 }
 
 template <class S>
-void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<S>& parameters, S* z,
-                                                     S* log_ratio) {
+void SamplingKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<S>& parameters,
+                                                       S* z, S* log_ratio) {
+  using T = ComputeType<S>;
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const std::uint64_t seed = read_seed(parameters.seed);
   const std::int64_t groups = ceil_divide(extent.samples, samples_per_item);
@@ -285,7 +231,7 @@ void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const
           S* const stored = z + tile.offset(extent, k, row);
           T* const out = buffer.target(stored);
           for_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
-            out[d] = local.mean[start + d] + local.scale[start + d] * noise[start + d];
+            out[d] = sample_of(local.mean[start + d], local.scale[start + d], noise[start + d]);
           });
           const T sum = sum_columns<T>(
               tile.columns, [&, start](std::int64_t d) { return ratio.at(start + d).value(noise[start + d]); });
@@ -307,11 +253,12 @@ void NormalKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const
 }
 
 template <class S>
-void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& extent,
-                                                              const SampleParameters<S>& parameters,
-                                                              bool detach_posterior, const S* z_upstream,
-                                                              const RowView<const S>& ratio_upstream,
-                                                              const LogRatioGradients<S>& gradients) {
+void SamplingKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& extent,
+                                                                const SampleParameters<S>& parameters,
+                                                                bool detach_posterior, const S* z_upstream,
+                                                                const RowView<const S>& ratio_upstream,
+                                                                const LogRatioGradients<S>& gradients) {
+  using T = ComputeType<S>;
   const NoiseTiling tiling(extent.rows, extent.columns, parameters.row_offset);
   const std::uint64_t seed = read_seed(parameters.seed);
   const bool prior_wanted = gradients.prior_mean != nullptr || gradients.prior_logvar != nullptr;
@@ -396,21 +343,22 @@ void NormalKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& exte
         for (std::int64_t d = 0; d < tile.columns; ++d) out[d] = gradient(start + d);
         buffer.store(target + to, tile.columns);
       };
-      const T direct = detach_posterior ? T(0) : T(0.5) * ratio_sum[row];
-      write(gradients.mean, [&](std::int64_t i) { return z_sum[i] + path_sum[i] * path.root[i] * path.root[i]; });
-      write(gradients.logvar, [&](std::int64_t i) { return T(0.5) * half_logvar_sum[i] + direct; });
+      write(gradients.mean, [&](std::int64_t i) { return gradient_by_mean(z_sum[i], path_sum[i], path.root[i]); });
+      const T upstream_sum = ratio_sum[row];
+      write(gradients.logvar, [&, upstream_sum](std::int64_t i) {
+        return gradient_by_logvar(half_logvar_sum[i], upstream_sum, detach_posterior);
+      });
       write(gradients.prior_mean, [&](std::int64_t i) {
-        const T root = exp_quarter(-ratio.prior_logvar[i]);
-        return prior_mean_sum[i] * root * root;
+        return gradient_by_prior_mean(prior_mean_sum[i], local.logvar[i], ratio.prior_logvar[i]);
       });
       write(gradients.prior_logvar, [&](std::int64_t i) { return prior_logvar_sum[i]; });
     }
   });
 }
 
-template struct NormalKernels<float>;
-template struct NormalKernels<double>;
-template struct NormalKernels<BFloat16>;
-template struct NormalKernels<Float16>;
+template struct SamplingKernels<float>;
+template struct SamplingKernels<double>;
+template struct SamplingKernels<BFloat16>;
+template struct SamplingKernels<Float16>;
 
 }  // namespace fastvi

@@ -1,0 +1,370 @@
+#include "operand.h"
+
+#include <bit>
+#include <cstring>
+
+namespace fastvi {
+namespace {
+
+namespace py = pybind11;
+
+// PyTorch's side, found when fastvi.ops is imported. References are never given up: the module lives as long.
+struct Torch {
+  PyTypeObject *tensor, *parameter;
+  const dlpack::ExchangeApi* api;
+  PyObject *is_neg, *requires_grad;
+  // States in which a call is not the kernels' alone; each is nought or false where it is not so.
+  std::array<PyObject*, 4> watched;
+  PyObject *autocast_active, *grad_enabled, *forward_ad, *thread_count, *new_seed;
+  std::array<PyObject*, num_dtypes> dtypes;
+};
+
+Torch torch{};
+
+struct Numpy {
+  PyTypeObject *array, *masked;
+  PyObject *empty, *broadcast_to, *require;
+  std::array<PyObject*, num_dtypes> dtypes;
+};
+
+PyObject* keep(const py::object& object) { return py::object(object).release().ptr(); }
+
+// None before anybody has imported NumPy: then nothing is an array.
+const Numpy* numpy() {
+  static Numpy found{};
+  if (found.array == nullptr) {
+    PyObject* const modules = PyImport_GetModuleDict();
+    PyObject* const imported = PyDict_GetItemString(modules, "numpy");
+    if (imported == nullptr || imported == Py_None) return nullptr;
+    const py::module_ module = py::module_::import("numpy");
+    found.masked = reinterpret_cast<PyTypeObject*>(keep(module.attr("ma").attr("MaskedArray")));
+    found.empty = keep(module.attr("empty"));
+    found.broadcast_to = keep(module.attr("broadcast_to"));
+    found.require = keep(module.attr("require"));
+    found.dtypes = {keep(module.attr("dtype")("float32")), keep(module.attr("dtype")("float64")), nullptr,
+                    keep(module.attr("dtype")("float16"))};
+    found.array = reinterpret_cast<PyTypeObject*>(keep(module.attr("ndarray")));
+  }
+  return &found;
+}
+
+py::object call(PyObject* function) {
+  PyObject* const result = PyObject_CallNoArgs(function);
+  if (result == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(result);
+}
+
+// Whether a function of no arguments returns a truth, a number but nought, or an object; None is none.
+bool holds(PyObject* function) {
+  const py::object result = call(function);
+  if (result.ptr() == Py_False || result.is_none()) return false;
+  return !PyLong_CheckExact(result.ptr()) || PyLong_AsLong(result.ptr()) != 0;
+}
+
+bool in_forward_mode() {
+  static PyObject* const name = PyUnicode_InternFromString("_current_level");
+  PyObject* const level = PyObject_GetAttr(torch.forward_ad, name);
+  if (level == nullptr) throw py::error_already_set();
+  return PyLong_AsLong(py::reinterpret_steal<py::object>(level).ptr()) >= 0;
+}
+
+bool watched() {
+  for (PyObject* const function : torch.watched) {
+    if (holds(function)) return true;
+  }
+  return in_forward_mode();
+}
+
+bool is_tensor(PyObject* object) {
+  return torch.tensor != nullptr && (Py_TYPE(object) == torch.tensor || Py_TYPE(object) == torch.parameter);
+}
+
+bool is_negated(PyObject* tensor) {
+  PyObject* const result = PyObject_CallOneArg(torch.is_neg, tensor);
+  if (result == nullptr) throw py::error_already_set();
+  Py_DECREF(result);
+  return result == Py_True;
+}
+
+bool requires_grad(PyObject* tensor) {
+  PyObject* const result =
+      Py_TYPE(torch.requires_grad)
+          ->tp_descr_get(torch.requires_grad, tensor, reinterpret_cast<PyObject*>(Py_TYPE(tensor)));
+  if (result == nullptr) throw py::error_already_set();
+  Py_DECREF(result);
+  return result == Py_True;
+}
+
+DType dtype_of(const dlpack::DataType& dtype) {
+  if (dtype.lanes != 1) return DType::other;
+  if (dtype.code == dlpack::bfloat && dtype.bits == 16) return DType::bfloat16;
+  if (dtype.code == dlpack::integer && dtype.bits == 64) return DType::int64;
+  if (dtype.code != dlpack::floating_point) return DType::other;
+  return dtype.bits == 32   ? DType::float32
+         : dtype.bits == 64 ? DType::float64
+         : dtype.bits == 16 ? DType::float16
+                            : DType::other;
+}
+
+dlpack::DataType dlpack_dtype(DType dtype) {
+  switch (dtype) {
+    case DType::float32:
+      return {dlpack::floating_point, 32, 1};
+    case DType::float64:
+      return {dlpack::floating_point, 64, 1};
+    case DType::float16:
+      return {dlpack::floating_point, 16, 1};
+    case DType::bfloat16:
+      return {dlpack::bfloat, 16, 1};
+    default:
+      return {dlpack::integer, 64, 1};
+  }
+}
+
+// By the format of the buffer protocol, in this machine's byte order; that of a packed record's field names the order.
+DType dtype_of(const Py_buffer& buffer) {
+  const char* format = buffer.format == nullptr ? "" : buffer.format;
+  if (*format == '@' || *format == '=' || (std::endian::native == std::endian::little && *format == '<')) ++format;
+  if (std::strlen(format) != 1) return DType::other;
+  switch (*format) {
+    case 'f':
+      return DType::float32;
+    case 'd':
+      return DType::float64;
+    case 'e':
+      return DType::float16;
+    case 'l':
+    case 'q':
+      return buffer.itemsize == 8 ? DType::int64 : DType::other;
+    default:
+      return DType::other;
+  }
+}
+
+// What PyTorch's allocator reports: of its kind and message the message.
+void keep_message(void* context, const char*, const char* message) { *static_cast<std::string*>(context) = message; }
+
+std::int64_t* mutable_sizes(std::span<const std::int64_t> sizes) { return const_cast<std::int64_t*>(sizes.data()); }
+
+}  // namespace
+
+bool Operand::read(PyObject* object) {
+  clear();
+  return is_tensor(object) ? read_tensor(object) : read_array(object);
+}
+
+bool Operand::read_tensor(PyObject* object) {
+  dlpack::Tensor tensor;
+  if (torch.api->read_object(object, &tensor) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  object_ = py::reinterpret_borrow<py::object>(object);
+  data_ = static_cast<char*>(tensor.data) + tensor.byte_offset;
+  dtype_ = dtype_of(tensor.dtype);
+  device_ = tensor.device;
+  rank_ = static_cast<std::size_t>(tensor.rank);
+  shape_ = tensor.shape;
+  strides_ = tensor.strides;
+  if (rank_ > max_rank || (tensor.data == nullptr && elements() > 0)) {
+    clear();
+    return false;
+  }
+  library_ = Library::torch;
+  return true;
+}
+
+bool Operand::read_array(PyObject* object) {
+  const Numpy* const library = numpy();
+  if (library == nullptr || !PyObject_TypeCheck(object, library->array) ||
+      PyObject_TypeCheck(object, library->masked)) {
+    return false;
+  }
+  object_ = py::reinterpret_borrow<py::object>(object);
+  library_ = Library::numpy;
+  dtype_ = DType::other;
+  device_ = {dlpack::cpu, 0};
+  rank_ = 0;
+  auto buffer = std::make_unique<Py_buffer>();
+  if (PyObject_GetBuffer(object, buffer.get(), PyBUF_STRIDED_RO | PyBUF_FORMAT) != 0) {
+    PyErr_Clear();  // of a dtype that the buffer protocol does not know
+    return true;
+  }
+  buffer_ = {buffer.release(), [](Py_buffer* held) {
+               PyBuffer_Release(held);
+               delete held;
+             }};
+  dtype_ = dtype_of(*buffer_);
+  if (dtype_ == DType::other) return true;
+  rank_ = static_cast<std::size_t>(buffer_->ndim);
+  static_assert(sizeof(Py_ssize_t) == sizeof(std::int64_t));
+  data_ = buffer_->buf;
+  shape_ = reinterpret_cast<const std::int64_t*>(buffer_->shape);
+  // Kernels step by whole elements forward: an array that does not (a field of a packed record, a reversed one) is
+  // copied.
+  bool steps = reinterpret_cast<std::uintptr_t>(data_) % static_cast<std::uintptr_t>(buffer_->itemsize) == 0;
+  own_strides_.rank = 0;
+  for (std::size_t axis = 0; axis < rank_; ++axis) {
+    const std::int64_t stride = buffer_->strides[axis];
+    steps &= stride % buffer_->itemsize == 0;
+    own_strides_.append(stride / buffer_->itemsize);
+  }
+  strides_ = own_strides_.values.data();
+  if (!steps && elements() > 0) copy(shape());
+  return true;
+}
+
+void Operand::copy(std::span<const std::int64_t> shape) {
+  const py::tuple sizes = shape_tuple(shape);
+  py::object copied;
+  if (library_ == Library::torch) {
+    copied = object_.attr("detach")().attr("expand")(sizes).attr("contiguous")();
+  } else {
+    const py::handle broadcast_to = numpy()->broadcast_to, require = numpy()->require;
+    copied = require(broadcast_to(plain_array(), sizes), py::none(), py::make_tuple("C_CONTIGUOUS", "ALIGNED"));
+  }
+  if (!read(copied.ptr())) throw std::runtime_error("fastvi: a copy cannot be read");
+}
+
+void Operand::cast(DType dtype) {
+  const auto place = static_cast<std::size_t>(dtype);
+  const py::object converted = library_ == Library::torch
+                                   ? object_.attr("detach")().attr("to")(py::handle(torch.dtypes[place]))
+                                   : plain_array().attr("astype")(py::handle(numpy()->dtypes[place]));
+  if (!read(converted.ptr())) throw std::runtime_error("fastvi: a converted copy cannot be read");
+}
+
+// As NumPy's own class, since a subclass may do what it likes in the functions that it overrides.
+py::object Operand::plain_array() const {
+  const py::handle array(reinterpret_cast<PyObject*>(numpy()->array));
+  return array.attr("view")(object_, array);
+}
+
+void Operand::clear() {
+  library_ = Library::none;
+  buffer_.reset();
+  object_ = py::object();
+}
+
+Result::Result(Library library, DType dtype, const Device& device, std::span<const std::int64_t> shape) {
+  if (library == Library::numpy) {
+    const auto place = static_cast<std::size_t>(dtype);
+    array_ = py::handle(numpy()->empty)(shape_tuple(shape), py::handle(numpy()->dtypes[place]));
+    Operand operand;
+    operand.read(array_.ptr());
+    data_ = operand.data();
+    return;
+  }
+  dlpack::Tensor prototype{
+      nullptr, device, static_cast<std::int32_t>(shape.size()), dlpack_dtype(dtype), mutable_sizes(shape), nullptr, 0};
+  dlpack::ManagedTensor* allocated = nullptr;
+  std::string message;
+  if (torch.api->allocate(&prototype, &allocated, &message, keep_message) != 0) {
+    if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+    throw std::runtime_error("fastvi: no memory for shape " + to_string(shape) + ": " +
+                             message.substr(0, message.find('\n')));
+  }
+  managed_.reset(allocated);
+  data_ = static_cast<char*>(allocated->tensor.data) + allocated->tensor.byte_offset;
+}
+
+py::object Result::release() {
+  if (managed_ == nullptr) return std::move(array_);
+  void* object = nullptr;
+  if (torch.api->to_object(managed_.release(), &object) != 0) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+Route route_of(std::span<PyObject* const> tensors, std::size_t first_number) {
+  if (torch.api == nullptr || watched()) return Route::other;
+  bool half = false, records = false;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    PyObject* const object = tensors[i];
+    if (object == Py_None || (i >= first_number && (PyFloat_CheckExact(object) || PyLong_CheckExact(object)))) continue;
+    dlpack::Tensor tensor;
+    if (!is_tensor(object)) return Route::other;
+    if (torch.api->read_object(object, &tensor) != 0) {
+      PyErr_Clear();
+      return Route::other;
+    }
+    const std::span<const std::int64_t> shape{tensor.shape, static_cast<std::size_t>(tensor.rank)};
+    if (is_negated(object) || (tensor.data == nullptr && product(shape) > 0)) return Route::other;
+    half |= tensor.dtype.bits == 16;
+    records |= requires_grad(object);
+  }
+  if (half && holds(torch.autocast_active)) return Route::other;
+  return records && holds(torch.grad_enabled) ? Route::record : Route::run;
+}
+
+bool runs_backward(std::span<PyObject* const> tensors) {
+  if (torch.api == nullptr || watched() || holds(torch.grad_enabled)) return false;
+  for (PyObject* const object : tensors) {
+    Operand operand;
+    if (object != Py_None && (!operand.read(object) || operand.library() != Library::torch || is_negated(object))) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void adopt_thread_count() {
+  static thread_local bool adopted = false;
+  if (adopted || torch.thread_count == nullptr) return;
+  call(torch.thread_count);
+  adopted = true;
+}
+
+py::object new_seed() {
+  if (torch.new_seed == nullptr) throw TypeError("fastvi: a seed of None needs PyTorch");
+  return call(torch.new_seed);
+}
+
+void* current_stream(Library library, const Device& device) {
+  void* stream = nullptr;
+  if (library == Library::torch && device.type != dlpack::cpu &&
+      torch.api->current_stream(device.type, device.index, &stream) != 0) {
+    throw py::error_already_set();
+  }
+  return stream;
+}
+
+py::tuple shape_tuple(std::span<const std::int64_t> shape) {
+  py::tuple result(shape.size());
+  for (std::size_t axis = 0; axis < shape.size(); ++axis) result[axis] = py::int_(shape[axis]);
+  return result;
+}
+
+py::object to_dtype(const py::object& tensor, DType dtype) {
+  return tensor.attr("to")(py::handle(torch.dtypes[static_cast<std::size_t>(dtype)]));
+}
+
+std::string dtype_name(const Operand& operand) { return py::str(py::handle(operand.object()).attr("dtype")); }
+
+std::string to_string(std::span<const std::int64_t> sizes) {
+  std::string text = "(";
+  for (const std::int64_t size : sizes) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+  return text + (sizes.size() == 1 ? ",)" : ")");
+}
+
+void use_torch(const py::dict& functions) {
+  const py::object capsule = functions["exchange_api"];
+  const auto* api = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  if (api == nullptr) throw py::error_already_set();
+  while (api != nullptr && api->version.major != 1) api = api->previous;
+  if (api == nullptr) throw py::import_error("fastvi: this PyTorch offers no DLPack exchange interface of version 1");
+  const auto get = [&](const char* name) { return keep(functions[name]); };
+  torch.parameter = reinterpret_cast<PyTypeObject*>(get("parameter"));
+  torch.is_neg = get("is_neg");
+  torch.requires_grad = get("requires_grad");
+  torch.watched = {get("transforms_active"), get("function_modes"), get("dispatch_modes"), get("tracing_state")};
+  torch.autocast_active = get("autocast_active");
+  torch.grad_enabled = get("grad_enabled");
+  torch.forward_ad = get("forward_ad");
+  torch.thread_count = get("thread_count");
+  torch.new_seed = get("new_seed");
+  torch.dtypes = {get("float32"), get("float64"), get("bfloat16"), get("float16")};
+  torch.api = api;
+  torch.tensor = reinterpret_cast<PyTypeObject*>(get("tensor"));
+}
+
+}  // namespace fastvi

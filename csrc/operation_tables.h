@@ -1,0 +1,154 @@
+// The tables of operations.h for one backend, made from the declarations and from the backend's skeletons, which its
+// rows and map headers define and which are found where the tables are made:
+//
+//   reduce_rows(extent, operands, out, term)                      out[k, b] = the sum of term.value over columns
+//   row_gradients(extent, operands, upstream, gradients, term)    upstream times what term.gradient gives
+//   map_rows(rows, columns, states, factors, outputs, term)       the columns of outputs are those of term.value
+//   map_gradients(rows, columns, states, factors, upstream, gradients, term)
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "operations.h"
+
+namespace fastvi {
+
+template <class T, std::size_t count>
+std::array<T, count> cast_constants(const double* constants) {
+  std::array<T, count> made{};
+  std::transform(constants, constants + count, made.begin(), [](double constant) { return static_cast<T>(constant); });
+  return made;
+}
+
+template <class S>
+RowView<const S> cast_view(const View& view) {
+  return {static_cast<const S*>(view.data), view.sample_stride, view.row_stride};
+}
+
+template <class S, std::size_t count>
+std::array<RowView<const S>, count> cast_views(const View* views) {
+  std::array<RowView<const S>, count> made;
+  for (std::size_t i = 0; i < count; ++i) made[i] = cast_view<S>(views[i]);
+  return made;
+}
+
+template <class Operation, class S>
+struct RowKernels {
+  using T = ComputeType<S>;
+
+  static void forward(const Extent& extent, const View* operands, const double* constants, void* out) {
+    with_term(operands, constants, [&]<class Term>(const Term& term) {
+      reduce_rows(extent, cast_views<S, Term::operands>(operands), static_cast<S*>(out), term);
+    });
+  }
+
+  static void backward(const Extent& extent, const View* operands, const double* constants, const View& upstream,
+                       const GradientView<void>* gradients) {
+    with_term(operands, constants, [&]<class Term>(const Term& term) {
+      std::array<GradientView<S>, Term::operands> targets;
+      for (std::size_t i = 0; i < Term::operands; ++i) {
+        targets[i] = {static_cast<S*>(gradients[i].data), gradients[i].sums_samples};
+      }
+      row_gradients(extent, cast_views<S, Term::operands>(operands), cast_view<S>(upstream), targets, term);
+    });
+  }
+
+ private:
+  template <class Use>
+  static void with_term(const View* operands, const double* constants, const Use& use) {
+    constexpr std::size_t count = Operation::operands.size();
+    const bool complete = Operation::required == count || operands[Operation::required].data != nullptr;
+    Operation::template with_term<T>(complete ? count : Operation::required,
+                                     cast_constants<T, Operation::constants.size()>(constants), use);
+  }
+};
+
+// Null where not wanted. Factors' gradients are in the type of the arithmetic, as the factors are.
+template <class S, std::size_t states, std::size_t factors>
+struct MapGradients {
+  std::array<S*, states> state;
+  std::array<ComputeType<S>*, factors> factor;
+};
+
+template <class Operation, class S>
+struct MapKernels {
+  using T = ComputeType<S>;
+  static constexpr std::size_t states = Operation::states.size(), factors = Operation::factors.size();
+
+  static void forward(std::int64_t rows, std::int64_t columns, const View* views, const FactorView<void>* factor_views,
+                      const double* constants, void* const* outputs) {
+    std::array<S*, Operation::outputs> targets;
+    for (std::size_t i = 0; i < Operation::outputs; ++i) targets[i] = static_cast<S*>(outputs[i]);
+    map_rows(rows, columns, cast_views<S, states>(views), cast_factors(factor_views), targets, term(constants));
+  }
+
+  static void backward(std::int64_t rows, std::int64_t columns, const View* views, const FactorView<void>* factor_views,
+                       const double* constants, const void* const* upstream, void* const* gradients) {
+    std::array<const S*, Operation::outputs> sources;
+    for (std::size_t i = 0; i < Operation::outputs; ++i) sources[i] = static_cast<const S*>(upstream[i]);
+    MapGradients<S, states, factors> targets;
+    for (std::size_t i = 0; i < states; ++i) targets.state[i] = static_cast<S*>(gradients[i]);
+    for (std::size_t i = 0; i < factors; ++i) targets.factor[i] = static_cast<T*>(gradients[states + i]);
+    map_gradients(rows, columns, cast_views<S, states>(views), cast_factors(factor_views), sources, targets,
+                  term(constants));
+  }
+
+ private:
+  static auto term(const double* constants) {
+    return Operation::template term<T>(cast_constants<T, Operation::constants.size()>(constants));
+  }
+
+  static std::array<FactorView<T>, factors> cast_factors(const FactorView<void>* views) {
+    std::array<FactorView<T>, factors> made;
+    for (std::size_t i = 0; i < factors; ++i) {
+      made[i] = {static_cast<const T*>(views[i].data), views[i].row_stride, views[i].column_step};
+    }
+    return made;
+  }
+};
+
+// One kernel for each type of `DType`, in its order. (A pack of the types would be shorter; nvcc garbles its
+// expansion.)
+template <class Operation>
+constexpr RowOperation row_operation() {
+  return {Operation::name,
+          Operation::operands,
+          Operation::required,
+          Operation::constants,
+          {{&RowKernels<Operation, float>::forward, &RowKernels<Operation, double>::forward,
+            &RowKernels<Operation, BFloat16>::forward, &RowKernels<Operation, Float16>::forward}},
+          {{&RowKernels<Operation, float>::backward, &RowKernels<Operation, double>::backward,
+            &RowKernels<Operation, BFloat16>::backward, &RowKernels<Operation, Float16>::backward}}};
+}
+
+template <class Operation>
+constexpr MapOperation map_operation() {
+  return {Operation::name,
+          Operation::states,
+          Operation::factors,
+          Operation::required_factors,
+          Operation::constants,
+          Operation::outputs,
+          {{&MapKernels<Operation, float>::forward, &MapKernels<Operation, double>::forward,
+            &MapKernels<Operation, BFloat16>::forward, &MapKernels<Operation, Float16>::forward}},
+          {{&MapKernels<Operation, float>::backward, &MapKernels<Operation, double>::backward,
+            &MapKernels<Operation, BFloat16>::backward, &MapKernels<Operation, Float16>::backward}}};
+}
+
+template <class... Operations>
+std::span<const RowOperation> row_table(OperationList<Operations...>) {
+  static constexpr std::array table{row_operation<Operations>()...};
+  return table;
+}
+
+template <class... Operations>
+std::span<const MapOperation> map_table(OperationList<Operations...>) {
+  static constexpr std::array table{map_operation<Operations>()...};
+  return table;
+}
+
+}  // namespace fastvi

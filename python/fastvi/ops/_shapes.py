@@ -1,0 +1,33 @@
+"""Shapes of results, also where sizes are symbols that are not known yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def broadcast_shape(operation: str, names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.Size:
+    """The operands' common shape, event included; None stands for what was not given.
+
+    Raises
+    ------
+    ValueError
+        If an operand has no dimension, or the shapes do not broadcast.
+    """
+    given = [(name, tensor) for name, tensor in zip(names, tensors, strict=True) if tensor is not None]
+    for name, tensor in given:
+        if tensor.dim() == 0:
+            raise ValueError(f"{operation}: {name} has no dimension; expected the event in the last one")
+    try:
+        shape: torch.Size = torch.broadcast_shapes(*(tensor.shape for _, tensor in given))
+    except RuntimeError:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in given)
+        raise ValueError(f"{operation}: shapes do not broadcast: got {shapes}") from None
+    return shape
+
+
+def without_axis(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+    """The shape of a reduction over one axis."""
+    return (*shape[:axis], *shape[axis + 1 :])
