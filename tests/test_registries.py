@@ -190,8 +190,8 @@ class TakesLatent(Bare):
     ("name", "entry", "error", "message"),
     [
         ("mine", Bare, TypeError, "Bare must be a dataclass, whose fields are its options"),
-        ("mine", Tensor, TypeError, "'mine' must be a subclass of Objective to be an objective, got"),
-        ("mine", Renyi(), TypeError, "'mine' must be a subclass of Objective to be an objective, got Renyi"),
+        ("mine", Tensor, TypeError, "'mine' must be a subclass of Objective to be a registered objective, got"),
+        ("mine", Renyi(), TypeError, "'mine' must be a subclass of Objective to be a registered objective, got Renyi"),
         ("a/b", Renyi, ValueError, "of small letters, digits and hyphens, got 'a/b'"),
         ("", Renyi, ValueError, "of small letters, digits and hyphens, got ''"),
         (3, Renyi, ValueError, "of small letters, digits and hyphens, got 3"),

@@ -101,7 +101,7 @@ Operand& Call::read(const char* name, PyObject* object, bool optional, bool fact
   names_[count_] = name;
   Operand& operand = operands_[count_++];
   if (object == Py_None && optional) return operand;
-  if (!operand.read(object)) check(name, object, operand, factor);
+  operand.read(object);  // what could not be read belongs to no library, which the check refuses
   check(name, object, operand, factor);
   return operand;
 }
@@ -165,8 +165,8 @@ Result Call::sum_axes(const void* data, Sizes& shape, std::span<const std::int64
     return product(shape.span().subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)));
   };
   Result sum;
-  for (int end = shape.rank; end > 0;
-       --end) {  // the last group of neighbouring axes that are summed, then the one before
+  // The last group of neighbouring axes that are summed, then the one before.
+  for (int end = shape.rank; end > 0; --end) {
     if (!is_summed(end - 1)) continue;
     int start = end - 1;
     while (start > 0 && is_summed(start - 1)) --start;

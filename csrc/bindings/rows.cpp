@@ -1,5 +1,5 @@
 // Row operations as native functions.
-#include "call.h"
+#include "gradients.h"
 
 namespace fastvi {
 namespace {
@@ -35,8 +35,6 @@ struct RowCall {
   void make_views() {
     for (std::size_t i = 0; i < call.size(); ++i) views[i] = call[i].given() ? call.view(i, plan, i) : View{};
   }
-
-  std::int64_t elements() const { return product(plan.leading) * plan.extent.columns; }
 };
 
 py::object forward(const RowOperation& operation, Library library, Arguments arguments) {
@@ -69,56 +67,19 @@ py::object backward(const RowOperation& operation, Arguments arguments) {
   Call& call = rows.call;
   Operand upstream;
   call.read_upstream(upstream, arguments[0], rows.plan.leading);
-  call.check_needs(needs);
+  const std::array<Operand*, 1> above{&upstream};
+  OperandGradients gradients(call, rows.plan, needs, above, [&] { rows.lay_out(); });
+  if (gradients.is_empty()) return gradients.release();
 
-  std::array<GradientPlan, max_operands> plans;
-  std::array<Sizes, max_operands> shapes;  // of the operands, before any is copied
-  bool rounds_too_early = false;
-  for (std::size_t i = 0; i < count; ++i) {
-    if (!needs[i]) continue;
-    shapes[i] = Sizes(call[i].shape());
-    plans[i] = rows.plan.gradient(call.layout(i));
-    rounds_too_early |= plans[i].broadcast && is_half(call.dtype());
-  }
-  py::tuple found(count);
-  for (std::size_t i = 0; i < count; ++i) found[i] = py::none();
-  if (rows.elements() == 0) {  // every gradient is an empty sum
-    for (std::size_t i = 0; i < count; ++i) {
-      if (needs[i]) found[i] = call.zeros(shapes[i], call.dtype());
-    }
-    return found;
-  }
-
-  const DType dtype = call.dtype();
-  if (rounds_too_early) {  // half precision would round before what was broadcast is summed
-    for (std::size_t i = 0; i < count; ++i) {
-      if (call[i].given()) call[i].cast(DType::float32);
-    }
-    upstream.cast(DType::float32);
-    rows.lay_out();  // other strides may be merged otherwise
-    for (std::size_t i = 0; i < count; ++i) {
-      if (needs[i]) plans[i] = rows.plan.gradient(call.layout(i));
-    }
-  }
   rows.make_views();
   const View by_row = upstream_view(upstream, rows.plan.extent);
-  std::array<Result, max_operands> results;
   std::array<GradientView<void>, max_operands> targets{};
-  for (std::size_t i = 0; i < count; ++i) {
-    if (!needs[i]) continue;
-    results[i] = call.result(plans[i].shape);
-    targets[i] = {results[i].data(), plans[i].sums_samples};
-  }
+  for (std::size_t i = 0; i < count; ++i) targets[i] = gradients.target(i);
   call.run([&] {
     operation.backward[static_cast<std::size_t>(call.dtype())](rows.plan.extent, rows.views.data(),
                                                                rows.constants.data(), by_row, targets.data());
   });
-  for (std::size_t i = 0; i < count; ++i) {
-    if (!needs[i]) continue;
-    py::object gradient = call.summed(std::move(results[i]), plans[i].shape, shapes[i], call.dtype());
-    found[i] = rounds_too_early ? to_dtype(gradient, dtype) : std::move(gradient);
-  }
-  return found;
+  return gradients.release();
 }
 
 }  // namespace

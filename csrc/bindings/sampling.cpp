@@ -1,5 +1,5 @@
 // Gaussian samples and their noise as native functions.
-#include "call.h"
+#include "gradients.h"
 
 namespace fastvi {
 namespace {
@@ -62,72 +62,12 @@ struct SampleCall {
   }
 };
 
-// Memory for the gradients of the parameters, and how they come back.
-class ParameterGradients {
- public:
-  ParameterGradients(SampleCall& sample, const std::vector<bool>& needs, std::span<Operand*> upstream)
-      : sample_(sample), needs_(needs), dtype_(sample.call.dtype()) {
-    Call& call = sample.call;
-    call.check_needs(needs_);
-    if (needs_[sample.count]) call.refuse("needs asks for the gradient of seed, which has none");
-    bool rounds_too_early = false;
-    for (std::size_t i = 0; i < sample.count; ++i) {
-      if (!needs_[i]) continue;
-      shapes_[i] = Sizes(call[i].shape());
-      plans_[i] = sample.plan.gradient(call.layout(i));
-      rounds_too_early |= plans_[i].broadcast && is_half(dtype_);
-    }
-    if (!rounds_too_early) return;
-    for (std::size_t i = 0; i < sample.count; ++i) {
-      if (call[i].given()) call[i].cast(DType::float32);
-    }
-    for (Operand* const each : upstream) {
-      if (each->given()) each->cast(DType::float32);
-    }
-    sample.lay_out();  // other strides may be merged otherwise
-    for (std::size_t i = 0; i < sample.count; ++i) {
-      if (needs_[i]) plans_[i] = sample.plan.gradient(call.layout(i));
-    }
-  }
-
-  void allocate() {
-    for (std::size_t i = 0; i < sample_.count; ++i) {
-      if (needs_[i]) results_[i] = sample_.call.result(plans_[i].shape);
-    }
-  }
-
-  template <class S>
-  S* target(std::size_t i) {
-    return static_cast<S*>(results_[i].data());
-  }
-
-  // One for each parameter and the seed, which has none.
-  py::tuple release() {
-    const Call& call = sample_.call;
-    py::tuple found(sample_.count + 1);
-    found[sample_.count] = py::none();
-    const bool empty = product(sample_.plan.leading) * sample_.plan.extent.columns == 0;
-    for (std::size_t i = 0; i < sample_.count; ++i) {
-      if (!needs_[i]) {
-        found[i] = py::none();
-      } else if (empty) {
-        found[i] = call.zeros(shapes_[i], dtype_);
-      } else {
-        py::object gradient = call.summed(std::move(results_[i]), plans_[i].shape, shapes_[i], call.dtype());
-        found[i] = call.dtype() == dtype_ ? std::move(gradient) : to_dtype(gradient, dtype_);
-      }
-    }
-    return found;
-  }
-
- private:
-  SampleCall& sample_;
-  std::vector<bool> needs_;
-  DType dtype_;
-  std::array<Sizes, 4> shapes_;
-  std::array<GradientPlan, 4> plans_;
-  std::array<Result, 4> results_;
-};
+// For which parameters a gradient is needed; the last number is the seed's, which has none.
+std::vector<bool> read_parameter_needs(PyObject* object, std::size_t parameters) {
+  std::vector<bool> needs = read_needs(object, parameters + 1);
+  if (needs.back()) throw std::invalid_argument("needs asks for the gradient of seed, which has none");
+  return needs;
+}
 
 // rsample_normal(mean, logvar, seed, sample_shape, row_offset)
 py::object rsample(Library library, Arguments arguments) {
@@ -149,24 +89,25 @@ py::object rsample(Library library, Arguments arguments) {
 py::object rsample_backward(Arguments arguments) {
   SampleCall sample("rsample_normal", Library::torch, arguments[5]);
   const Sizes sample_shape = sample.call.sizes("sample_shape", arguments[4]);
-  std::vector<bool> needs = read_needs(arguments[6], 3);
+  const std::vector<bool> needs = read_parameter_needs(arguments[6], 2);
   sample.read(arguments.subspan(1, 2));
   const Extent extent = sample.extent(product(sample_shape));
   Operand upstream;
   sample.call.read_upstream(upstream, arguments[0], sample.shape(sample_shape, true));
   make_contiguous(upstream);
-  std::array<Operand*, 1> given{&upstream};
-  ParameterGradients gradients(sample, needs, given);
+  const std::array<Operand*, 1> above{&upstream};
+  OperandGradients gradients(sample.call, sample.plan, needs, above, [&] { sample.lay_out(); });
+  if (gradients.is_empty()) return gradients.release(1);
   sample.make_views(arguments[3]);
-  gradients.allocate();
+  const GradientView<void> by_mean = gradients.target(0), by_logvar = gradients.target(1);
   sample.call.run([&] {
     with_dtype(sample.call.dtype(), [&]<class S> {
       SamplingKernels<S>::rsample_normal_backward(extent, sample.parameters<S>(),
-                                                  static_cast<const S*>(upstream.data()), gradients.target<S>(0),
-                                                  gradients.target<S>(1));
+                                                  static_cast<const S*>(upstream.data()), static_cast<S*>(by_mean.data),
+                                                  static_cast<S*>(by_logvar.data));
     });
   });
-  return gradients.release();
+  return gradients.release(1);
 }
 
 // rsample_normal_with_log_ratio(mean, logvar, prior_mean, prior_logvar, seed, num_samples, detach_posterior,
@@ -194,36 +135,39 @@ py::object rsample_with_log_ratio_backward(Arguments arguments) {
   SampleCall sample("rsample_normal_with_log_ratio", Library::torch, arguments[9]);
   const std::array samples{sample.call.size("num_samples", arguments[7])};
   const bool detach_posterior = sample.call.flag("detach_posterior", arguments[8]);
-  std::vector<bool> needs = read_needs(arguments[10], 5);
+  const std::vector<bool> needs = read_parameter_needs(arguments[10], 4);
   sample.read(arguments.subspan(2, 4));
   const Extent extent = sample.extent(samples[0]);
   Operand by_z, by_ratio;
-  std::array<Operand*, 2> upstream{&by_z, &by_ratio};
+  const std::array<Operand*, 2> upstream{&by_z, &by_ratio};
   for (std::size_t i = 0; i < 2; ++i) {
     if (arguments[i] == Py_None) continue;
     sample.call.read_upstream(*upstream[i], arguments[i], sample.shape(samples, i == 0));
     make_contiguous(*upstream[i]);
   }
-  ParameterGradients gradients(sample, needs, upstream);
+  OperandGradients gradients(sample.call, sample.plan, needs, upstream, [&] { sample.lay_out(); });
+  if (gradients.is_empty()) return gradients.release(1);
   sample.make_views(arguments[6]);
-  gradients.allocate();
+  std::array<void*, 4> targets;
+  for (std::size_t i = 0; i < 4; ++i) targets[i] = gradients.target(i).data;
   sample.call.run([&] {
     with_dtype(sample.call.dtype(), [&]<class S> {
       SamplingKernels<S>::rsample_normal_with_log_ratio_backward(
           extent, sample.parameters<S>(), detach_posterior, static_cast<const S*>(by_z.data()),
           {static_cast<const S*>(by_ratio.data()), by_ratio.given() ? extent.rows : 0, by_ratio.given() ? 1 : 0},
-          {gradients.target<S>(0), gradients.target<S>(1), gradients.target<S>(2), gradients.target<S>(3)});
+          {static_cast<S*>(targets[0]), static_cast<S*>(targets[1]), static_cast<S*>(targets[2]),
+           static_cast<S*>(targets[3])});
     });
   });
-  return gradients.release();
+  return gradients.release(1);
 }
 
-// Fill new tensors, contiguous as they are: fill_standard_normal(out, seed), and fill_normal_noise(out, seed,
-// row_offset), whose out has the shape (samples, rows, columns).
+// The functions that fill a tensor write to its memory from the first element on.
 void check_out(const Call& call, const Operand& out) {
   if (!out.is_contiguous() || !out.is_writable()) call.refuse("out must be contiguous and not read-only");
 }
 
+// fill_standard_normal(out, seed)
 py::object fill_standard_normal(Library library, Arguments arguments) {
   Call call("standard_normal", library);
   Operand& out = call.read("out", arguments[0]);
@@ -239,8 +183,10 @@ py::object fill_standard_normal(Library library, Arguments arguments) {
   return py::none();
 }
 
+// fill_normal_noise(out, seed, row_offset), where out has the shape (samples, rows, columns)
 py::object fill_normal_noise(Arguments arguments) {
   Call call("normal_noise", Library::torch);
+  const std::int64_t row_offset = call.size("row_offset", arguments[2]);
   Operand& out = call.read("out", arguments[0]);
   check_out(call, out);
   if (out.shape().size() != 3) call.refuse("out has shape " + to_string(out.shape()) + ", expected three dimensions");
@@ -248,7 +194,6 @@ py::object fill_normal_noise(Arguments arguments) {
   Operand seed_operand;
   std::int64_t local = 0;
   const Seed seed = call.seed(arguments[1], seed_operand, local);
-  const std::int64_t row_offset = call.size("row_offset", arguments[2]);
   call.run([&] {
     with_dtype(call.dtype(),
                [&]<class S> { NoiseKernels<S>::normal_noise(static_cast<S*>(out.data()), extent, seed, row_offset); });

@@ -52,7 +52,9 @@ class Registry(UserDict[str, type[Any]], Generic[Entry]):
                 f"the name of a registered {self.what} must be of small letters, digits and hyphens, got {name!r}"
             )
         if not (isinstance(entry, type) and issubclass(entry, self.base)):
-            raise TypeError(f"{name!r} must be a subclass of {self.base.__name__} to be an {self.what}, got {entry!r}")
+            raise TypeError(
+                f"{name!r} must be a subclass of {self.base.__name__} to be a registered {self.what}, got {entry!r}"
+            )
         for option in options_of(entry):
             if option.name == "name":
                 raise ValueError(f"{entry.__name__}: no option may be called name: under that a run stores {name!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -48,7 +48,7 @@ def _seed(operation: str, seed: int | None) -> int:
     return secrets.randbelow(MAX_SEED) if seed is None else check_seed(operation, seed, "an int or None")
 
 
-def _is_array(value: object) -> bool:
+def _is_array(value: object) -> TypeGuard[Array]:
     return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
 
 
@@ -56,8 +56,8 @@ def _check_array(operation: str, name: str, array: object) -> None:
     """Reject anything but floating-point arrays."""
     if not _is_array(array):
         raise TypeError(f"{operation}: {name} must be a numpy.ndarray, got {type(array).__name__}")
-    if array.dtype not in _DTYPES:  # type: ignore[attr-defined]  # an array it is
-        raise TypeError(f"{operation}: {name} has dtype {array.dtype}, expected {_DTYPE_NAMES}")  # type: ignore[attr-defined]  # likewise
+    if array.dtype not in _DTYPES:
+        raise TypeError(f"{operation}: {name} has dtype {array.dtype}, expected {_DTYPE_NAMES}")
 
 
 def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -6,7 +6,6 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-import fastvi.ops  # noqa: F401  # so that every operation is in the list
 from fastvi.ops._backends import MODULES, connect
 from fastvi.ops._operation import OPERATIONS
 

@@ -29,7 +29,7 @@ def evaluate(
 
     from fastvi.objectives.model import has_bound
     from fastvi.training.config import RunError, RunFolder
-    from fastvi.training.figures import evaluate_run, figures_file, some_examples, test_examples
+    from fastvi.training.figures import evaluate_run, evaluation_examples, figures_file, some_examples
     from fastvi.training.files import check_writable
 
     console = make_console(soft_wrap=True)
@@ -40,7 +40,7 @@ def evaluate(
     try:
         config = folder.read_config()
         model = folder.load_model()
-        examples = test_examples(run_data(folder, config, data_dir, console)[0], config)
+        examples = evaluation_examples(run_data(folder, config, data_dir, console)[0], config)
     except RunError as error:
         fail(str(error))
     examples, images, all_images = some_examples(examples, limit)

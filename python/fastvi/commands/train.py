@@ -89,7 +89,7 @@ def train(
     from fastvi.training.claim import claimed, reopened
     from fastvi.training.config import RunError, RunFolder
     from fastvi.training.data_record import DataRecord
-    from fastvi.training.figures import evaluate_run, some_examples, test_examples
+    from fastvi.training.figures import evaluate_run, evaluation_examples, some_examples
     from fastvi.training.pictures import write_pictures
     from fastvi.training.processes import from_first, is_first, join_processes
 
@@ -145,7 +145,7 @@ def train(
         )
         if not is_first():
             return
-        examples = test_examples(dataset, config)
+        examples = evaluation_examples(dataset, config)
         drawn = True
         try:
             write_pictures(trained, examples, dataset.image_shape, folder.path)

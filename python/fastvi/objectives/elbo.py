@@ -146,8 +146,7 @@ class ELBO(Bound):
         """Return the objective with the beta that the warm-up has at training step ``step``, counted from 0."""
         if step >= self.warm_up_steps:
             return self
-        # `end` may be a tensor: only its products are taken.
-        return self.with_beta(LinearWarmUp(self.warm_up_steps, end=self.beta)(step))  # type: ignore[arg-type]
+        return self.with_beta(self.beta * LinearWarmUp(self.warm_up_steps)(step))
 
     def with_beta(self, beta: float | Tensor) -> ELBO:
         """Return the same objective with another weight of the divergence."""

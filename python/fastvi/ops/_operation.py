@@ -141,13 +141,11 @@ class Operation(Generic[Result]):
         first = arguments[0]
         if type(first) in PLAIN_TYPES and (first.is_cpu or first.is_cuda):
             route = MODULES.of(first).route(*arguments[: self.count])
-            if route is None or route is True:
+            if route is not NotImplemented:
                 self.check(*arguments)
-                return (
-                    self._recorded(arguments)
-                    if route is None
-                    else self._visible(self.functions_for(first).forward(*arguments))
-                )
+                if route is None:
+                    return self._recorded(arguments)
+                return self._visible(self.functions_for(first).forward(*arguments))
         return self._watched(*arguments)
 
     def _formula(self, *arguments: Any) -> Result:

@@ -106,7 +106,7 @@ def print_loss(result: LossEvaluation, config: TrainingConfig, console: Console)
     console.print(f"{config.objective_name} is a {what}: there is no ELBO, no L_K and no effective sample size to tell")
 
 
-def test_examples(data: Dataset, config: TrainingConfig) -> Any:
+def evaluation_examples(data: Dataset, config: TrainingConfig) -> Any:
     """Return the test images as a run's objective takes them: (M, D), in a pair with their labels where it uses them.
 
     Raises
@@ -122,9 +122,6 @@ def test_examples(data: Dataset, config: TrainingConfig) -> Any:
         raise RunError(str(error)) from error
     images = test_images(data, config.binarization)
     return (images, data.test_labels) if config.uses_labels else images
-
-
-test_examples.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test to pytest
 
 
 def some_examples(examples: Any, limit: int | None) -> tuple[Any, int, int]:

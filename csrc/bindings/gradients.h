@@ -1,0 +1,62 @@
+// The gradients of a call's operands: memory for those that are needed, and how they come back in the operands' shapes.
+#pragma once
+
+#include "call.h"
+
+namespace fastvi {
+
+class OperandGradients {
+ public:
+  // Before any operand is copied. Half precision would round before what was broadcast is summed: where that is so, the
+  // operands and `upstream` are read in float32, and `lay_out()` plans them again, whose strides may be merged
+  // otherwise.
+  template <class LayOut>
+  OperandGradients(Call& call, RowPlan& plan, std::vector<bool> needs, std::span<Operand* const> upstream,
+                   const LayOut& lay_out)
+      : call_(call), needs_(std::move(needs)), dtype_(call.dtype()) {
+    call.check_needs(needs_);
+    bool rounds_too_early = false;
+    for (std::size_t i = 0; i < call.size(); ++i) {
+      if (!needs_[i]) continue;
+      shapes_[i] = Sizes(call[i].shape());
+      plans_[i] = plan.gradient(call.layout(i));
+      rounds_too_early |= plans_[i].broadcast && is_half(dtype_);
+    }
+    is_empty_ = product(plan.leading) * plan.extent.columns == 0;
+    if (!rounds_too_early || is_empty_) return;
+    for (std::size_t i = 0; i < call.size(); ++i) {
+      if (call[i].given()) call[i].cast(DType::float32);
+    }
+    for (Operand* const each : upstream) {
+      if (each->given()) each->cast(DType::float32);
+    }
+    lay_out();
+    for (std::size_t i = 0; i < call.size(); ++i) {
+      if (needs_[i]) plans_[i] = plan.gradient(call.layout(i));
+    }
+  }
+
+  // Whether there is nothing to sum, so that every gradient is zero.
+  bool is_empty() const { return is_empty_; }
+
+  // Where the kernels put the gradient of operand i: null where it is not needed.
+  GradientView<void> target(std::size_t i) {
+    if (!needs_[i]) return {};
+    results_[i] = call_.result(plans_[i].shape);
+    return {results_[i].data(), plans_[i].sums_samples};
+  }
+
+  // One for each operand, None where it is not needed, and None for `others` behind them.
+  pybind11::tuple release(std::size_t others = 0);
+
+ private:
+  Call& call_;
+  std::vector<bool> needs_;
+  DType dtype_;
+  bool is_empty_ = false;
+  std::array<Sizes, max_operands> shapes_;
+  std::array<GradientPlan, max_operands> plans_;
+  std::array<Result, max_operands> results_;
+};
+
+}  // namespace fastvi
