@@ -17,6 +17,7 @@ PUBLIC = "__init__"
 
 PYTHON = {
     # What several parts share; it uses none of them.
+    "_names": "",
     "_sizes": "",
     "_running": "",
     "_examples": "",
@@ -29,7 +30,7 @@ PYTHON = {
     "_kernels": "",
     "_processor": "",
     "_native": "_kernels _processor",
-    "ops": "_native _sizes _running reference",
+    "ops": "_native _names _sizes _running reference",
     # What is made of operations.
     "numpy": "ops",
     "distributions": "ops",

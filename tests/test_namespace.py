@@ -41,6 +41,23 @@ print(fastvi.evaluate.evaluate is evaluate, fastvi.objectives.IWAE(5).num_sample
     assert run_python(code).split() == ["True", "True", "5"]
 
 
+def test_operations_are_listed_once(run_python: Callable[..., str]) -> None:
+    """Every family's module is in the list, and a name of it is the same object in every way to reach it."""
+    code = """
+import fastvi, sys
+print(set(fastvi.__all__) <= set(dir(fastvi)), "torch" in sys.modules)
+from fastvi import *
+from fastvi import kl_normal, ops
+print(*sorted({value.__module__ for value in map(vars(ops).get, ops.__all__)}))
+print(fastvi.kl_normal is kl_normal is ops.kl_normal, fastvi.log_mean_exp is log_mean_exp is ops.log_mean_exp)
+print(set(fastvi.__all__) - set(ops.__all__), set(ops.__all__) - set(fastvi.__all__))
+"""
+    first, modules, *others = run_python(code).splitlines()
+    families = [path.stem for path in (ROOT / "python/fastvi/ops").glob("*.py") if not path.stem.startswith("_")]
+    assert modules.split() == sorted(f"fastvi.ops.{family}" for family in families)
+    assert [first, *others] == ["True False", "True True", "{'__version__'} set()"]
+
+
 def test_there_are_no_other_names(run_python: Callable[..., str]) -> None:
     code = """
 import fastvi

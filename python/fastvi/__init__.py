@@ -8,45 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from fastvi.ops import (  # type: ignore[no-redef]  # log_mean_exp is a module of fastvi.ops too
-        LogMeanExp,
-        bernoulli_log_prob,
-        effective_sample_size,
-        importance_weights,
-        kinetic_energy,
-        kl_normal,
-        laplace_log_prob,
-        leapfrog_step,
-        linear_bernoulli_log_prob,
-        log_mean_exp,
-        normal_entropy,
-        normal_log_prob,
-        rsample_normal,
-        rsample_normal_with_log_ratio,
-        soft_threshold,
-        standard_normal,
-    )
+from fastvi._names import operation_names
 
-__all__ = [
-    "LogMeanExp",
-    "__version__",
-    "bernoulli_log_prob",
-    "effective_sample_size",
-    "importance_weights",
-    "kinetic_energy",
-    "kl_normal",
-    "laplace_log_prob",
-    "leapfrog_step",
-    "linear_bernoulli_log_prob",
-    "log_mean_exp",
-    "normal_entropy",
-    "normal_log_prob",
-    "rsample_normal",
-    "rsample_normal_with_log_ratio",
-    "soft_threshold",
-    "standard_normal",
-]
+if TYPE_CHECKING:
+    from fastvi.ops import *  # noqa: F403  # the names stand there, and only there
+
+    __version__: str
 
 _SUBMODULES = frozenset(
     {
@@ -71,7 +38,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("fastvi")
-    if name not in _SUBMODULES and name not in __all__:
+    if name == "__all__":
+        return sorted(["__version__", *operation_names()])
+    if name not in _SUBMODULES and name not in operation_names():
         raise AttributeError(f"module 'fastvi' has no attribute {name!r}")
     try:
         if name in _SUBMODULES:
@@ -88,4 +57,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_SUBMODULES})
+    return sorted({"__version__", *operation_names(), *_SUBMODULES})

@@ -4,7 +4,7 @@ The functions take tensors, or in ``numpy`` arrays, of the module's kind of devi
 and float16 all arithmetic, sums included, runs in float32 and is rounded where a result is stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 Array: TypeAlias = Any
@@ -13,29 +13,18 @@ Array: TypeAlias = Any
 Optional: TypeAlias = Any
 """An array, or None for what is not given."""
 
-Factor: TypeAlias = Any
-"""An array, or a number."""
-
 Needs: TypeAlias = Sequence[bool]
 """For which arguments a gradient is wanted; the others' are None."""
 
 Gradients: TypeAlias = tuple[Optional, ...]
 
 class Forward(Protocol):
-    """The results of operations."""
+    """The results of operations: of those written out here, and of those that csrc/operations.h lists.
 
-    def kl_normal(
-        self, mean: Array, logvar: Array, prior_mean: Optional, prior_logvar: Optional, free_bits: float, /
-    ) -> Array: ...
-    def normal_log_prob(self, x: Array, mean: Array, logvar: Array, /) -> Array: ...
-    def normal_entropy(self, logvar: Array, /) -> Array: ...
-    def bernoulli_log_prob(self, x: Array, logits: Array, /) -> Array: ...
-    def laplace_log_prob(self, x: Array, loc: Array, log_scale: Array, /) -> Array: ...
-    def kinetic_energy(self, p: Array, inverse_mass: Optional, /) -> Array: ...
-    def leapfrog_step(
-        self, q: Array, p: Array, grad: Array, step_size: Factor, inverse_mass: Factor, kick: float, /
-    ) -> tuple[Array, Array]: ...
-    def soft_threshold(self, x: Array, threshold: Factor, /) -> Array: ...
+    `row_operations` and `map_operations` tell the arguments of the latter.
+    """
+
+    def __getattr__(self, listed: str, /) -> Callable[..., Any]: ...
     def log_mean_exp(self, x: Array, dim: int, /) -> Array: ...
     def importance_weights(self, log_weights: Array, dim: int, /) -> Array: ...
     def effective_sample_size(self, log_weights: Array, dim: int, /) -> Array: ...
@@ -60,36 +49,7 @@ class Forward(Protocol):
 class Backward(Protocol):
     """The gradients of operations: those of the results come first, then the arguments of the forward function."""
 
-    def kl_normal(
-        self,
-        grad: Array,
-        mean: Array,
-        logvar: Array,
-        prior_mean: Optional,
-        prior_logvar: Optional,
-        free_bits: float,
-        needs: Needs,
-        /,
-    ) -> Gradients: ...
-    def normal_log_prob(self, grad: Array, x: Array, mean: Array, logvar: Array, needs: Needs, /) -> Gradients: ...
-    def normal_entropy(self, grad: Array, logvar: Array, needs: Needs, /) -> Gradients: ...
-    def bernoulli_log_prob(self, grad: Array, x: Array, logits: Array, needs: Needs, /) -> Gradients: ...
-    def laplace_log_prob(self, grad: Array, x: Array, loc: Array, log_scale: Array, needs: Needs, /) -> Gradients: ...
-    def kinetic_energy(self, grad: Array, p: Array, inverse_mass: Optional, needs: Needs, /) -> Gradients: ...
-    def leapfrog_step(
-        self,
-        grad_q: Optional,
-        grad_p: Optional,
-        q: Array,
-        p: Array,
-        grad: Array,
-        step_size: Array,
-        inverse_mass: Optional,
-        kick: float,
-        needs: Needs,
-        /,
-    ) -> Gradients: ...
-    def soft_threshold(self, grad: Array, x: Array, threshold: Array, needs: Needs, /) -> Gradients: ...
+    def __getattr__(self, listed: str, /) -> Callable[..., Gradients]: ...
     def log_mean_exp(self, grad: Array, x: Array, dim: int, needs: Needs, /) -> Gradients: ...
     def rsample_normal(
         self,

@@ -1,29 +1,28 @@
-"""The fused operations: differentiable, drop-in, one module a family. Formulas: :mod:`fastvi.reference`."""
+"""The fused operations: differentiable, drop-in, one module a family. Formulas: :mod:`fastvi.reference`.
 
-from fastvi.ops.bernoulli import bernoulli_log_prob, linear_bernoulli_log_prob
-from fastvi.ops.laplace import laplace_log_prob
-from fastvi.ops.leapfrog import kinetic_energy, leapfrog_step
-from fastvi.ops.log_mean_exp import LogMeanExp, effective_sample_size, importance_weights, log_mean_exp
-from fastvi.ops.normal import kl_normal, normal_entropy, normal_log_prob
-from fastvi.ops.random import standard_normal
-from fastvi.ops.sampling import rsample_normal, rsample_normal_with_log_ratio
-from fastvi.ops.threshold import soft_threshold
+This is the list of public operations: an import ``from fastvi.ops.FAMILY import NAME as NAME`` each. ``fastvi.NAME``,
+``fastvi.__all__`` and ``fastvi.ops.__all__`` follow from it, for type checkers, too.
+"""
 
-__all__ = [
-    "LogMeanExp",
-    "bernoulli_log_prob",
-    "effective_sample_size",
-    "importance_weights",
-    "kinetic_energy",
-    "kl_normal",
-    "laplace_log_prob",
-    "leapfrog_step",
-    "linear_bernoulli_log_prob",
-    "log_mean_exp",
-    "normal_entropy",
-    "normal_log_prob",
-    "rsample_normal",
-    "rsample_normal_with_log_ratio",
-    "soft_threshold",
-    "standard_normal",
-]
+from typing import TYPE_CHECKING
+
+from fastvi._names import operation_names
+from fastvi.ops.bernoulli import bernoulli_log_prob as bernoulli_log_prob
+from fastvi.ops.bernoulli import linear_bernoulli_log_prob as linear_bernoulli_log_prob
+from fastvi.ops.laplace import laplace_log_prob as laplace_log_prob
+from fastvi.ops.leapfrog import kinetic_energy as kinetic_energy
+from fastvi.ops.leapfrog import leapfrog_step as leapfrog_step
+from fastvi.ops.log_mean_exp import LogMeanExp as LogMeanExp
+from fastvi.ops.log_mean_exp import effective_sample_size as effective_sample_size
+from fastvi.ops.log_mean_exp import importance_weights as importance_weights
+from fastvi.ops.log_mean_exp import log_mean_exp as log_mean_exp
+from fastvi.ops.normal import kl_normal as kl_normal
+from fastvi.ops.normal import normal_entropy as normal_entropy
+from fastvi.ops.normal import normal_log_prob as normal_log_prob
+from fastvi.ops.random import standard_normal as standard_normal
+from fastvi.ops.sampling import rsample_normal as rsample_normal
+from fastvi.ops.sampling import rsample_normal_with_log_ratio as rsample_normal_with_log_ratio
+from fastvi.ops.threshold import soft_threshold as soft_threshold
+
+if not TYPE_CHECKING:  # type checkers take the names from the imports themselves
+    __all__ = list(operation_names())
