@@ -12,8 +12,27 @@ from torch import Tensor
 
 import fastvi
 import fastvi.numpy
+from fastvi import _native
 from fastvi.ops._backends import MODULES
+from support.operations import weighted_sum
 from support.place import place
+
+ROWS, MAPS = _native.module().row_operations(), _native.module().map_operations()
+
+
+def with_last(name: str, count: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """A row operation of x, and of another tensor as the last operand."""
+    return lambda x, leaf: getattr(fastvi, name)(*[x] * (count - 1), leaf)
+
+
+def with_factors(name: str, states: int, factors: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """A map operation of states x and other factors."""
+    return lambda x, leaf: weighted_sum(getattr(fastvi, name)(*[x] * states, *[leaf] * factors))
+
+
+def without_first(name: str, count: int) -> Callable[[Tensor], object]:
+    """A map operation whose first state is no tensor."""
+    return lambda r: getattr(fastvi, name)(1.0, *[r] * (count - 1))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -29,10 +48,10 @@ def test_half_gradients_of_operands_that_skip_rows(dtype):
     for function in (
         lambda x, leaf: fastvi.kl_normal(x, x, leaf, leaf.detach()),
         lambda x, leaf: fastvi.normal_log_prob(x, leaf, leaf.detach()),
-        lambda x, leaf: fastvi.laplace_log_prob(x, x, leaf),
         lambda x, leaf: fastvi.bernoulli_log_prob(leaf, x),
         lambda x, leaf: fastvi.kinetic_energy(x, leaf),
-        lambda x, leaf: fastvi.soft_threshold(x, leaf),
+        *[with_last(name, len(operands)) for name, operands, *_ in ROWS],
+        *[with_factors(name, len(states), len(factors)) for name, states, factors, *_ in MAPS],
     ):
         expected = gradient(function, torch.float32)
         torch.testing.assert_close(gradient(function, dtype).float(), expected, rtol=2e-2, atol=2e-1)
@@ -110,9 +129,9 @@ def test_what_is_filled_has_its_own_memory():
         (lambda r: fastvi.kl_normal(None, r), "mean"),
         (lambda r: fastvi.normal_log_prob(r, None, r), "mean"),
         (lambda r: fastvi.linear_bernoulli_log_prob(r, r, None, None), "x"),
-        (lambda r: fastvi.soft_threshold(1.0, r), "x"),
         (lambda r: fastvi.rsample_normal(1.0, r), "mean"),
         (lambda r: fastvi.rsample_normal_with_log_ratio(r, r, 2, 1.0), "prior_mean"),
+        *[(without_first(name, len(states) + len(factors)), states[0]) for name, states, factors, *_ in MAPS],
     ],
 )
 def test_what_is_missed_where_another_argument_has_a_gradient(call, name):

@@ -38,13 +38,8 @@ WIDE = FLOATS[:2]
 # Not so small that a product of two is zero in float32: whether it then meets an infinity depends on the order.
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-15, -1e-15, 40.0, -40.0]
 # Variances that no float32, or no float64, holds, and logits that are certain.
-_LOGVARS = [-1e3, -745.0, -100.0, -60.0, 60.0, 100.0, 745.0, 1e3]
-EXTREME = {
-    "logvar": _LOGVARS,
-    "prior_logvar": _LOGVARS,
-    "log_scale": _LOGVARS,
-    "logits": [math.inf, -math.inf, 1e4, -1e4],
-}
+LOGARITHMS = [-1e3, -745.0, -100.0, -60.0, 60.0, 100.0, 745.0, 1e3]
+LOGITS = [math.inf, -math.inf, 1e4, -1e4]
 
 ARGUMENTS = {
     name: tuple(argument for argument in operator.names if argument != "seed") for name, operator in OPERATORS.items()
@@ -56,6 +51,14 @@ OPTIONAL = {
     if declared.startswith("Tensor? ")
 }
 SCALARS_TOO = {name for operator in OPERATORS.values() for name in (*operator.factors, *operator.numbers)}
+
+
+def extremes(name: str) -> list[float]:
+    """Values at the ends of what is right for an argument, which its name tells."""
+    if name == "logits":
+        return LOGITS
+    return LOGARITHMS if name.startswith("log_") or name.endswith("logvar") else []
+
 
 FACTOR = int(os.environ.get("FASTVI_FUZZ", "1"))
 
@@ -166,8 +169,7 @@ def calls(draw: st.DrawFn, special: Sequence[float] = SPECIAL) -> tuple[str, dic
     if operation.startswith("rsample"):
         constants |= {"seed": draw(st.integers(0, 2**63 - 1)), "row_offset": draw(st.sampled_from([0, 7, 2**32 - 1]))}
     tensors = {
-        name: draw(layouts(draw(values(shape, dtype, [*special, *EXTREME.get(name, [])]))))
-        for name, shape in shapes.items()
+        name: draw(layouts(draw(values(shape, dtype, [*special, *extremes(name)])))) for name, shape in shapes.items()
     }
     return operation, tensors, constants
 

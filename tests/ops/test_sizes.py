@@ -5,14 +5,17 @@ What needs several gigabytes of memory runs where ``FASTVI_LARGE_TESTS`` is set.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 import fastvi
+from fastvi import _native
 from support.operations import as_tuple
 from support.place import place
 
@@ -43,8 +46,16 @@ ROW_WISE = {
     "normal_entropy": lambda a, _: fastvi.normal_entropy(a),
     "bernoulli_log_prob": lambda a, b: fastvi.bernoulli_log_prob(a, b),
     "kinetic_energy": lambda a, b: fastvi.kinetic_energy(a, b),
-    "laplace_log_prob": lambda a, b: fastvi.laplace_log_prob(a, b, a),
 }
+
+
+def alternately(name: str, count: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """An operation of two tensors, which take turns as its operands."""
+    return lambda a, b: getattr(fastvi, name)(*itertools.islice(itertools.cycle((a, b)), count))
+
+
+for listed, operands, *_ in _native.module().row_operations():
+    ROW_WISE.setdefault(listed, alternately(listed, len(operands)))
 
 
 @pytest.mark.slow

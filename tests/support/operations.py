@@ -1,4 +1,8 @@
-"""Every operation with sample inputs and its plain-PyTorch twin: the one table that its tests share."""
+"""Every operation with sample inputs and its plain-PyTorch twin: the one table that its tests share.
+
+An operation of the native lists (csrc/operations.h) has samples of every kind from its declaration, unless some are
+written out here.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastvi import ops, reference
+from fastvi import _native, ops, reference
 from fastvi.ops._operation import OPERATIONS as OPERATORS
 from fastvi.ops.random import normal_noise, seed_tensor
 from support.place import place
@@ -197,10 +201,75 @@ def _of_axis(operation: str, name: str) -> list[Sample]:
     ]
 
 
+# The shapes of a row operation's operands; further operands have the last one.
+_ROW_SHAPES: dict[str, list[Shape]] = {
+    "same shape": [(3, 5)],
+    "broadcast": [(4, 3, 5), (3, 5), (5,)],
+    "broadcast {first}": [(5,), (3, 1), (2, 1, 5)],
+    "vectors": [(5,)],
+    "no columns": [(3, 0), (3, 0), (1,)],
+    "no rows": [(0, 5), (5,)],
+}
+_LARGE_ROW_SHAPES: dict[str, list[Shape]] = {
+    "many samples": [(50, 70, 33), (70, 33), (33,)],
+    "long rows": [(3, 40_001), (3, 40_001), (40_001,)],
+}
+# The shapes of a map operation's states, and those of its factors, or a number for each.
+_MAP_SHAPES: dict[str, tuple[list[Shape], list[Shape] | float]] = {
+    "{factor} a column": ([(3, 5)], [(5,), (3, 1)]),
+    "{factor} a row": ([(2, 3, 5)], [(3, 1), (5,)]),
+    "number": ([(3, 5)], 0.5),
+    "scalar tensor": ([(3, 5)], [()]),
+    "broadcast {first}": ([(5,), (3, 1)], [(2, 3, 5)]),
+    "no columns": ([(3, 0)], [(1,)]),
+    "no rows": ([(0, 5)], [(5,)]),
+}
+_LARGE_MAP_SHAPES: dict[str, tuple[list[Shape], list[Shape] | float]] = {
+    "many rows": ([(3000, 65)], [(3000, 1), (65,)]),
+    "long rows": ([(3, 40_001)], [(40_001,)]),
+}
+
+
+def _shaped(names: Sequence[str], shapes: Sequence[Shape]) -> dict[str, Shape]:
+    return {name: shapes[min(i, len(shapes) - 1)] for i, name in enumerate(names)}
+
+
+def _of_rows(shapes: dict[str, list[Shape]]) -> list[Sample]:
+    """Samples of every row operation: with all its operands, and with those that it requires."""
+    return [
+        _sample(name, label.format(first=operands[0]) + note, **_shaped(operands[:count], given))
+        for name, operands, required, _ in _native.module().row_operations()
+        for count, note in {required: ", no others", len(operands): ""}.items()
+        for label, given in shapes.items()
+    ]
+
+
+def _of_maps(shapes: dict[str, tuple[list[Shape], list[Shape] | float]]) -> list[Sample]:
+    """Samples of every map operation, likewise."""
+    made = []
+    for name, states, factors, required, _, _ in _native.module().map_operations():
+        for count, note in {required: ", no others", len(factors): ""}.items():
+            for label, (of_states, of_factors) in shapes.items():
+                named, arguments = factors[:count], _shaped(states, of_states)
+                constants = dict.fromkeys(named, of_factors) if isinstance(of_factors, float) else {}
+                if not isinstance(of_factors, float):
+                    arguments |= _shaped(named, of_factors)
+                if named or "{factor}" not in label:
+                    label = label.format(first=states[0], factor="".join(named[:1])) + note
+                    made.append(_sample(name, label, constants, **arguments))
+    return made
+
+
+def _and_listed(written: list[Sample], listed: list[Sample]) -> list[Sample]:
+    """The samples that are written out, and those of listed operations that have none of these."""
+    known = {sample.operation for sample in written}
+    return written + [sample for sample in listed if sample.operation not in known]
+
+
 _DRAW = {"seed": SEED, "row_offset": 3}
 _RATIO = {"seed": SEED, "num_samples": 3}
 
-SAMPLES: list[Sample] = [
+_WRITTEN: list[Sample] = [
     _sample("kl_normal", "standard prior", mean=(3, 5), logvar=(3, 5)),
     _sample("kl_normal", "prior", mean=(3, 5), logvar=(3, 5), prior_mean=(3, 5), prior_logvar=(3, 5)),
     _sample("kl_normal", "free bits", {"free_bits": 0.5}, mean=(3, 9), logvar=(3, 9)),
@@ -285,10 +354,6 @@ SAMPLES: list[Sample] = [
     *_of_axis("log_mean_exp", "x"),
     *_of_axis("importance_weights", "log_weights"),
     *_of_axis("effective_sample_size", "log_weights"),
-    _sample("laplace_log_prob", "same shape", x=(3, 5), loc=(3, 5), log_scale=(3, 5)),
-    _sample("laplace_log_prob", "broadcast", x=(4, 3, 5), loc=(3, 5), log_scale=(5,)),
-    _sample("laplace_log_prob", "no columns", x=(3, 0), loc=(3, 0), log_scale=(1,)),
-    _sample("laplace_log_prob", "no rows", x=(0, 5), loc=(5,), log_scale=(5,)),
     _sample("leapfrog_step", "number", {"step_size": 0.3}, q=(3, 5), p=(3, 5), grad=(3, 5)),
     _sample(
         "leapfrog_step",
@@ -336,14 +401,8 @@ SAMPLES: list[Sample] = [
     _sample("kinetic_energy", "mass a chain", p=(3, 5), inverse_mass=positive(2, 3, 1)),
     _sample("kinetic_energy", "no columns", p=(3, 0), inverse_mass=positive(1)),
     _sample("kinetic_energy", "no rows", p=(0, 5), inverse_mass=positive(5)),
-    _sample("soft_threshold", "threshold a column", x=(3, 5), threshold=positive(5)),
-    _sample("soft_threshold", "number", {"threshold": 0.5}, x=(3, 5)),
-    _sample("soft_threshold", "scalar tensor", x=(3, 5), threshold=positive()),
-    _sample("soft_threshold", "threshold a row", x=(2, 3, 5), threshold=positive(3, 1)),
-    _sample("soft_threshold", "broadcast x", x=(5,), threshold=positive(2, 3, 5)),
-    _sample("soft_threshold", "no columns", x=(3, 0), threshold=positive(1)),
-    _sample("soft_threshold", "no rows", x=(0, 5), threshold=positive(5)),
 ]
+SAMPLES = _and_listed(_WRITTEN, [*_of_rows(_ROW_SHAPES), *_of_maps(_MAP_SHAPES)])
 
 OPERATIONS: list[str] = sorted(TWINS)
 
@@ -359,8 +418,7 @@ TYPICAL: list[Sample] = [
 ONE_EACH = [sample for i, sample in enumerate(TYPICAL) if sample.operation not in {s.operation for s in TYPICAL[:i]}]
 """One sample of each operation."""
 
-# Long and many rows: work for several threads, and more than one piece of whatever the kernels cut rows into.
-LARGE: list[Sample] = [
+_WRITTEN_LARGE: list[Sample] = [
     _sample("kl_normal", "long rows", {"free_bits": 0.1}, mean=(3, 40_001), logvar=(3, 40_001)),
     _sample("kl_normal", "many rows", mean=(2, 700, 65), logvar=(700, 65), prior_mean=(65,), prior_logvar=(65,)),
     _sample("kl_normal", "one mean for all", mean=(1,), logvar=(700, 65), prior_mean=(2, 1, 1), prior_logvar=(700, 1)),
@@ -404,13 +462,11 @@ LARGE: list[Sample] = [
     ),
     _sample("leapfrog_step", "one step size for all", q=(40_000, 3), p=(3,), grad=(40_000, 3), step_size=()),
     _sample("leapfrog_step", "long rows", {"step_size": 0.3}, q=(3, 40_001), p=(3, 40_001), grad=(3, 40_001)),
-    _sample("laplace_log_prob", "many samples", x=(50, 70, 33), loc=(70, 33), log_scale=(33,)),
-    _sample("laplace_log_prob", "long rows", x=(3, 40_001), loc=(3, 40_001), log_scale=(40_001,)),
-    _sample("soft_threshold", "many rows", x=(3000, 65), threshold=positive(3000, 1)),
-    _sample("soft_threshold", "long rows", x=(3, 40_001), threshold=positive(40_001)),
     _sample("kinetic_energy", "one mass for all", p=(3000, 65), inverse_mass=positive(1)),
     _sample("kinetic_energy", "many chains", p=(3000, 65), inverse_mass=positive(65)),
 ]
+LARGE = _and_listed(_WRITTEN_LARGE, [*_of_rows(_LARGE_ROW_SHAPES), *_of_maps(_LARGE_MAP_SHAPES)])
+"""Long and many rows: work for several threads, and more than one piece of whatever the kernels cut rows into."""
 
 
 def gradients(
