@@ -20,12 +20,12 @@ STAND_IN = Path("tests/cuda_on_host")
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 FLAGS = ("-std=c++20", "-O1", "-fno-math-errno", "-fopenmp", "-Wno-unknown-pragmas", f"-I{ROOT / STAND_IN}")
 ADDRESSES = ("-fsanitize=address",)
-# Which source has the kernels of a family of tests.
+# Which sources have the kernels of a family of tests.
 SOURCES = {
-    "bernoulli": "row_operations.cu",
-    "bernoulli_head": "bernoulli.cu",
-    "log_mean_exp": "log_mean_exp.cu",
-    "threshold": "map_operations.cu",
+    "bernoulli": ("row_operations.cu",),
+    "bernoulli_head": ("bernoulli.cu",),
+    "log_mean_exp": ("log_mean_exp.cu",),
+    "leapfrog": ("map_operations.cu", "row_operations.cu"),
 }
 
 Flags = tuple[str, ...]
@@ -141,7 +141,7 @@ BUGS = [
         "map.cuh",
         "rest < gradient_piece ? rest : gradient_piece",
         "rest < gradient_piece ? rest - 1 : gradient_piece",
-        "threshold",
+        "leapfrog",
     ),
     Bug(
         "a grid's stride off by one",
@@ -175,9 +175,10 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, Flags],
 
 def program(folder: Path, family: str, flags: Flags, objects: dict[tuple[str, Flags], list[Path]]) -> Path:
     """The test of one family of the kernels below ``folder``."""
-    kernels = folder / f"{family}.o"
-    build(*flags, "-x", "c++", "-c", folder / KERNELS / SOURCES[family], "-o", kernels)
-    build(*flags, kernels, *objects[family, flags], "-o", folder / "test")
+    kernels = [folder / f"{family}_{source}.o" for source in SOURCES[family]]
+    for source, target in zip(SOURCES[family], kernels, strict=True):
+        build(*flags, "-x", "c++", "-c", folder / KERNELS / source, "-o", target)
+    build(*flags, *kernels, *objects[family, flags], "-o", folder / "test")
     return folder / "test"
 
 

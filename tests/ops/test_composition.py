@@ -10,6 +10,7 @@ import copy
 import io
 import pickle
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -391,11 +392,33 @@ def test_cell(operation, transform, dtype):
     run_cell(operation, transform, dtype)
 
 
+def table(rows: dict[str, tuple[str, ...]]) -> list[str]:
+    """The table of the page: a row for each operation that is not as most are, and one for these."""
+    ((usual, _),) = Counter(rows.values()).most_common(1)
+    unusual = {f"`{operation}`": row for operation, row in rows.items() if row != usual}
+    head = {"operation": tuple(TRANSFORMS), "---": ("---",) * len(TRANSFORMS)}
+    return [
+        f"| {' | '.join([name, *row])} |" for name, row in (head | unusual | {"every other operation": usual}).items()
+    ]
+
+
+def test_the_page_has_the_table():
+    """As the program prints it where no cell fails."""
+    rows = {
+        operation: tuple(
+            "all" if any(cell[:2] == (operation, transform) for cell in CELLS) else "no gradient"
+            for transform in TRANSFORMS
+        )
+        for operation in SUBJECTS
+    }
+    page = (Path(__file__).parents[2] / "docs" / "composition.md").read_text(encoding="utf-8")
+    assert "\n".join(["", *table(rows), ""]) in page
+
+
 def main() -> int:
     """Print the table; the exit status tells whether a cell failed."""
     failures: list[str] = []
-    print(f"| operation | {' | '.join(TRANSFORMS)} |")
-    print("|---|" + "---|" * len(TRANSFORMS))
+    rows: dict[str, tuple[str, ...]] = {}
     for operation in SUBJECTS:
         row = []
         for transform in TRANSFORMS:
@@ -412,7 +435,8 @@ def main() -> int:
                 row.append("no gradient")
             else:
                 row.append("all" if len(passed) == len(DTYPES) else ", ".join(passed) or "none")
-        print(f"| `{operation}` | {' | '.join(row)} |", flush=True)
+        rows[operation] = tuple(row)
+    print("\n".join(table(rows)))
     print("\n".join(failures), file=sys.stderr)
     return 1 if failures else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,16 @@ from fastvi._terminal import (
     whole_number,
 )
 
-FAMILIES = ("random", "normal", "bernoulli", "laplace", "log_mean_exp", "leapfrog", "threshold", "step")
+
+def _families() -> tuple[str, ...]:
+    """The modules of this folder that have a list ``CASES``, by their text: to import them takes PyTorch."""
+    files = [path for path in Path(__file__).parent.glob("*.py") if path != Path(__file__)]
+    found = [path.stem for path in files if re.search(r"^CASES\b", path.read_text(encoding="utf-8"), re.MULTILINE)]
+    return tuple(sorted(found, key=lambda family: (family == "step", family)))
+
+
+FAMILIES = _families()
+"""In the order of the tables: the operations, then the step of training that is made of them."""
 _THREADS = {"cpu": "1,2", "cuda": "1"}
 """Thread counts that are taken on each device unless told otherwise."""
 _BLOCK_SECONDS = {"cpu": 0.03, "cuda": 0.003}

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from fastvi import ops
-from fastvi.benchmarks import plain
 from fastvi.benchmarks.cases import operation_case
+
+
+def _plain_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+    """As one writes it: fastvi.reference has another product, for scales beyond what this one can do."""
+    return -((x - loc).abs() * torch.exp(-log_scale) + log_scale + math.log(2.0)).sum(-1)
 
 
 def _sample_and_parameters() -> tuple[Tensor, Tensor, Tensor]:
@@ -19,7 +25,7 @@ CASES = [
         "laplace",
         "laplace_log_prob 50x100x50, parameters 100x50",
         _sample_and_parameters,
-        plain.laplace_log_prob,
+        _plain_log_prob,
         ops.laplace_log_prob,
         differentiable=(0, 1, 2),
         read_again=(0, 1, 2),

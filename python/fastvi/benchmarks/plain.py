@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -16,11 +14,6 @@ from fastvi.reference import LOG_TWO_PI
 def normal_log_prob(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
     """Log density of a diagonal Gaussian, summed over the last dimension."""
     return (-0.5 * ((x - mean).square() * torch.exp(-logvar) + logvar + LOG_TWO_PI)).sum(-1)
-
-
-def laplace_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
-    """Log density of a diagonal Laplace distribution, summed over the last dimension."""
-    return -((x - loc).abs() * torch.exp(-log_scale) + log_scale + math.log(2.0)).sum(-1)
 
 
 def rsample_normal_with_log_ratio(mean: Tensor, logvar: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
