@@ -10,10 +10,8 @@
 #include <span>
 
 #include "formulas/bernoulli.h"
-#include "formulas/laplace.h"
 #include "formulas/leapfrog.h"
 #include "formulas/normal.h"
-#include "formulas/threshold.h"
 #include "kernels.h"
 
 namespace fastvi {
@@ -90,18 +88,6 @@ struct KineticEnergyOperation {
   }
 };
 
-struct LaplaceLogProb {
-  static constexpr const char* name = "laplace_log_prob";
-  static constexpr std::array<const char*, 3> operands{"x", "loc", "log_scale"};
-  static constexpr std::size_t required = 3;
-  static constexpr std::array<Constant, 0> constants{};
-
-  template <class T, class Use>
-  static void with_term(std::size_t, const std::array<T, 0>&, const Use& use) {
-    use(LaplaceLogDensity<T>{});
-  }
-};
-
 // ---- Map operations: states of one shape, and factors, which are one number, one a row or one a column, in the type
 // of the arithmetic. The last factors may be left out: they are one.
 
@@ -119,26 +105,12 @@ struct LeapfrogStep {
   }
 };
 
-struct SoftThreshold {
-  static constexpr const char* name = "soft_threshold";
-  static constexpr std::array<const char*, 1> states{"x"};
-  static constexpr std::array<const char*, 1> factors{"threshold"};
-  static constexpr std::size_t required_factors = 1;
-  static constexpr std::array<Constant, 0> constants{};
-  static constexpr std::size_t outputs = 1;
-
-  template <class T>
-  static SoftThresholdTerm<T> term(const std::array<T, 0>&) {
-    return {};
-  }
-};
-
 template <class... Operations>
 struct OperationList {};
 
-using RowOperations = OperationList<KlNormal, NormalLogProb, NormalEntropyOperation, BernoulliLogProb,
-                                    KineticEnergyOperation, LaplaceLogProb>;
-using MapOperations = OperationList<LeapfrogStep, SoftThreshold>;
+using RowOperations =
+    OperationList<KlNormal, NormalLogProb, NormalEntropyOperation, BernoulliLogProb, KineticEnergyOperation>;
+using MapOperations = OperationList<LeapfrogStep>;
 
 // ---- The list at run time. Arrays of kernels have one for each dtype, in the order of `DType`; views are of that
 // dtype.

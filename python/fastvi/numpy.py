@@ -25,7 +25,6 @@ __all__ = [
     "importance_weights",
     "kinetic_energy",
     "kl_normal",
-    "laplace_log_prob",
     "leapfrog_step",
     "linear_bernoulli_log_prob",
     "log_mean_exp",
@@ -33,7 +32,6 @@ __all__ = [
     "normal_log_prob",
     "rsample_normal",
     "rsample_normal_with_log_ratio",
-    "soft_threshold",
     "standard_normal",
 ]
 
@@ -180,23 +178,6 @@ def normal_entropy(logvar: Array) -> Array:
     True
     """
     result: Array = _NATIVE.normal_entropy(logvar)
-    return result
-
-
-def laplace_log_prob(x: Array, loc: Array, log_scale: Array) -> Array:
-    """Log density of a diagonal Laplace distribution in nats, over the last dimension.
-
-    As :func:`fastvi.laplace_log_prob`.
-
-    Raises: see :func:`fastvi.laplace_log_prob`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastvi.numpy
-    >>> float(fastvi.numpy.laplace_log_prob(np.zeros(3), np.zeros(3), np.zeros(3)) + 3 * np.log(2))
-    0.0
-    """
-    result: Array = _NATIVE.laplace_log_prob(x, loc, log_scale)
     return result
 
 
@@ -458,19 +439,3 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
             mass = mass.reshape(1)
     out: Array = _NATIVE.kinetic_energy(p, mass)
     return out.astype(dtype, copy=False)
-
-
-def soft_threshold(x: Array, threshold: Array | float) -> Array:
-    """``sign(x) * max(|x| - threshold, 0)`` for each element, as :func:`fastvi.soft_threshold`.
-
-    Raises: see :func:`fastvi.soft_threshold`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastvi.numpy
-    >>> fastvi.numpy.soft_threshold(np.array([-3.0, 0.5, 2.0]), 1.0)
-    array([-2.,  0.,  1.])
-    """
-    _check_array("soft_threshold", "x", x)
-    result: Array = _NATIVE.soft_threshold(x, _as_factor("soft_threshold", "threshold", threshold))
-    return result

@@ -98,11 +98,6 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     return (linear + torch.nn.functional.logsigmoid(torch.where(is_negative, -logits, logits))).sum(-1)
 
 
-def laplace_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
-    """-sum_d |x - loc| exp(-log_scale) + log_scale + log 2 over the last dimension."""
-    return -(_standardised(x - loc, 2 * log_scale).abs() + log_scale + math.log(2.0)).sum(-1)
-
-
 def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """``bernoulli_log_prob(x, h @ weight.T + bias)``."""
     return bernoulli_log_prob(x, torch.nn.functional.linear(h, weight, bias))
@@ -142,9 +137,3 @@ def kinetic_energy(p: Tensor, inverse_mass: Tensor | None = None) -> Tensor:
     """1/2 sum_d p^2 * inverse_mass over the last dimension."""
     velocity = p if inverse_mass is None else p * inverse_mass  # whose product with p is finite where p^2 may not be
     return 0.5 * (p * velocity).sum(-1)
-
-
-def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
-    """sign(x) * max(|x| - threshold, 0)."""
-    is_zero = x.abs() <= threshold
-    return torch.where(is_zero, torch.zeros_like(x), x - torch.sign(x) * threshold)

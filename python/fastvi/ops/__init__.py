@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from fastvi._names import operation_names
 from fastvi.ops.bernoulli import bernoulli_log_prob as bernoulli_log_prob
 from fastvi.ops.bernoulli import linear_bernoulli_log_prob as linear_bernoulli_log_prob
-from fastvi.ops.laplace import laplace_log_prob as laplace_log_prob
 from fastvi.ops.leapfrog import kinetic_energy as kinetic_energy
 from fastvi.ops.leapfrog import leapfrog_step as leapfrog_step
 from fastvi.ops.log_mean_exp import LogMeanExp as LogMeanExp
@@ -22,7 +21,6 @@ from fastvi.ops.normal import normal_log_prob as normal_log_prob
 from fastvi.ops.random import standard_normal as standard_normal
 from fastvi.ops.sampling import rsample_normal as rsample_normal
 from fastvi.ops.sampling import rsample_normal_with_log_ratio as rsample_normal_with_log_ratio
-from fastvi.ops.threshold import soft_threshold as soft_threshold
 
 if not TYPE_CHECKING:  # type checkers take the names from the imports themselves
     __all__ = list(operation_names())
