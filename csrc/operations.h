@@ -10,6 +10,7 @@
 #include <span>
 
 #include "formulas/bernoulli.h"
+#include "formulas/laplace.h"
 #include "formulas/leapfrog.h"
 #include "formulas/normal.h"
 #include "kernels.h"
@@ -88,6 +89,18 @@ struct KineticEnergyOperation {
   }
 };
 
+struct LaplaceLogProb {
+  static constexpr const char* name = "laplace_log_prob";
+  static constexpr std::array<const char*, 3> operands{"x", "loc", "log_scale"};
+  static constexpr std::size_t required = 3;
+  static constexpr std::array<Constant, 0> constants{};
+
+  template <class T, class Use>
+  static void with_term(std::size_t, const std::array<T, 0>&, const Use& use) {
+    use(LaplaceLogDensity<T>{});
+  }
+};
+
 // ---- Map operations: states of one shape, and factors, which are one number, one a row or one a column, in the type
 // of the arithmetic. The last factors may be left out: they are one.
 
@@ -108,8 +121,8 @@ struct LeapfrogStep {
 template <class... Operations>
 struct OperationList {};
 
-using RowOperations =
-    OperationList<KlNormal, NormalLogProb, NormalEntropyOperation, BernoulliLogProb, KineticEnergyOperation>;
+using RowOperations = OperationList<KlNormal, NormalLogProb, NormalEntropyOperation, BernoulliLogProb,
+                                    KineticEnergyOperation, LaplaceLogProb>;
 using MapOperations = OperationList<LeapfrogStep>;
 
 // ---- The list at run time. Arrays of kernels have one for each dtype, in the order of `DType`; views are of that

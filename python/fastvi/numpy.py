@@ -25,6 +25,7 @@ __all__ = [
     "importance_weights",
     "kinetic_energy",
     "kl_normal",
+    "laplace_log_prob",
     "leapfrog_step",
     "linear_bernoulli_log_prob",
     "log_mean_exp",
@@ -178,6 +179,23 @@ def normal_entropy(logvar: Array) -> Array:
     True
     """
     result: Array = _NATIVE.normal_entropy(logvar)
+    return result
+
+
+def laplace_log_prob(x: Array, loc: Array, log_scale: Array) -> Array:
+    """Log density of a diagonal Laplace distribution in nats, over the last dimension.
+
+    As :func:`fastvi.laplace_log_prob`.
+
+    Raises: see :func:`fastvi.laplace_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> float(fastvi.numpy.laplace_log_prob(np.zeros(3), np.zeros(3), np.zeros(3)) + 3 * np.log(2))
+    0.0
+    """
+    result: Array = _NATIVE.laplace_log_prob(x, loc, log_scale)
     return result
 
 

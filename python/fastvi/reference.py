@@ -98,6 +98,11 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     return (linear + torch.nn.functional.logsigmoid(torch.where(is_negative, -logits, logits))).sum(-1)
 
 
+def laplace_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+    """-sum_d |x - loc| exp(-log_scale) + log_scale + log 2 over the last dimension."""
+    return -(_standardised(x - loc, 2 * log_scale).abs() + log_scale + math.log(2.0)).sum(-1)
+
+
 def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """``bernoulli_log_prob(x, h @ weight.T + bias)``."""
     return bernoulli_log_prob(x, torch.nn.functional.linear(h, weight, bias))
