@@ -13,6 +13,7 @@
 #include "formulas/laplace.h"
 #include "formulas/leapfrog.h"
 #include "formulas/normal.h"
+#include "formulas/threshold.h"
 #include "kernels.h"
 
 namespace fastvi {
@@ -118,12 +119,26 @@ struct LeapfrogStep {
   }
 };
 
+struct SoftThreshold {
+  static constexpr const char* name = "soft_threshold";
+  static constexpr std::array<const char*, 1> states{"x"};
+  static constexpr std::array<const char*, 1> factors{"threshold"};
+  static constexpr std::size_t required_factors = 1;
+  static constexpr std::array<Constant, 0> constants{};
+  static constexpr std::size_t outputs = 1;
+
+  template <class T>
+  static SoftThresholdTerm<T> term(const std::array<T, 0>&) {
+    return {};
+  }
+};
+
 template <class... Operations>
 struct OperationList {};
 
 using RowOperations = OperationList<KlNormal, NormalLogProb, NormalEntropyOperation, BernoulliLogProb,
                                     KineticEnergyOperation, LaplaceLogProb>;
-using MapOperations = OperationList<LeapfrogStep>;
+using MapOperations = OperationList<LeapfrogStep, SoftThreshold>;
 
 // ---- The list at run time. Arrays of kernels have one for each dtype, in the order of `DType`; views are of that
 // dtype.

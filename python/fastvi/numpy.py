@@ -33,6 +33,7 @@ __all__ = [
     "normal_log_prob",
     "rsample_normal",
     "rsample_normal_with_log_ratio",
+    "soft_threshold",
     "standard_normal",
 ]
 
@@ -457,3 +458,19 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
             mass = mass.reshape(1)
     out: Array = _NATIVE.kinetic_energy(p, mass)
     return out.astype(dtype, copy=False)
+
+
+def soft_threshold(x: Array, threshold: Array | float) -> Array:
+    """``sign(x) * max(|x| - threshold, 0)`` for each element, as :func:`fastvi.soft_threshold`.
+
+    Raises: see :func:`fastvi.soft_threshold`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> fastvi.numpy.soft_threshold(np.array([-3.0, 0.5, 2.0]), 1.0)
+    array([-2.,  0.,  1.])
+    """
+    _check_array("soft_threshold", "x", x)
+    result: Array = _NATIVE.soft_threshold(x, _as_factor("soft_threshold", "threshold", threshold))
+    return result

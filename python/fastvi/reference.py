@@ -142,3 +142,9 @@ def kinetic_energy(p: Tensor, inverse_mass: Tensor | None = None) -> Tensor:
     """1/2 sum_d p^2 * inverse_mass over the last dimension."""
     velocity = p if inverse_mass is None else p * inverse_mass  # whose product with p is finite where p^2 may not be
     return 0.5 * (p * velocity).sum(-1)
+
+
+def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
+    """sign(x) * max(|x| - threshold, 0)."""
+    is_zero = x.abs() <= threshold
+    return torch.where(is_zero, torch.zeros_like(x), x - torch.sign(x) * threshold)

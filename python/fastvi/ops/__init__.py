@@ -22,6 +22,7 @@ from fastvi.ops.normal import normal_log_prob as normal_log_prob
 from fastvi.ops.random import standard_normal as standard_normal
 from fastvi.ops.sampling import rsample_normal as rsample_normal
 from fastvi.ops.sampling import rsample_normal_with_log_ratio as rsample_normal_with_log_ratio
+from fastvi.ops.threshold import soft_threshold as soft_threshold
 
 if not TYPE_CHECKING:  # type checkers take the names from the imports themselves
     __all__ = list(operation_names())
