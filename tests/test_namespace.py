@@ -58,6 +58,21 @@ print(set(fastvi.__all__) - set(ops.__all__), set(ops.__all__) - set(fastvi.__al
     assert [first, *others] == ["True False", "True True", "{'__version__'} set()"]
 
 
+def test_names_without_the_sources(run_python: Callable[..., str]) -> None:
+    """A program that was packed as bytecode has no text in which the names could be read."""
+    code = """
+import importlib.machinery
+from fastvi import _names
+names = _names.operation_names()
+_names._names_in_text.cache_clear()
+importlib.machinery.SourceFileLoader.get_source = lambda self, name: None
+import fastvi
+print("kl_normal" in names, _names.operation_names() == names, set(fastvi.__all__) == {*names, "__version__"})
+print(fastvi.kl_normal.__name__, fastvi.ops.__all__ == list(names))
+"""
+    assert run_python(code).split() == ["True", "True", "True", "kl_normal", "True"]
+
+
 def test_there_are_no_other_names(run_python: Callable[..., str]) -> None:
     code = """
 import fastvi
