@@ -43,8 +43,8 @@ struct NoiseKernels {
   static void normal_noise(S* out, const Extent& extent, Seed seed, std::int64_t row_offset);
 };
 
-// The Philox words that the first 4 * blocks flat draws are made of.
-void philox_words(std::uint32_t* out, std::int64_t blocks, Seed seed);
+// The Philox words that the first quads of flat draws are made of.
+void philox_words(std::uint32_t* out, std::int64_t quads, Seed seed);
 
 // The parameters of a Gaussian sample z[k, b, d] = mean[b, d] + exp(logvar[b, d] / 2) * eps[k, b, d] and of the prior
 // (null pointers: standard normal); their sample strides are zero.
@@ -122,5 +122,27 @@ struct FactorView {
   std::int64_t row_stride;
   int column_step;
 };
+
+// What is known without its type, seen as elements of type S.
+template <class S>
+S* typed(void* data) {
+  return static_cast<S*>(data);
+}
+template <class S>
+const S* typed(const void* data) {
+  return static_cast<const S*>(data);
+}
+template <class S>
+RowView<const S> typed(const RowView<const void>& view) {
+  return {typed<S>(view.data), view.sample_stride, view.row_stride};
+}
+template <class S>
+GradientView<S> typed(const GradientView<void>& view) {
+  return {typed<S>(view.data), view.sums_samples};
+}
+template <class S>
+FactorView<S> typed(const FactorView<void>& view) {
+  return {typed<S>(view.data), view.row_stride, view.column_step};
+}
 
 }  // namespace fastvi

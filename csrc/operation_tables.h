@@ -17,6 +17,14 @@
 
 namespace fastvi {
 
+// The first `count` of what is known without its type, seen as elements of type S.
+template <class S, std::size_t count, class From>
+auto typed_array(const From* from) {
+  std::array<decltype(typed<S>(*from)), count> made;
+  std::transform(from, from + count, made.begin(), [](const From& each) { return typed<S>(each); });
+  return made;
+}
+
 template <class T, std::size_t count>
 std::array<T, count> cast_constants(const double* constants) {
   std::array<T, count> made{};
@@ -24,42 +32,26 @@ std::array<T, count> cast_constants(const double* constants) {
   return made;
 }
 
-template <class S>
-RowView<const S> cast_view(const View& view) {
-  return {static_cast<const S*>(view.data), view.sample_stride, view.row_stride};
-}
-
-template <class S, std::size_t count>
-std::array<RowView<const S>, count> cast_views(const View* views) {
-  std::array<RowView<const S>, count> made;
-  for (std::size_t i = 0; i < count; ++i) made[i] = cast_view<S>(views[i]);
-  return made;
-}
-
 template <class Operation, class S>
 struct RowKernels {
-  using T = ComputeType<S>;
-
   static void forward(const Extent& extent, const View* operands, const double* constants, void* out) {
     with_term(operands, constants, [&]<class Term>(const Term& term) {
-      reduce_rows(extent, cast_views<S, Term::operands>(operands), static_cast<S*>(out), term);
+      reduce_rows(extent, typed_array<S, Term::operands>(operands), typed<S>(out), term);
     });
   }
 
   static void backward(const Extent& extent, const View* operands, const double* constants, const View& upstream,
                        const GradientView<void>* gradients) {
     with_term(operands, constants, [&]<class Term>(const Term& term) {
-      std::array<GradientView<S>, Term::operands> targets;
-      for (std::size_t i = 0; i < Term::operands; ++i) {
-        targets[i] = {static_cast<S*>(gradients[i].data), gradients[i].sums_samples};
-      }
-      row_gradients(extent, cast_views<S, Term::operands>(operands), cast_view<S>(upstream), targets, term);
+      row_gradients(extent, typed_array<S, Term::operands>(operands), typed<S>(upstream),
+                    typed_array<S, Term::operands>(gradients), term);
     });
   }
 
  private:
   template <class Use>
   static void with_term(const View* operands, const double* constants, const Use& use) {
+    using T = ComputeType<S>;
     constexpr std::size_t count = Operation::operands.size();
     const bool complete = Operation::required == count || operands[Operation::required].data != nullptr;
     Operation::template with_term<T>(complete ? count : Operation::required,
@@ -78,36 +70,25 @@ template <class Operation, class S>
 struct MapKernels {
   using T = ComputeType<S>;
   static constexpr std::size_t states = Operation::states.size(), factors = Operation::factors.size();
+  static constexpr std::size_t outputs = Operation::outputs;
 
   static void forward(std::int64_t rows, std::int64_t columns, const View* views, const FactorView<void>* factor_views,
-                      const double* constants, void* const* outputs) {
-    std::array<S*, Operation::outputs> targets;
-    for (std::size_t i = 0; i < Operation::outputs; ++i) targets[i] = static_cast<S*>(outputs[i]);
-    map_rows(rows, columns, cast_views<S, states>(views), cast_factors(factor_views), targets, term(constants));
+                      const double* constants, void* const* out) {
+    map_rows(rows, columns, typed_array<S, states>(views), typed_array<T, factors>(factor_views),
+             typed_array<S, outputs>(out), term(constants));
   }
 
   static void backward(std::int64_t rows, std::int64_t columns, const View* views, const FactorView<void>* factor_views,
                        const double* constants, const void* const* upstream, void* const* gradients) {
-    std::array<const S*, Operation::outputs> sources;
-    for (std::size_t i = 0; i < Operation::outputs; ++i) sources[i] = static_cast<const S*>(upstream[i]);
-    MapGradients<S, states, factors> targets;
-    for (std::size_t i = 0; i < states; ++i) targets.state[i] = static_cast<S*>(gradients[i]);
-    for (std::size_t i = 0; i < factors; ++i) targets.factor[i] = static_cast<T*>(gradients[states + i]);
-    map_gradients(rows, columns, cast_views<S, states>(views), cast_factors(factor_views), sources, targets,
-                  term(constants));
+    const MapGradients<S, states, factors> targets{typed_array<S, states>(gradients),
+                                                   typed_array<T, factors>(gradients + states)};
+    map_gradients(rows, columns, typed_array<S, states>(views), typed_array<T, factors>(factor_views),
+                  typed_array<S, outputs>(upstream), targets, term(constants));
   }
 
  private:
   static auto term(const double* constants) {
     return Operation::template term<T>(cast_constants<T, Operation::constants.size()>(constants));
-  }
-
-  static std::array<FactorView<T>, factors> cast_factors(const FactorView<void>* views) {
-    std::array<FactorView<T>, factors> made;
-    for (std::size_t i = 0; i < factors; ++i) {
-      made[i] = {static_cast<const T*>(views[i].data), views[i].row_stride, views[i].column_step};
-    }
-    return made;
   }
 };
 

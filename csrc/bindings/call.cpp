@@ -36,8 +36,6 @@ PyObject* call_function(PyObject* self, PyObject* const* arguments, Py_ssize_t c
   return nullptr;
 }
 
-py::object not_implemented() { return py::reinterpret_borrow<py::object>(Py_NotImplemented); }
-
 // A function of fastvi._sizes: the rules for arguments that are not tensors, and their errors.
 const py::object& rule(const char* name) {
   static auto* const rules = new py::dict(py::module_::import("fastvi._sizes").attr("__dict__"));
@@ -48,6 +46,14 @@ const py::object& rule(const char* name) {
   return found->emplace_back(name, (*rules)[name]).second;
 }
 
+// A size that is plainly an int, or -1.
+std::int64_t plain_size(PyObject* object) {
+  if (!PyLong_CheckExact(object)) return -1;
+  int overflow = 0;
+  const std::int64_t value = PyLong_AsLongLongAndOverflow(object, &overflow);
+  return overflow == 0 && value >= 0 && value <= std::int64_t{1} << 62 ? value : -1;
+}
+
 const char* expected_dtypes(Library library) {
   return library == Library::numpy ? "float32, float64 or float16"
                                    : "torch.float32, torch.float64, torch.bfloat16 or torch.float16";
@@ -56,6 +62,11 @@ const char* expected_dtypes(Library library) {
 std::string device_name(const Operand& operand) { return py::str(py::handle(operand.object()).attr("device")); }
 
 }  // namespace
+
+py::object answer(Route route) {
+  PyObject* const found = route == Route::run ? Py_True : route == Route::record ? Py_None : Py_NotImplemented;
+  return py::reinterpret_borrow<py::object>(found);
+}
 
 void add_function(const py::module_& m, const std::string& name, std::size_t count, Body body) {
   // Python keeps pointers to what stands here; the modules are never unloaded.
@@ -77,14 +88,13 @@ void add_forward(const py::module_& m, const std::string& name, std::size_t tens
   });
   add_function(m.attr("numpy"), name, count, [body](Arguments arguments) { return body(Library::numpy, arguments); });
   add_function(m.attr("attempt"), name, count, [body, tensors, first_number](Arguments arguments) {
-    if (arguments[0] == Py_None) return not_implemented();  // which says that it is missed
+    if (arguments[0] == Py_None) return answer(Route::other);  // which says that it is missed
     const Route route = route_of(arguments.first(tensors), first_number);
-    if (route == Route::record) return py::object(py::none());
-    if (route == Route::other) return not_implemented();
+    if (route != Route::run) return answer(route);
     try {
       return body(Library::torch, arguments);
     } catch (const Incomplete&) {
-      return not_implemented();
+      return answer(Route::other);
     }
   });
 }
@@ -93,7 +103,7 @@ void add_backward(const py::module_& m, const std::string& name, std::size_t ten
                   const Body& body) {
   add_function(m.attr("backward"), name, count, body);
   add_function(m.attr("attempt_backward"), name, count, [body, tensors](Arguments arguments) {
-    return runs_backward(arguments.first(tensors)) ? body(arguments) : not_implemented();
+    return runs_backward(arguments.first(tensors)) ? body(arguments) : answer(Route::other);
   });
 }
 
@@ -122,7 +132,7 @@ void Call::check(const char* name, PyObject* object, const Operand& operand, boo
     throw TypeError(subject + " has dtype " + dtype_name(operand) + ", but " + names_[0] + " has " +
                     dtype_name(first()));
   }
-  if (operand.device().type != device().type || operand.device().index != device().index) {
+  if (operand.device() != device()) {
     refuse(std::string(name) + " is on " + device_name(operand) + ", but " + names_[0] + " is on " +
            device_name(first()));
   }
@@ -212,18 +222,6 @@ std::int64_t Call::integer(const char* name, PyObject* object) const {
   return value;
 }
 
-namespace {
-
-// A size that is plainly an int, or -1.
-std::int64_t plain_size(PyObject* object) {
-  if (!PyLong_CheckExact(object)) return -1;
-  int overflow = 0;
-  const std::int64_t value = PyLong_AsLongLongAndOverflow(object, &overflow);
-  return overflow == 0 && value >= 0 && value <= std::int64_t{1} << 62 ? value : -1;
-}
-
-}  // namespace
-
 std::int64_t Call::size(const char* name, PyObject* object) const {
   const std::int64_t plain = plain_size(object);
   return plain >= 0 ? plain : rule("check_size")(operation_, name, py::handle(object)).cast<std::int64_t>();
@@ -281,7 +279,7 @@ Seed Call::seed(PyObject* object, Operand& operand, std::int64_t& local) const {
   if (!operand.shape().empty()) {
     refuse("seed has shape " + to_string(operand.shape()) + ", expected a tensor without dimensions");
   }
-  if (operand.device().type != device().type || operand.device().index != device().index) {
+  if (operand.device() != device()) {
     refuse("seed is on " + device_name(operand) + ", expected " + device_name(first()));
   }
   return static_cast<Seed>(operand.data());

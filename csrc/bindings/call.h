@@ -19,6 +19,9 @@ using Body = std::function<pybind11::object(Arguments)>;
 inline constexpr std::size_t any_count = static_cast<std::size_t>(-1);
 void add_function(const pybind11::module_& m, const std::string& name, std::size_t count, Body body);
 
+// What Python is told of a route: True, None where PyTorch is to record the call, else NotImplemented.
+pybind11::object answer(Route route);
+
 // Adds the functions of an operation of `count` arguments, of which the first `tensors` are tensors: `forward` and, if
 // its tensors and its state allow it, `attempt`, which else returns NotImplemented, or None if PyTorch is to record.
 // `of_operator` is `forward` where PyTorch's operator takes more than the public functions.
@@ -143,14 +146,12 @@ auto with_dtype(DType dtype, const Use& use) {
   }
 }
 
-template <class S>
-RowView<const S> typed(const View& view) {
-  return {static_cast<const S*>(view.data), view.sample_stride, view.row_stride};
-}
-
 void bind_rows(pybind11::module_& m);
 void bind_maps(pybind11::module_& m);
 void bind_axes(pybind11::module_& m);
 void bind_sampling(pybind11::module_& m);
+
+// All of the above, and what else the native modules of all backends have.
+void bind_operations(pybind11::module_& m);
 
 }  // namespace fastvi

@@ -9,12 +9,18 @@
 #include "../formulas/math_table.h"
 #include "../formulas/philox.h"
 #include "call.h"
-#include "module.h"
 
 namespace fastvi {
 namespace {
 
 namespace py = pybind11;
+
+using Address = std::uintptr_t;
+
+template <class T>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
 
 // Evaluates one formula over an array, as the kernels' vector loops do: what the accuracy tests measure. For the 16-bit
 // types these are their conversions, `widen` to float32 and `narrow` from it.

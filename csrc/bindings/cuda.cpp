@@ -1,7 +1,6 @@
 // The CUDA module: the kernels, and where the calling thread's next ones run.
 #include "../cuda/queue.h"
 #include "call.h"
-#include "module.h"
 
 namespace fastvi {
 

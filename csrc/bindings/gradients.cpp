@@ -10,10 +10,11 @@ py::tuple OperandGradients::release(std::size_t others) {
     if (i >= call_.size() || !needs_[i]) {
       found[i] = py::none();
     } else if (is_empty_) {
-      found[i] = call_.zeros(shapes_[i], dtype_);
+      found[i] = call_.zeros(shapes_[i], dtypes_[i]);
     } else {
-      py::object gradient = call_.summed(std::move(results_[i]), plans_[i].shape, shapes_[i], call_.dtype());
-      found[i] = call_.dtype() == dtype_ ? std::move(gradient) : to_dtype(gradient, dtype_);
+      const DType computed = call_[i].dtype();
+      py::object gradient = call_.summed(std::move(results_[i]), plans_[i].shape, shapes_[i], computed);
+      found[i] = computed == dtypes_[i] ? std::move(gradient) : to_dtype(gradient, dtypes_[i]);
     }
   }
   return found;

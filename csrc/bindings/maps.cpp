@@ -1,5 +1,5 @@
 // Map operations as native functions.
-#include "call.h"
+#include "gradients.h"
 
 namespace fastvi {
 namespace {
@@ -77,6 +77,15 @@ struct MapCall {
     }
   }
 
+  // The kernels give a gradient as large as the result, or one number a row for a factor that has no columns; those of
+  // factors are never narrower than the arithmetic.
+  GradientPlan gradient(std::size_t i) const {
+    const bool is_state = i < num_states();
+    Sizes shape = full;
+    if (!is_state && !by_column(i - num_states())) shape[full.rank - 1] = 1;
+    return {shape, false, is_state && !equal(full, call[i].shape())};
+  }
+
   std::size_t dtype() const { return static_cast<std::size_t>(call.dtype()); }
 
  private:
@@ -126,69 +135,37 @@ py::object forward(const MapOperation& operation, Library library, Arguments arg
 }
 
 py::object backward(const MapOperation& operation, Arguments arguments) {
-  const std::size_t outputs = operation.outputs, states = operation.states.size();
-  const std::size_t tensors = states + operation.factors.size();
+  const std::size_t outputs = operation.outputs, tensors = operation.states.size() + operation.factors.size();
   const std::vector<bool> needs = read_needs(arguments.back(), tensors);
   MapCall map(operation, Library::torch, arguments.subspan(outputs, tensors), arguments.subspan(outputs + tensors),
               true);
   Call& call = map.call;
-  call.check_needs(needs);
-  const DType dtype = call.dtype();
-  std::array<Sizes, max_operands> own_shapes;
-  std::array<DType, max_operands> own_dtypes;
-  bool rounds_too_early = false;  // half precision, before what was broadcast is summed
-  for (std::size_t i = 0; i < tensors; ++i) {
-    if (!needs[i]) continue;
-    own_shapes[i] = Sizes(call[i].shape());
-    own_dtypes[i] = call[i].dtype();
-    rounds_too_early |= i < states && is_half(dtype) && !equal(own_shapes[i], map.full);
-  }
-
-  py::tuple found(tensors);
-  const bool empty = product(map.full) == 0;
-  for (std::size_t i = 0; i < tensors; ++i) {
-    found[i] = needs[i] && empty ? call.zeros(own_shapes[i], own_dtypes[i]) : py::object(py::none());
-  }
-  if (empty) return found;
-
   std::array<Operand, max_operands> upstream;
-  std::array<const void*, max_operands> by_output;
+  std::array<Operand*, max_operands> above;
   for (std::size_t i = 0; i < outputs; ++i) {
+    above[i] = &upstream[i];
     if (arguments[i] == Py_None) {
-      upstream[i].read(call.zeros(map.full, dtype).ptr());
+      upstream[i].read(call.zeros(map.full, call.dtype()).ptr());
     } else {
       call.read_upstream(upstream[i], arguments[i], map.full);
     }
     make_contiguous(upstream[i]);
   }
-  if (rounds_too_early) {
-    for (std::size_t i = 0; i < states; ++i) call[i].cast(DType::float32);
-    for (std::size_t i = 0; i < outputs; ++i) upstream[i].cast(DType::float32);
-  }
-  for (std::size_t i = 0; i < outputs; ++i) by_output[i] = upstream[i].data();
-  map.make_views();
+  OperandGradients gradients(
+      call, needs, {above.data(), outputs}, product(map.full) == 0, [&](std::size_t i) { return map.gradient(i); },
+      [] {});
+  if (gradients.is_empty()) return gradients.release();
 
-  std::array<Result, max_operands> results;
-  std::array<Sizes, max_operands> shapes;
+  map.make_views();
+  std::array<const void*, max_operands> by_output;
   std::array<void*, max_operands> targets{};
-  for (std::size_t i = 0; i < tensors; ++i) {
-    if (!needs[i]) continue;
-    shapes[i] = map.full;
-    if (i >= states && !map.by_column(i - states)) shapes[i][map.full.rank - 1] = 1;
-    results[i] = call.result(shapes[i], i < states ? call.dtype() : compute_dtype(dtype));
-    targets[i] = results[i].data();
-  }
+  for (std::size_t i = 0; i < outputs; ++i) by_output[i] = upstream[i].data();
+  for (std::size_t i = 0; i < tensors; ++i) targets[i] = gradients.target(i).data;
   call.run([&] {
     operation.backward[map.dtype()](map.rows, map.columns, map.states.data(), map.factors.data(), map.constants.data(),
                                     by_output.data(), targets.data());
   });
-  for (std::size_t i = 0; i < tensors; ++i) {
-    if (!needs[i]) continue;
-    const DType computed = i < states ? call.dtype() : compute_dtype(dtype);
-    py::object gradient = call.summed(std::move(results[i]), shapes[i], own_shapes[i], computed);
-    found[i] = computed == own_dtypes[i] ? std::move(gradient) : to_dtype(gradient, own_dtypes[i]);
-  }
-  return found;
+  return gradients.release();
 }
 
 }  // namespace

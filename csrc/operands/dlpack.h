@@ -14,6 +14,8 @@ inline constexpr std::int32_t cpu = 1, cuda = 2;  // types of devices
 
 struct Device {
   std::int32_t type, index;
+
+  bool operator==(const Device&) const = default;
 };
 
 enum TypeCode : std::uint8_t { integer = 0, floating_point = 2, bfloat = 4 };
@@ -21,6 +23,8 @@ enum TypeCode : std::uint8_t { integer = 0, floating_point = 2, bfloat = 4 };
 struct DataType {
   std::uint8_t code, bits;
   std::uint16_t lanes;
+
+  bool operator==(const DataType&) const = default;
 };
 
 struct Tensor {

@@ -48,77 +48,47 @@ const Numpy* numpy() {
   return &found;
 }
 
-py::object call(PyObject* function) {
-  PyObject* const result = PyObject_CallNoArgs(function);
-  if (result == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(result);
+// What Python made, or its error.
+py::object checked(PyObject* made) {
+  if (made == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(made);
 }
 
 // Whether a function of no arguments returns a truth, a number but nought, or an object; None is none.
 bool holds(PyObject* function) {
-  const py::object result = call(function);
+  const py::object result = checked(PyObject_CallNoArgs(function));
   if (result.ptr() == Py_False || result.is_none()) return false;
   return !PyLong_CheckExact(result.ptr()) || PyLong_AsLong(result.ptr()) != 0;
 }
 
 bool in_forward_mode() {
   static PyObject* const name = PyUnicode_InternFromString("_current_level");
-  PyObject* const level = PyObject_GetAttr(torch.forward_ad, name);
-  if (level == nullptr) throw py::error_already_set();
-  return PyLong_AsLong(py::reinterpret_steal<py::object>(level).ptr()) >= 0;
+  return PyLong_AsLong(checked(PyObject_GetAttr(torch.forward_ad, name)).ptr()) >= 0;
 }
 
-bool watched() {
-  for (PyObject* const function : torch.watched) {
-    if (holds(function)) return true;
-  }
-  return in_forward_mode();
-}
+bool watched() { return std::any_of(torch.watched.begin(), torch.watched.end(), holds) || in_forward_mode(); }
 
 bool is_tensor(PyObject* object) {
   return torch.tensor != nullptr && (Py_TYPE(object) == torch.tensor || Py_TYPE(object) == torch.parameter);
 }
 
-bool is_negated(PyObject* tensor) {
-  PyObject* const result = PyObject_CallOneArg(torch.is_neg, tensor);
-  if (result == nullptr) throw py::error_already_set();
-  Py_DECREF(result);
-  return result == Py_True;
-}
+bool is_negated(PyObject* tensor) { return checked(PyObject_CallOneArg(torch.is_neg, tensor)).ptr() == Py_True; }
 
 bool requires_grad(PyObject* tensor) {
-  PyObject* const result =
-      Py_TYPE(torch.requires_grad)
-          ->tp_descr_get(torch.requires_grad, tensor, reinterpret_cast<PyObject*>(Py_TYPE(tensor)));
-  if (result == nullptr) throw py::error_already_set();
-  Py_DECREF(result);
-  return result == Py_True;
+  const auto get = Py_TYPE(torch.requires_grad)->tp_descr_get;
+  return checked(get(torch.requires_grad, tensor, reinterpret_cast<PyObject*>(Py_TYPE(tensor)))).ptr() == Py_True;
 }
+
+// In the order of `DType`.
+constexpr std::array<dlpack::DataType, 5> dlpack_dtypes{{{dlpack::floating_point, 32, 1},
+                                                         {dlpack::floating_point, 64, 1},
+                                                         {dlpack::bfloat, 16, 1},
+                                                         {dlpack::floating_point, 16, 1},
+                                                         {dlpack::integer, 64, 1}}};
+static_assert(static_cast<std::size_t>(DType::other) == dlpack_dtypes.size());
 
 DType dtype_of(const dlpack::DataType& dtype) {
-  if (dtype.lanes != 1) return DType::other;
-  if (dtype.code == dlpack::bfloat && dtype.bits == 16) return DType::bfloat16;
-  if (dtype.code == dlpack::integer && dtype.bits == 64) return DType::int64;
-  if (dtype.code != dlpack::floating_point) return DType::other;
-  return dtype.bits == 32   ? DType::float32
-         : dtype.bits == 64 ? DType::float64
-         : dtype.bits == 16 ? DType::float16
-                            : DType::other;
-}
-
-dlpack::DataType dlpack_dtype(DType dtype) {
-  switch (dtype) {
-    case DType::float32:
-      return {dlpack::floating_point, 32, 1};
-    case DType::float64:
-      return {dlpack::floating_point, 64, 1};
-    case DType::float16:
-      return {dlpack::floating_point, 16, 1};
-    case DType::bfloat16:
-      return {dlpack::bfloat, 16, 1};
-    default:
-      return {dlpack::integer, 64, 1};
-  }
+  return static_cast<DType>(std::find(dlpack_dtypes.begin(), dlpack_dtypes.end(), dtype) - dlpack_dtypes.begin());
 }
 
 // By the format of the buffer protocol, in this machine's byte order; that of a packed record's field names the order.
@@ -126,25 +96,16 @@ DType dtype_of(const Py_buffer& buffer) {
   const char* format = buffer.format == nullptr ? "" : buffer.format;
   if (*format == '@' || *format == '=' || (std::endian::native == std::endian::little && *format == '<')) ++format;
   if (std::strlen(format) != 1) return DType::other;
-  switch (*format) {
-    case 'f':
-      return DType::float32;
-    case 'd':
-      return DType::float64;
-    case 'e':
-      return DType::float16;
-    case 'l':
-    case 'q':
-      return buffer.itemsize == 8 ? DType::int64 : DType::other;
-    default:
-      return DType::other;
-  }
+  const bool is_long = *format == 'l' || *format == 'q';
+  return *format == 'f'                    ? DType::float32
+         : *format == 'd'                  ? DType::float64
+         : *format == 'e'                  ? DType::float16
+         : is_long && buffer.itemsize == 8 ? DType::int64
+                                           : DType::other;
 }
 
 // What PyTorch's allocator reports: of its kind and message the message.
 void keep_message(void* context, const char*, const char* message) { *static_cast<std::string*>(context) = message; }
-
-std::int64_t* mutable_sizes(std::span<const std::int64_t> sizes) { return const_cast<std::int64_t*>(sizes.data()); }
 
 }  // namespace
 
@@ -255,8 +216,13 @@ Result::Result(Library library, DType dtype, const Device& device, std::span<con
     data_ = operand.data();
     return;
   }
-  dlpack::Tensor prototype{
-      nullptr, device, static_cast<std::int32_t>(shape.size()), dlpack_dtype(dtype), mutable_sizes(shape), nullptr, 0};
+  dlpack::Tensor prototype{nullptr,
+                           device,
+                           static_cast<std::int32_t>(shape.size()),
+                           dlpack_dtypes[static_cast<std::size_t>(dtype)],
+                           const_cast<std::int64_t*>(shape.data()),
+                           nullptr,
+                           0};
   dlpack::ManagedTensor* allocated = nullptr;
   std::string message;
   if (torch.api->allocate(&prototype, &allocated, &message, keep_message) != 0) {
@@ -310,13 +276,13 @@ bool runs_backward(std::span<PyObject* const> tensors) {
 void adopt_thread_count() {
   static thread_local bool adopted = false;
   if (adopted || torch.thread_count == nullptr) return;
-  call(torch.thread_count);
+  checked(PyObject_CallNoArgs(torch.thread_count));
   adopted = true;
 }
 
 py::object new_seed() {
   if (torch.new_seed == nullptr) throw TypeError("fastvi: a seed of None needs PyTorch");
-  return call(torch.new_seed);
+  return checked(PyObject_CallNoArgs(torch.new_seed));
 }
 
 void* current_stream(Library library, const Device& device) {

@@ -31,7 +31,6 @@ class Operand {
   Operand() = default;
   Operand(const Operand&) = delete;
   Operand& operator=(const Operand&) = delete;
-  ~Operand() { clear(); }
 
   // Reads a tensor or an array. False, without a Python error, for what has no memory that a kernel may read: another
   // type, a subclass of tensors, another layout, a meta tensor, one of a transform, one whose storage was freed.
