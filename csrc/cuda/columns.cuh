@@ -9,6 +9,15 @@
 
 namespace fastvi {
 
+// {of(0), of(1), ...}
+template <std::size_t count, class Of>
+FASTVI_DEVICE auto array_of(const Of& of) {
+  std::array<decltype(of(std::size_t{0})), count> made;
+#pragma unroll
+  for (std::size_t i = 0; i < count; ++i) made[i] = of(i);
+  return made;
+}
+
 template <class S, int count>
 struct alignas(sizeof(S) * count < 16 ? sizeof(S) * count : 16) Vector {
   S value[count];
@@ -39,34 +48,41 @@ FASTVI_DEVICE void store_vector(S* pointer, const Vector<S, count>& vector) {
   *reinterpret_cast<Vector<S, count>*>(pointer) = vector;
 }
 
+template <int count, class S, std::size_t pointers>
+FASTVI_DEVICE bool aligned(const std::array<S*, pointers>& all) {
+  bool found = true;
+#pragma unroll
+  for (std::size_t i = 0; i < pointers; ++i) found &= aligned<count>(all[i]);
+  return found;
+}
+
+// Calls step.operator()<width>(d) for the vectors, from column d on, that fall to thread `lane` of `lanes`; a vector of
+// one column may always be read.
+template <class S, class Step>
+FASTVI_DEVICE void for_each_vector(bool all_aligned, std::int64_t count, int lane, int lanes, const Step& step) {
+  constexpr int width = vector_width<S>;
+  const std::int64_t vectors = all_aligned ? count / width : 0;
+  for (std::int64_t v = lane; v < vectors; v += lanes) step.template operator()<width>(v * width);
+  for (std::int64_t d = vectors * width + lane; d < count; d += lanes) step.template operator()<1>(d);
+}
+
+// Calls visit(j, the columns d + j of all rows) for a vector from column d on.
+template <int width, class S, std::size_t inputs, class Visit>
+FASTVI_DEVICE void visit_vector(const std::array<const S*, inputs>& in, std::int64_t d, const Visit& visit) {
+  const auto loaded = array_of<inputs>([&](std::size_t i) { return load_vector<width>(in[i] + d); });
+#pragma unroll
+  for (int j = 0; j < width; ++j) {
+    visit(j, array_of<inputs>([&](std::size_t i) { return static_cast<ComputeType<S>>(loaded[i].value[j]); }));
+  }
+}
+
 // Calls visit(d, the columns d of all rows) for the columns that fall to thread `lane` of `lanes`.
 template <class S, std::size_t inputs, class Visit>
 FASTVI_DEVICE void for_each_column(const std::array<const S*, inputs>& in, std::int64_t count, int lane, int lanes,
                                    const Visit& visit) {
-  using T = ComputeType<S>;
-  constexpr int width = vector_width<S>;
-  bool all_aligned = true;
-#pragma unroll
-  for (std::size_t i = 0; i < inputs; ++i) all_aligned &= aligned<width>(in[i]);
-  const std::int64_t vectors = all_aligned ? count / width : 0;
-  for (std::int64_t v = lane; v < vectors; v += lanes) {
-    Vector<S, width> loaded[inputs];
-#pragma unroll
-    for (std::size_t i = 0; i < inputs; ++i) loaded[i] = load_vector<width>(in[i] + v * width);
-#pragma unroll
-    for (int j = 0; j < width; ++j) {
-      std::array<T, inputs> values;
-#pragma unroll
-      for (std::size_t i = 0; i < inputs; ++i) values[i] = static_cast<T>(loaded[i].value[j]);
-      visit(v * width + j, values);
-    }
-  }
-  for (std::int64_t d = vectors * width + lane; d < count; d += lanes) {
-    std::array<T, inputs> values;
-#pragma unroll
-    for (std::size_t i = 0; i < inputs; ++i) values[i] = static_cast<T>(in[i][d]);
-    visit(d, values);
-  }
+  for_each_vector<S>(aligned<vector_width<S>>(in), count, lane, lanes, [&]<int width>(std::int64_t d) {
+    visit_vector<width>(in, d, [&](int j, const auto& values) { visit(d + j, values); });
+  });
 }
 
 // Writes map(d, the columns d of all rows), an array, to the columns d of `out`; nothing to those that are null. An
@@ -74,47 +90,24 @@ FASTVI_DEVICE void for_each_column(const std::array<const S*, inputs>& in, std::
 template <class S, std::size_t inputs, std::size_t outputs, class Map>
 FASTVI_DEVICE void map_columns(const std::array<const S*, inputs>& in, const std::array<S*, outputs>& out,
                                std::int64_t count, int lane, int lanes, const Map& map) {
-  using T = ComputeType<S>;
-  constexpr int width = vector_width<S>;
-  bool all_aligned = true;
-#pragma unroll
-  for (std::size_t i = 0; i < inputs; ++i) all_aligned &= aligned<width>(in[i]);
-#pragma unroll
-  for (std::size_t i = 0; i < outputs; ++i) all_aligned &= aligned<width>(out[i]);
-  const std::int64_t vectors = all_aligned ? count / width : 0;
-  for (std::int64_t v = lane; v < vectors; v += lanes) {
-    Vector<S, width> loaded[inputs], stored[outputs];
-#pragma unroll
-    for (std::size_t i = 0; i < inputs; ++i) loaded[i] = load_vector<width>(in[i] + v * width);
-#pragma unroll
-    for (int j = 0; j < width; ++j) {
-      std::array<T, inputs> values;
-#pragma unroll
-      for (std::size_t i = 0; i < inputs; ++i) values[i] = static_cast<T>(loaded[i].value[j]);
-      const std::array<T, outputs> mapped = map(v * width + j, values);
+  const bool all_aligned = aligned<vector_width<S>>(in) && aligned<vector_width<S>>(out);
+  for_each_vector<S>(all_aligned, count, lane, lanes, [&]<int width>(std::int64_t d) {
+    Vector<S, width> stored[outputs];
+    visit_vector<width>(in, d, [&](int j, const auto& values) {
+      const auto mapped = map(d + j, values);
 #pragma unroll
       for (std::size_t i = 0; i < outputs; ++i) stored[i].value[j] = S(mapped[i]);
-    }
+    });
 #pragma unroll
     for (std::size_t i = 0; i < outputs; ++i) {
-      if (out[i] != nullptr) store_vector<width>(out[i] + v * width, stored[i]);
+      if (out[i] != nullptr) store_vector<width>(out[i] + d, stored[i]);
     }
-  }
-  for (std::int64_t d = vectors * width + lane; d < count; d += lanes) {
-    std::array<T, inputs> values;
-#pragma unroll
-    for (std::size_t i = 0; i < inputs; ++i) values[i] = static_cast<T>(in[i][d]);
-    const std::array<T, outputs> mapped = map(d, values);
-#pragma unroll
-    for (std::size_t i = 0; i < outputs; ++i) {
-      if (out[i] != nullptr) out[i][d] = S(mapped[i]);
-    }
-  }
+  });
 }
 
-// Up to four neighbouring columns, as a draw's block has them; zeros beyond `count`.
+// Up to four neighbouring columns, as a quad of draws is for; zeros beyond `count`.
 template <class S>
-FASTVI_DEVICE void load_four(const S* from, std::int64_t count, ComputeType<S>* values) {
+FASTVI_DEVICE void load_quad(const S* from, std::int64_t count, ComputeType<S>* values) {
   using T = ComputeType<S>;
   if (count >= 4 && aligned<4>(from)) {
     const Vector<S, 4> loaded = load_vector<4>(from);
@@ -127,7 +120,7 @@ FASTVI_DEVICE void load_four(const S* from, std::int64_t count, ComputeType<S>* 
 }
 
 template <class S>
-FASTVI_DEVICE void store_four(const ComputeType<S>* values, std::int64_t count, S* to) {
+FASTVI_DEVICE void store_quad(const ComputeType<S>* values, std::int64_t count, S* to) {
   if (count >= 4 && aligned<4>(to)) {
     Vector<S, 4> stored;
 #pragma unroll

@@ -39,7 +39,7 @@ constexpr std::int64_t ceil_divide(std::int64_t numerator, std::int64_t denomina
 inline constexpr int block_threads = 256;
 inline constexpr int warp_threads = 32;
 
-// Starts `kernel` on `items` pieces of work, of which a block takes `items_per_block` at once.
+// Starts `kernel` on so many items of work, of which a block takes `items_per_block` at once.
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), std::int64_t items, int items_per_block,
             const std::type_identity_t<Parameters>&... arguments) {

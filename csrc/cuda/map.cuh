@@ -5,7 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <utility>
+#include <tuple>
 
 #include "../operation_tables.h"
 #include "columns.cuh"
@@ -23,10 +23,18 @@ FASTVI_DEVICE T factor_at(const FactorView<T>& factor, std::int64_t row, std::in
 template <class T, std::size_t factors>
 FASTVI_DEVICE std::array<T, factors> factors_at(const std::array<FactorView<T>, factors>& views, std::int64_t row,
                                                 std::int64_t d) {
-  std::array<T, factors> found;
-#pragma unroll
-  for (std::size_t i = 0; i < factors; ++i) found[i] = factor_at(views[i], row, d);
-  return found;
+  return array_of<factors>([&](std::size_t i) { return factor_at(views[i], row, d); });
+}
+
+template <class T, std::size_t first, std::size_t second>
+FASTVI_DEVICE std::array<T, first + second> joined(const std::array<T, first>& a, const std::array<T, second>& b) {
+  return array_of<first + second>([&](std::size_t i) { return i < first ? a[i] : b[i - first]; });
+}
+
+// `count` of the values, from a place on.
+template <std::size_t from, std::size_t count, class T, std::size_t all>
+FASTVI_DEVICE std::array<T, count> section(const std::array<T, all>& values) {
+  return array_of<count>([&](std::size_t i) { return values[from + i]; });
 }
 
 // What a map takes, and its term with the arguments in arrays.
@@ -34,8 +42,6 @@ template <class S, std::size_t state_count, std::size_t factor_count, std::size_
 struct Map {
   using T = ComputeType<S>;
   static constexpr std::size_t states = state_count, factors = factor_count, outputs = output_count;
-  using StateIndices = std::make_index_sequence<states>;
-  using FactorIndices = std::make_index_sequence<factors>;
 
   std::int64_t rows, columns;
   std::array<RowView<const S>, states> views;
@@ -44,54 +50,21 @@ struct Map {
 
   FASTVI_DEVICE std::array<T, outputs> value(const std::array<T, states>& state,
                                              const std::array<T, factors>& factor) const {
-    return value(state, factor, StateIndices{}, FactorIndices{});
+    return std::apply([this](auto... each) { return term.value(each...); }, joined(state, factor));
   }
 
   FASTVI_DEVICE std::array<T, states + factors> gradient(const std::array<T, outputs>& upstream,
                                                          const std::array<T, states>& state,
                                                          const std::array<T, factors>& factor) const {
-    return gradient(upstream, state, factor, StateIndices{}, FactorIndices{});
+    return std::apply([&](auto... each) { return term.gradient(upstream, each...); }, joined(state, factor));
   }
 
   // At column d of a row, from memory.
   FASTVI_DEVICE std::array<T, states + factors> gradient_at(const std::array<const S*, outputs>& upstream,
                                                             std::int64_t row, std::int64_t d) const {
-    std::array<T, outputs> by;
-    std::array<T, states> state;
-#pragma unroll
-    for (std::size_t i = 0; i < outputs; ++i) by[i] = static_cast<T>(upstream[i][row * columns + d]);
-#pragma unroll
-    for (std::size_t i = 0; i < states; ++i) state[i] = static_cast<T>(views[i].row(0, row)[d]);
+    const auto by = array_of<outputs>([&](std::size_t i) { return static_cast<T>(upstream[i][row * columns + d]); });
+    const auto state = array_of<states>([&](std::size_t i) { return static_cast<T>(views[i].row(0, row)[d]); });
     return gradient(by, state, factors_at(factor_views, row, d));
-  }
-
- private:
-  template <std::size_t... i, std::size_t... j>
-  FASTVI_DEVICE std::array<T, outputs> value(const std::array<T, states>& state, const std::array<T, factors>& factor,
-                                             std::index_sequence<i...>, std::index_sequence<j...>) const {
-    return term.value(state[i]..., factor[j]...);
-  }
-
-  template <std::size_t... i, std::size_t... j>
-  FASTVI_DEVICE std::array<T, states + factors> gradient(const std::array<T, outputs>& upstream,
-                                                         const std::array<T, states>& state,
-                                                         const std::array<T, factors>& factor,
-                                                         std::index_sequence<i...>, std::index_sequence<j...>) const {
-    return term.gradient(upstream, state[i]..., factor[j]...);
-  }
-};
-
-// The piece of a row that a warp has of arrays of shape (rows, columns).
-struct MapPiece {
-  std::int64_t row, first, start, count;
-
-  FASTVI_DEVICE MapPiece(std::int64_t item, std::int64_t pieces, std::int64_t columns) {
-    const Place piece(item, pieces);
-    row = piece.outer;
-    first = piece.inner * gradient_piece;
-    start = row * columns + first;
-    const std::int64_t rest = columns - first;
-    count = rest < gradient_piece ? rest : gradient_piece;
   }
 };
 
@@ -100,12 +73,9 @@ __global__ void __launch_bounds__(block_threads)
     map_kernel(Map map, std::array<S*, Map::outputs> out, std::int64_t pieces) {
   using T = ComputeType<S>;
   for (std::int64_t item = WarpGroup::first(); item < map.rows * pieces; item += WarpGroup::count()) {
-    const MapPiece piece(item, pieces, map.columns);
-    std::array<S*, Map::outputs> target;
-#pragma unroll
-    for (std::size_t i = 0; i < Map::outputs; ++i) target[i] = out[i] + piece.start;
-    map_columns<S>(row_of(map.views, 0, piece.row, piece.first), target, piece.count, WarpGroup::lane(),
-                   WarpGroup::threads, [&](std::int64_t d, const std::array<T, Map::states>& state) {
+    const RowPiece piece(item, pieces, map.columns);
+    map_columns<S>(row_of(map.views, 0, piece.row, piece.first), further(out, piece.start), piece.count,
+                   WarpGroup::lane(), WarpGroup::threads, [&](std::int64_t d, const std::array<T, Map::states>& state) {
                      return map.value(state, factors_at(map.factor_views, piece.row, piece.first + d));
                    });
   }
@@ -117,34 +87,15 @@ __global__ void __launch_bounds__(block_threads, 3)
     map_gradients_kernel(Map map, std::array<const S*, Map::outputs> upstream, std::array<S*, Map::states> gradients,
                          std::int64_t pieces) {
   using T = ComputeType<S>;
-  constexpr std::size_t inputs = Map::outputs + Map::states;
+  constexpr std::size_t states = Map::states, outputs = Map::outputs;
   for (std::int64_t item = WarpGroup::first(); item < map.rows * pieces; item += WarpGroup::count()) {
-    const MapPiece piece(item, pieces, map.columns);
-    std::array<const S*, inputs> in;
-#pragma unroll
-    for (std::size_t i = 0; i < Map::outputs; ++i) in[i] = upstream[i] + piece.start;
-#pragma unroll
-    for (std::size_t i = 0; i < Map::states; ++i) {
-      in[Map::outputs + i] = map.views[i].row(0, piece.row) + piece.first;
-    }
-    std::array<S*, Map::states> target = gradients;
-#pragma unroll
-    for (std::size_t i = 0; i < Map::states; ++i) {
-      if (target[i] != nullptr) target[i] += piece.start;
-    }
-    map_columns<S>(in, target, piece.count, WarpGroup::lane(), WarpGroup::threads,
-                   [&](std::int64_t d, const std::array<T, inputs>& values) {
-                     std::array<T, Map::outputs> by;
-                     std::array<T, Map::states> state, wanted;
-#pragma unroll
-                     for (std::size_t i = 0; i < Map::outputs; ++i) by[i] = values[i];
-#pragma unroll
-                     for (std::size_t i = 0; i < Map::states; ++i) state[i] = values[Map::outputs + i];
-                     const auto found =
-                         map.gradient(by, state, factors_at(map.factor_views, piece.row, piece.first + d));
-#pragma unroll
-                     for (std::size_t i = 0; i < Map::states; ++i) wanted[i] = found[i];
-                     return wanted;
+    const RowPiece piece(item, pieces, map.columns);
+    const auto in = joined(further(upstream, piece.start), row_of(map.views, 0, piece.row, piece.first));
+    map_columns<S>(in, further(gradients, piece.start), piece.count, WarpGroup::lane(), WarpGroup::threads,
+                   [&](std::int64_t d, const std::array<T, outputs + states>& values) {
+                     const auto factor = factors_at(map.factor_views, piece.row, piece.first + d);
+                     return section<0, states>(
+                         map.gradient(section<0, outputs>(values), section<outputs, states>(values), factor));
                    });
   }
 }
@@ -167,23 +118,19 @@ __global__ void __launch_bounds__(block_threads)
 // Those by factors that are one number a row.
 template <class Group, class S, class Map>
 __global__ void __launch_bounds__(block_threads)
-    map_row_factors_kernel(Map map, std::array<const S*, Map::outputs> upstream, std::int64_t items, Pieces pieces,
+    map_row_factors_kernel(Map map, std::array<const S*, Map::outputs> upstream,
                            RowSums<ComputeType<S>, Map::factors> sums) {
   using T = ComputeType<S>;
-  for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
-    const auto piece = RowPiece::of<Group>(item, map.rows, map.columns, pieces);
+  sums.template of_group<Group>([&](const RowPart& part) {
     LongSums<T, Map::factors> found;
-    for (std::int64_t d = piece.first + Group::lane(); d < piece.first + piece.count; d += Group::threads) {
-      const auto gradient = map.gradient_at(upstream, piece.row, d);
+    for (std::int64_t d = part.first + Group::lane(); d < part.first + part.count; d += Group::threads) {
+      const auto gradient = map.gradient_at(upstream, part.row, d);
 #pragma unroll
       for (std::size_t j = 0; j < Map::factors; ++j) found.add(j, gradient[Map::states + j]);
       found.next();
     }
-    std::array<T, Map::factors> totals;
-#pragma unroll
-    for (std::size_t j = 0; j < Map::factors; ++j) totals[j] = Group::sum(found.result(j));
-    if (Group::lane() == 0) sums.store(item, totals);
-  }
+    return array_of<Map::factors>([&](std::size_t j) { return found.result(j); });
+  });
 }
 
 template <class S, std::size_t states, std::size_t factors, std::size_t outputs, class Term>
@@ -192,7 +139,7 @@ void map_rows(std::int64_t rows, std::int64_t columns, const std::array<RowView<
               const Term& term) {
   using Problem = Map<S, states, factors, outputs, Term>;
   const DeviceGuard guard;
-  const std::int64_t pieces = ceil_divide(columns, gradient_piece);
+  const std::int64_t pieces = RowPiece::of_row(columns);
   launch(map_kernel<S, Problem>, rows * pieces, WarpGroup::per_block, Problem{rows, columns, views, factor_views, term},
          out, pieces);
 }
@@ -215,7 +162,7 @@ void map_gradients(std::int64_t rows, std::int64_t columns, const std::array<Row
     (by_column ? by_column_factors : by_row_factors) |= gradients.factor[i] != nullptr;
   }
   if (by_states) {
-    const std::int64_t pieces = ceil_divide(columns, gradient_piece);
+    const std::int64_t pieces = RowPiece::of_row(columns);
     launch(map_gradients_kernel<S, Problem>, rows * pieces, WarpGroup::per_block, problem, upstream, gradients.state,
            pieces);
   }
@@ -224,11 +171,9 @@ void map_gradients(std::int64_t rows, std::int64_t columns, const std::array<Row
            of_columns);
   }
   if (!by_row_factors) return;
-  sum_rows<T, factors>(rows, columns, of_rows,
-                       [&]<class Group>(std::int64_t items, const Pieces& pieces, const RowSums<T, factors>& sums) {
-                         launch(map_row_factors_kernel<Group, S, Problem>, items, Group::per_block, problem, upstream,
-                                items, pieces, sums);
-                       });
+  sum_rows<T, factors>(rows, columns, of_rows, [&]<class Group>(const RowSums<T, factors>& sums) {
+    launch(map_row_factors_kernel<Group, S, Problem>, sums.items, Group::per_block, problem, upstream, sums);
+  });
 }
 
 }  // namespace fastvi

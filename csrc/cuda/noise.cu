@@ -9,10 +9,10 @@ namespace {
 template <class S>
 __global__ void __launch_bounds__(block_threads) standard_normal_kernel(S* out, std::int64_t count, Seed seed) {
   const std::uint64_t key = read_seed(seed);
-  for (std::int64_t block = ThreadGroup::first(); 4 * block < count; block += ThreadGroup::count()) {
+  for (std::int64_t quad = ThreadGroup::first(); 4 * quad < count; quad += ThreadGroup::count()) {
     ComputeType<S> draws[4];
-    four_normals(flat_counter(static_cast<std::uint64_t>(block)), key, draws);
-    store_four(draws, count - 4 * block, out + 4 * block);
+    quad_of_normals(flat_counter(static_cast<std::uint64_t>(quad)), key, draws);
+    store_quad(draws, count - 4 * quad, out + 4 * quad);
   }
 }
 
@@ -20,18 +20,18 @@ template <class S>
 __global__ void __launch_bounds__(block_threads)
     normal_noise_kernel(S* out, Extent extent, Seed seed, std::int64_t row_offset) {
   const std::uint64_t key = read_seed(seed);
-  const std::int64_t blocks = ceil_divide(extent.columns, 4), items = extent.samples * extent.rows * blocks;
+  const std::int64_t quads = ceil_divide(extent.columns, 4), items = extent.samples * extent.rows * quads;
   for (std::int64_t item = ThreadGroup::first(); item < items; item += ThreadGroup::count()) {
-    const Place block(item, blocks), place(block.outer, extent.rows);
+    const Place at(item, quads), place(at.outer, extent.rows);
     ComputeType<S> noise[4];
-    sample_noise(key, place.outer, place.inner + row_offset, block.inner, noise);
-    store_four(noise, extent.columns - 4 * block.inner, out + block.outer * extent.columns + 4 * block.inner);
+    sample_noise(key, place.outer, place.inner + row_offset, at.inner, noise);
+    store_quad(noise, extent.columns - 4 * at.inner, out + at.outer * extent.columns + 4 * at.inner);
   }
 }
 
 __global__ void __launch_bounds__(block_threads)
-    philox_words_kernel(std::uint32_t* out, std::int64_t blocks, Seed seed) {
-  for (std::int64_t i = ThreadGroup::first(); i < blocks; i += ThreadGroup::count()) {
+    philox_words_kernel(std::uint32_t* out, std::int64_t quads, Seed seed) {
+  for (std::int64_t i = ThreadGroup::first(); i < quads; i += ThreadGroup::count()) {
     const PhiloxBlock block = philox(flat_counter(static_cast<std::uint64_t>(i)), read_seed(seed));
     for (int w = 0; w < 4; ++w) out[4 * i + w] = block.word[w];
   }
@@ -52,9 +52,9 @@ void NoiseKernels<S>::normal_noise(S* out, const Extent& extent, Seed seed, std:
          out, extent, seed, row_offset);
 }
 
-void philox_words(std::uint32_t* out, std::int64_t blocks, Seed seed) {
+void philox_words(std::uint32_t* out, std::int64_t quads, Seed seed) {
   const DeviceGuard guard;
-  launch(philox_words_kernel, blocks, ThreadGroup::per_block, out, blocks, seed);
+  launch(philox_words_kernel, quads, ThreadGroup::per_block, out, quads, seed);
 }
 
 template struct NoiseKernels<float>;

@@ -1,4 +1,4 @@
-// Standard normal draws by Philox4x32-10 and the Box-Muller transform: a block of four for each thread.
+// Standard normal draws by Philox4x32-10 and the Box-Muller transform: a quad for each thread.
 #pragma once
 
 #include <cmath>
@@ -13,7 +13,7 @@
 namespace fastvi {
 
 template <class T>
-FASTVI_DEVICE void four_normals(const PhiloxBlock& counter, std::uint64_t seed, T* normals) {
+FASTVI_DEVICE void quad_of_normals(const PhiloxBlock& counter, std::uint64_t seed, T* normals) {
   const PhiloxBlock words = philox(counter, seed);
 #pragma unroll
   for (int pair = 0; pair < 2; ++pair) {
@@ -27,13 +27,12 @@ FASTVI_DEVICE void four_normals(const PhiloxBlock& counter, std::uint64_t seed, 
 
 FASTVI_DEVICE std::uint64_t read_seed(Seed seed) { return static_cast<std::uint64_t>(*seed); }
 
-// The noise of four columns of row `row`, counted over the whole batch, of sample k.
+// The noise of a quad of columns of row `row`, counted over the whole batch, of sample k.
 template <class T>
-FASTVI_DEVICE void sample_noise(std::uint64_t seed, std::int64_t k, std::int64_t row, std::int64_t column_block,
-                                T* noise) {
-  four_normals(sample_counter(static_cast<std::uint32_t>(column_block), static_cast<std::uint64_t>(row),
-                              static_cast<std::uint32_t>(k)),
-               seed, noise);
+FASTVI_DEVICE void sample_noise(std::uint64_t seed, std::int64_t k, std::int64_t row, std::int64_t quad, T* noise) {
+  quad_of_normals(
+      sample_counter(static_cast<std::uint32_t>(quad), static_cast<std::uint64_t>(row), static_cast<std::uint32_t>(k)),
+      seed, noise);
 }
 
 }  // namespace fastvi

@@ -57,89 +57,57 @@ class LongSum {
 
 inline constexpr unsigned whole_warp = 0xFFFFFFFFu;
 
-template <class T>
-FASTVI_DEVICE T warp_sum(T value) {
-#pragma unroll
-  for (int distance = warp_threads / 2; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(whole_warp, value, distance);
-  }
-  return value;
-}
-
-template <class T>
-FASTVI_DEVICE T warp_maximum(T value) {
-#pragma unroll
-  for (int distance = warp_threads / 2; distance > 0; distance /= 2) {
-    const T other = __shfl_xor_sync(whole_warp, value, distance);
-    value = other > value ? other : value;
-  }
-  return value;
-}
-
 // The threads that share an item of work: one, a warp, or a block. `first` and `count` tell which items a group takes;
 // `sum` adds up the values of its threads, all of which must call it, for the first of them. `maximum`, of
 // those groups that put parts together, is alike.
-struct ThreadGroup {
-  static constexpr int threads = 1;
-  static constexpr int per_block = block_threads;
+template <int size>
+struct Group {
+  static constexpr int threads = size;
+  static constexpr int per_block = block_threads / size;
 
-  static FASTVI_DEVICE int lane() { return 0; }
-  static FASTVI_DEVICE std::int64_t first() { return std::int64_t{blockIdx.x} * block_threads + threadIdx.x; }
-  static FASTVI_DEVICE std::int64_t count() { return std::int64_t{gridDim.x} * block_threads; }
-
-  template <class T>
-  static FASTVI_DEVICE T sum(T value) {
-    return value;
-  }
-
-  template <class T>
-  static FASTVI_DEVICE T maximum(T value) {
-    return value;
-  }
-};
-
-struct WarpGroup {
-  static constexpr int threads = warp_threads;
-  static constexpr int per_block = block_threads / warp_threads;
-
-  static FASTVI_DEVICE int lane() { return static_cast<int>(threadIdx.x) % warp_threads; }
+  static FASTVI_DEVICE int lane() { return static_cast<int>(threadIdx.x) % size; }
   static FASTVI_DEVICE std::int64_t first() {
-    return std::int64_t{blockIdx.x} * per_block + static_cast<int>(threadIdx.x) / warp_threads;
+    return std::int64_t{blockIdx.x} * per_block + static_cast<int>(threadIdx.x) / size;
   }
   static FASTVI_DEVICE std::int64_t count() { return std::int64_t{gridDim.x} * per_block; }
 
   template <class T>
   static FASTVI_DEVICE T sum(T value) {
-    return warp_sum(value);
+    if constexpr (size <= warp_threads) {
+#pragma unroll
+      for (int distance = size / 2; distance > 0; distance /= 2) {
+        value += __shfl_xor_sync(whole_warp, value, distance);
+      }
+      return value;
+    } else {
+      using Warp = Group<warp_threads>;
+      constexpr int warps = size / warp_threads;
+      FASTVI_SHARED(T, warp_sums, warps);
+      value = Warp::sum(value);
+      if (Warp::lane() == 0) warp_sums[lane() / warp_threads] = value;
+      __syncthreads();
+      T total = T(0);
+      if (lane() < warp_threads) total = Warp::sum(lane() < warps ? warp_sums[lane()] : T(0));
+      __syncthreads();  // the next row's sums come into the same memory
+      return total;
+    }
   }
 
   template <class T>
   static FASTVI_DEVICE T maximum(T value) {
-    return warp_maximum(value);
+    static_assert(size <= warp_threads);
+#pragma unroll
+    for (int distance = size / 2; distance > 0; distance /= 2) {
+      const T other = __shfl_xor_sync(whole_warp, value, distance);
+      value = other > value ? other : value;
+    }
+    return value;
   }
 };
 
-struct BlockGroup {
-  static constexpr int threads = block_threads;
-  static constexpr int per_block = 1;
-
-  static FASTVI_DEVICE int lane() { return static_cast<int>(threadIdx.x); }
-  static FASTVI_DEVICE std::int64_t first() { return blockIdx.x; }
-  static FASTVI_DEVICE std::int64_t count() { return gridDim.x; }
-
-  template <class T>
-  static FASTVI_DEVICE T sum(T value) {
-    constexpr int warps = block_threads / warp_threads;
-    FASTVI_SHARED(T, warp_sums, warps);
-    value = warp_sum(value);
-    if (lane() % warp_threads == 0) warp_sums[lane() / warp_threads] = value;
-    __syncthreads();
-    T total = T(0);
-    if (lane() < warp_threads) total = warp_sum(lane() < warps ? warp_sums[lane()] : T(0));
-    __syncthreads();  // the next row's sums come into the same memory
-    return total;
-  }
-};
+using ThreadGroup = Group<1>;
+using WarpGroup = Group<warp_threads>;
+using BlockGroup = Group<block_threads>;
 
 // Calls run.operator()<Group>() with the group for a row: a warp where rows are short, a block where they are long, or
 // few and not short.

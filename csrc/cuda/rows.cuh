@@ -3,8 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <tuple>
 #include <type_traits>
-#include <utility>
 
 #include "../kernels.h"
 #include "columns.cuh"
@@ -18,12 +18,14 @@ namespace fastvi {
 template <class S, std::size_t inputs>
 FASTVI_DEVICE std::array<const S*, inputs> row_of(const std::array<RowView<const S>, inputs>& operands, std::int64_t k,
                                                   std::int64_t b, std::int64_t column = 0) {
-  std::array<const S*, inputs> row;
-#pragma unroll
-  for (std::size_t i = 0; i < inputs; ++i) row[i] = operands[i].row(k, b);
-#pragma unroll
-  for (std::size_t i = 0; i < inputs; ++i) row[i] += column;
-  return row;
+  const auto rows = array_of<inputs>([&](std::size_t i) { return operands[i].row(k, b); });
+  return array_of<inputs>([&](std::size_t i) { return rows[i] + column; });
+}
+
+// Each pointer `distance` elements further on; null stays null.
+template <class S, std::size_t count>
+FASTVI_DEVICE std::array<S*, count> further(const std::array<S*, count>& pointers, std::int64_t distance) {
+  return array_of<count>([&](std::size_t i) { return pointers[i] == nullptr ? nullptr : pointers[i] + distance; });
 }
 
 // A place in an array of shape (outer, inner), by 32-bit division where that is enough: it is several times as fast.
@@ -50,58 +52,68 @@ struct TermSum {
 
   template <std::size_t inputs>
   FASTVI_DEVICE void add(const std::array<T, inputs>& values) {
-    add_value(values, std::make_index_sequence<inputs>{});
+    sum.add(std::apply([this](auto... each) { return term.value(each...); }, values));
   }
 
   FASTVI_DEVICE T result() { return sum.result(); }
-
- private:
-  template <std::size_t inputs, std::size_t... i>
-  FASTVI_DEVICE void add_value(const std::array<T, inputs>& values, std::index_sequence<i...>) {
-    sum.add(term.value(values[i]...));
-  }
 };
 
 // How the rows that are summed by blocks are cut where there are too few of them to keep a device busy. By the shape
-// alone, so that every device adds up alike; and so that all pieces are aligned as their row is.
-struct Pieces {
+// alone, so that every device adds up alike; and so that all parts are aligned as their row is.
+struct Parts {
   std::int64_t count, length;
 
-  Pieces(std::int64_t rows, std::int64_t columns) {
-    constexpr std::int64_t enough_blocks = 1024, least_piece = 4096, unit = 16;
+  Parts(std::int64_t rows, std::int64_t columns) {
+    constexpr std::int64_t enough_blocks = 1024, least_part = 4096, unit = 16;
     static_assert(enough_blocks <= most_parts);
     const std::int64_t wanted = ceil_divide(enough_blocks, std::max<std::int64_t>(rows, 1));
-    const std::int64_t most = std::max<std::int64_t>(columns / least_piece, 1);
+    const std::int64_t most = std::max<std::int64_t>(columns / least_part, 1);
     length = ceil_divide(ceil_divide(columns, std::min(wanted, most)), unit) * unit;
     count = std::max<std::int64_t>(ceil_divide(columns, std::max<std::int64_t>(length, 1)), 1);
   }
 };
 
-// The columns that an item of work has of a row, of which a warp always has the whole.
-struct RowPiece {
+// The columns that an item of work has of a row.
+struct RowPart {
   std::int64_t row, first, count;
+};
 
+// Sums of `outputs` kinds over rows, and where they go: those of parts by way of `partial`, of shape (outputs, parts,
+// rows). Nothing goes to where an output is null.
+template <class S, std::size_t outputs>
+struct RowSums {
+  using T = ComputeType<S>;
+
+  std::int64_t rows, columns;
+  Parts parts;
+  std::array<S*, outputs> out;
+  T* partial;
+  std::int64_t items;
+
+  // Calls add(part), which returns what its part of a row comes to in this thread, for all that fall to the group.
+  template <class Group, class Add>
+  FASTVI_DEVICE void of_group(const Add& add) const {
+    for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
+      const std::array<T, outputs> own = add(part<Group>(item));
+      const auto sums = array_of<outputs>([&](std::size_t i) { return Group::sum(own[i]); });
+      if (Group::lane() == 0) store(item, sums);
+    }
+  }
+
+ private:
+  // A warp always has the whole row.
   template <class Group>
-  static FASTVI_DEVICE RowPiece of(std::int64_t item, std::int64_t rows, std::int64_t columns, const Pieces& pieces) {
+  FASTVI_DEVICE RowPart part(std::int64_t item) const {
     if constexpr (Group::threads <= warp_threads) {
       return {item, 0, columns};
     } else {
       const Place place(item, rows);
-      const std::int64_t first = place.outer * pieces.length, rest = columns - first;
-      return {place.inner, first, rest < pieces.length ? rest : pieces.length};
+      const std::int64_t first = place.outer * parts.length, rest = columns - first;
+      return {place.inner, first, rest < parts.length ? rest : parts.length};
     }
   }
-};
 
-// Where the sums of `outputs` kinds over rows go, those of pieces by way of `partial`, of shape (outputs, pieces,
-// rows). Nothing goes to where an output is null.
-template <class S, std::size_t outputs>
-struct RowSums {
-  std::array<S*, outputs> out;
-  ComputeType<S>* partial;
-  std::int64_t items;
-
-  FASTVI_DEVICE void store(std::int64_t item, const std::array<ComputeType<S>, outputs>& sums) const {
+  FASTVI_DEVICE void store(std::int64_t item, const std::array<T, outputs>& sums) const {
 #pragma unroll
     for (std::size_t i = 0; i < outputs; ++i) {
       if (partial != nullptr) {
@@ -143,19 +155,18 @@ void add_parts(std::int64_t plane, std::int64_t parts, const ComputeType<S>* par
   });
 }
 
-// Sums over rows into `out`. Calls run.operator()<Group>(items, pieces, sums), which launches a kernel on as many
-// items: it takes RowPiece::of<Group>(item, ...) of each, and gives what that comes to to sums.store(item, ...).
+// Sums over rows into `out`. Calls run.operator()<Group>(sums), which launches a kernel on sums.items: it calls
+// sums.of_group<Group>(add).
 template <class S, std::size_t outputs, class Run>
 void sum_rows(std::int64_t rows, std::int64_t columns, const std::array<S*, outputs>& out, const Run& run) {
-  using T = ComputeType<S>;
   const DeviceGuard guard;
-  with_group(rows, columns, [&]<class Group>() {
-    const Pieces pieces(rows, columns);
-    const std::int64_t items = rows * pieces.count;
-    T* const partial = pieces.count == 1 ? nullptr : scratch<T>(static_cast<std::int64_t>(outputs) * items);
-    run.template operator()<Group>(items, pieces, RowSums<S, outputs>{out, partial, items});
-    if (pieces.count > 1) add_parts(rows, pieces.count, partial, out);
-  });
+  const Parts parts(rows, columns);
+  const std::int64_t items = rows * parts.count;
+  auto* const partial =
+      parts.count == 1 ? nullptr : scratch<ComputeType<S>>(static_cast<std::int64_t>(outputs) * items);
+  const RowSums<S, outputs> sums{rows, columns, parts, out, partial, items};
+  with_group(rows, columns, [&]<class Group>() { run.template operator()<Group>(sums); });
+  if (parts.count > 1) add_parts(rows, parts.count, partial, out);
 }
 
 // An empty sum of the term over columns; a term that has a faster way than adding its values has an overload of its
@@ -165,21 +176,20 @@ TermSum<T, Term> empty_sum(const Term& term) {
   return {term, {}};
 }
 
-// The result of a copy of `empty` to which a row's columns were added.
+// The result of a copy of `empty` to which a row's columns were added. (Without a bound, float64 would spill; nought
+// is none.)
 template <class Group, class S, std::size_t inputs, class Sum>
-__global__ void __launch_bounds__(block_threads)
-    reduce_rows_kernel(Extent extent, std::array<RowView<const S>, inputs> operands, Sum empty, std::int64_t items,
-                       Pieces pieces, RowSums<S, 1> sums) {
+__global__ void __launch_bounds__(block_threads, sizeof(S) == 8 ? 2 : 0)
+    reduce_rows_kernel(std::int64_t rows, std::array<RowView<const S>, inputs> operands, Sum empty,
+                       RowSums<S, 1> sums) {
   using T = ComputeType<S>;
-  for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
-    const auto piece = RowPiece::of<Group>(item, extent.samples * extent.rows, extent.columns, pieces);
-    const Place place(piece.row, extent.rows);
+  sums.template of_group<Group>([&](const RowPart& part) {
+    const Place place(part.row, rows);
     Sum sum = empty;
-    for_each_column<S>(row_of(operands, place.outer, place.inner, piece.first), piece.count, Group::lane(),
+    for_each_column<S>(row_of(operands, place.outer, place.inner, part.first), part.count, Group::lane(),
                        Group::threads, [&sum](std::int64_t, const std::array<T, inputs>& values) { sum.add(values); });
-    const T total = Group::sum(sum.result());
-    if (Group::lane() == 0) sums.store(item, {{total}});
-  }
+    return std::array<T, 1>{{sum.result()}};
+  });
 }
 
 // out[k, b] = the sum of the term over the operands' rows.
@@ -188,21 +198,35 @@ void reduce_rows(const Extent& extent, const std::array<RowView<const S>, Term::
                  const Term& term) {
   const auto empty = empty_sum<ComputeType<S>>(term);
   using Sum = std::remove_const_t<decltype(empty)>;
-  sum_rows<S, 1>(extent.samples * extent.rows, extent.columns, {{out}},
-                 [&]<class Group>(std::int64_t items, const Pieces& pieces, const RowSums<S, 1>& sums) {
-                   launch(reduce_rows_kernel<Group, S, Term::operands, Sum>, items, Group::per_block, extent, operands,
-                          empty, items, pieces, sums);
-                 });
+  sum_rows<S, 1>(extent.samples * extent.rows, extent.columns, {{out}}, [&]<class Group>(const RowSums<S, 1>& sums) {
+    launch(reduce_rows_kernel<Group, S, Term::operands, Sum>, sums.items, Group::per_block, extent.rows, operands,
+           empty, sums);
+  });
 }
 
-template <class T, std::size_t inputs, class Term, std::size_t... i>
-FASTVI_DEVICE std::array<T, inputs> gradient_of(const Term& term, T upstream, const std::array<T, inputs>& values,
-                                                std::index_sequence<i...>) {
-  return term.gradient(upstream, values[i]...);
+template <class T, std::size_t inputs, class Term>
+FASTVI_DEVICE std::array<T, inputs> gradient_of(const Term& term, T upstream, const std::array<T, inputs>& values) {
+  return std::apply([&](auto... each) { return term.gradient(upstream, each...); }, values);
 }
 
-// Long rows are cut into pieces of this many columns, each for a warp.
-inline constexpr std::int64_t gradient_piece = 1024;
+// The piece of a row that a warp has of contiguous arrays of shape (rows, columns), where nothing is summed: `start` is
+// its place there.
+struct RowPiece {
+  static constexpr std::int64_t length = 1024;
+
+  std::int64_t row, first, start, count;
+
+  FASTVI_DEVICE RowPiece(std::int64_t item, std::int64_t of_row, std::int64_t columns) {
+    const Place place(item, of_row);
+    row = place.outer;
+    first = place.inner * length;
+    start = row * columns + first;
+    const std::int64_t rest = columns - first;
+    count = rest < length ? rest : length;
+  }
+
+  static std::int64_t of_row(std::int64_t columns) { return ceil_divide(columns, length); }
+};
 
 // out[i] = upstream * the term's derivative by operand i, contiguous (samples, rows, columns), where it is not null.
 template <class S, std::size_t inputs, class Term>
@@ -212,20 +236,12 @@ __global__ void __launch_bounds__(block_threads)
   using T = ComputeType<S>;
   const std::int64_t items = extent.samples * extent.rows * pieces;
   for (std::int64_t item = WarpGroup::first(); item < items; item += WarpGroup::count()) {
-    const Place piece(item, pieces), place(piece.outer, extent.rows);
-    const std::int64_t first = piece.inner * gradient_piece;
-    const std::int64_t rest = extent.columns - first;
+    const RowPiece piece(item, pieces, extent.columns);
+    const Place place(piece.row, extent.rows);
     const T scale = static_cast<T>(*upstream.row(place.outer, place.inner));
-    const std::array<const S*, inputs> in = row_of(operands, place.outer, place.inner, first);
-    std::array<S*, inputs> target = out;
-#pragma unroll
-    for (std::size_t i = 0; i < inputs; ++i) {
-      if (target[i] != nullptr) target[i] += piece.outer * extent.columns + first;
-    }
-    map_columns<S>(in, target, rest < gradient_piece ? rest : gradient_piece, WarpGroup::lane(), WarpGroup::threads,
-                   [&](std::int64_t, const std::array<T, inputs>& values) {
-                     return gradient_of(term, scale, values, std::make_index_sequence<inputs>{});
-                   });
+    map_columns<S>(row_of(operands, place.outer, place.inner, piece.first), further(out, piece.start), piece.count,
+                   WarpGroup::lane(), WarpGroup::threads,
+                   [&](std::int64_t, const std::array<T, inputs>& values) { return gradient_of(term, scale, values); });
   }
 }
 
@@ -258,11 +274,8 @@ __global__ void __launch_bounds__(block_threads)
     LongSums<T, inputs> sums;
     for (std::int64_t k = first; k < (end < extent.samples ? end : extent.samples); ++k) {
       const std::array<const S*, inputs> row = row_of(operands, k, place.outer);
-      std::array<T, inputs> values;
-#pragma unroll
-      for (std::size_t i = 0; i < inputs; ++i) values[i] = static_cast<T>(row[i][place.inner]);
-      const std::array<T, inputs> found =
-          gradient_of(term, static_cast<T>(*upstream.row(k, place.outer)), values, std::make_index_sequence<inputs>{});
+      const auto values = array_of<inputs>([&](std::size_t i) { return static_cast<T>(row[i][place.inner]); });
+      const auto found = gradient_of(term, static_cast<T>(*upstream.row(k, place.outer)), values);
 #pragma unroll
       for (std::size_t i = 0; i < inputs; ++i) {
         if (out[i].sums_samples) {
@@ -301,7 +314,7 @@ void row_gradients(const Extent& extent, const std::array<RowView<const S>, Term
     each[i] = gradients[i].data;
   }
   if (!sums_samples) {
-    const std::int64_t pieces = std::max<std::int64_t>(1, ceil_divide(extent.columns, gradient_piece));
+    const std::int64_t pieces = RowPiece::of_row(extent.columns);
     launch(row_gradients_kernel<S, inputs, Term>, extent.samples * extent.rows * pieces, WarpGroup::per_block, extent,
            operands, upstream, each, term, pieces);
     return;

@@ -5,96 +5,99 @@
 namespace fastvi {
 namespace {
 
-// The four neighbouring columns of one row that a draw's block makes: where they stand, and their parameters.
+// The columns of one row that a quad of draws is for, up to four: where they stand, and their parameters.
 template <class S>
-struct FourColumns {
+struct Quad {
   using T = ComputeType<S>;
 
-  std::int64_t row, block, count;
+  std::int64_t row, index, count;
   T mean[4], logvar[4], scale[4];
 
-  FASTVI_DEVICE FourColumns(const Extent& extent, const SampleParameters<S>& parameters, std::int64_t b,
-                            std::int64_t column_block)
-      : row(b), block(column_block), count(extent.columns - 4 * column_block) {
-    load_four(parameters.mean.row(0, row) + 4 * block, count, mean);
-    load_four(parameters.logvar.row(0, row) + 4 * block, count, logvar);
+  FASTVI_DEVICE Quad(const Extent& extent, const SampleParameters<S>& parameters, std::int64_t b, std::int64_t quad)
+      : row(b), index(quad), count(extent.columns - 4 * quad) {
+    load_quad(parameters.mean.row(0, row) + 4 * index, count, mean);
+    load_quad(parameters.logvar.row(0, row) + 4 * index, count, logvar);
 #pragma unroll
     for (int j = 0; j < 4; ++j) scale[j] = exp(T(0.5) * logvar[j]);
   }
 
   // Where they are in an array of shape (samples, rows, columns).
   FASTVI_DEVICE std::int64_t offset(const Extent& extent, std::int64_t k) const {
-    return (k * extent.rows + row) * extent.columns + 4 * block;
+    return (k * extent.rows + row) * extent.columns + 4 * index;
+  }
+
+  FASTVI_DEVICE void draw(const SampleParameters<S>& parameters, std::uint64_t seed, std::int64_t k, T* noise) const {
+    sample_noise(seed, k, row + parameters.row_offset, index, noise);
+  }
+
+  // Writes the samples that the noise makes.
+  FASTVI_DEVICE void store_samples(const Extent& extent, std::int64_t k, const T* noise, S* z) const {
+    T samples[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) samples[j] = sample_of(mean[j], scale[j], noise[j]);
+    store_quad(samples, count, z + offset(extent, k));
   }
 };
 
 // The prior's parameters in the same places; zeros for the standard one.
 template <class S>
-struct FourPriors {
+struct QuadPriors {
   using T = ComputeType<S>;
 
   T mean[4] = {}, logvar[4] = {};
   bool standard;
 
-  FASTVI_DEVICE FourPriors(const SampleParameters<S>& parameters, const FourColumns<S>& columns)
+  FASTVI_DEVICE QuadPriors(const SampleParameters<S>& parameters, const Quad<S>& quad)
       : standard(parameters.prior_mean.data == nullptr) {
     if (standard) return;
-    load_four(parameters.prior_mean.row(0, columns.row) + 4 * columns.block, columns.count, mean);
-    load_four(parameters.prior_logvar.row(0, columns.row) + 4 * columns.block, columns.count, logvar);
+    load_quad(parameters.prior_mean.row(0, quad.row) + 4 * quad.index, quad.count, mean);
+    load_quad(parameters.prior_logvar.row(0, quad.row) + 4 * quad.index, quad.count, logvar);
   }
 
-  FASTVI_DEVICE LogRatio<T> ratio(const FourColumns<S>& columns, int j) const {
-    return standard ? LogRatio<T>::with_standard_prior(columns.mean[j], columns.logvar[j], columns.scale[j])
-                    : LogRatio<T>::of(columns.mean[j], columns.logvar[j], mean[j], logvar[j]);
+  FASTVI_DEVICE LogRatio<T> ratio(const Quad<S>& quad, int j) const {
+    return standard ? LogRatio<T>::with_standard_prior(quad.mean[j], quad.logvar[j], quad.scale[j])
+                    : LogRatio<T>::of(quad.mean[j], quad.logvar[j], mean[j], logvar[j]);
   }
 };
 
 template <class S>
 __global__ void __launch_bounds__(block_threads) rsample_kernel(Extent extent, SampleParameters<S> parameters, S* z) {
-  using T = ComputeType<S>;
   const std::uint64_t seed = read_seed(parameters.seed);
-  const std::int64_t blocks = ceil_divide(extent.columns, 4), items = extent.samples * extent.rows * blocks;
+  const std::int64_t quads = ceil_divide(extent.columns, 4), items = extent.samples * extent.rows * quads;
   for (std::int64_t item = ThreadGroup::first(); item < items; item += ThreadGroup::count()) {
-    const Place block(item, blocks), place(block.outer, extent.rows);
-    const FourColumns<S> columns(extent, parameters, place.inner, block.inner);
-    T drawn[4];
-    sample_noise(seed, place.outer, columns.row + parameters.row_offset, columns.block, drawn);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) drawn[j] = sample_of(columns.mean[j], columns.scale[j], drawn[j]);
-    store_four(drawn, columns.count, z + columns.offset(extent, place.outer));
+    const Place at(item, quads), place(at.outer, extent.rows);
+    const Quad<S> quad(extent, parameters, place.inner, at.inner);
+    ComputeType<S> noise[4];
+    quad.draw(parameters, seed, place.outer, noise);
+    quad.store_samples(extent, place.outer, noise, z);
   }
 }
 
 template <class Group, class S>
 __global__ void __launch_bounds__(block_threads)
-    rsample_with_log_ratio_kernel(Extent extent, SampleParameters<S> parameters, S* z, std::int64_t items,
-                                  Pieces pieces, RowSums<S, 1> sums) {
+    rsample_with_log_ratio_kernel(Extent extent, SampleParameters<S> parameters, S* z, RowSums<S, 1> sums) {
   using T = ComputeType<S>;
   const std::uint64_t seed = read_seed(parameters.seed);
-  for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
-    const auto piece = RowPiece::of<Group>(item, extent.samples * extent.rows, extent.columns, pieces);
-    const Place place(piece.row, extent.rows);
-    const std::int64_t first = piece.first / 4, end = first + ceil_divide(piece.count, 4);
+  sums.template of_group<Group>([&](const RowPart& part) {
+    const Place place(part.row, extent.rows);
+    const std::int64_t first = part.first / 4, end = first + ceil_divide(part.count, 4);
     LongSum<T> sum;
-    for (std::int64_t block = first + Group::lane(); block < end; block += Group::threads) {
-      const FourColumns<S> columns(extent, parameters, place.inner, block);
-      T noise[4], drawn[4];
-      sample_noise(seed, place.outer, columns.row + parameters.row_offset, block, noise);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) drawn[j] = sample_of(columns.mean[j], columns.scale[j], noise[j]);
-      const FourPriors<S> priors(parameters, columns);
+    for (std::int64_t index = first + Group::lane(); index < end; index += Group::threads) {
+      const Quad<S> quad(extent, parameters, place.inner, index);
+      T noise[4];
+      quad.draw(parameters, seed, place.outer, noise);
+      const QuadPriors<S> priors(parameters, quad);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        if (j < columns.count) sum.add(priors.ratio(columns, j).value(noise[j]));
+        if (j < quad.count) sum.add(priors.ratio(quad, j).value(noise[j]));
       }
-      store_four(drawn, columns.count, z + columns.offset(extent, place.outer));
+      quad.store_samples(extent, place.outer, noise, z);
     }
-    const T total = Group::sum(sum.result());
-    if (Group::lane() == 0) sums.store(item, {{total}});
-  }
+    return std::array<T, 1>{{sum.result()}};
+  });
 }
 
-// Where the sums of one chunk of samples wait for those of the others: (chunks, kinds, 4, rows * column blocks), so
+// Where the sums of one chunk of samples wait for those of the others: (chunks, kinds, 4, rows * quads), so
 // that neighbouring threads write to neighbouring places.
 template <class T, int kinds>
 struct PartialSums {
@@ -106,10 +109,10 @@ struct PartialSums {
   }
 };
 
-// What the samples send back to the parameters of four columns: sums of what comes to z (kind 0), to half of logvar
-// (1), and where the log ratio has a gradient, see LogRatioBackward, of what comes along the path (2), and to the
-// prior's mean (3) and logvar (4) where that is wanted. Last comes the sum of the log ratio's upstream gradient, one a
-// row.
+// What the samples send back to the parameters of a quad of columns: sums of what comes to z (kind 0), to half of
+// logvar (1), and where the log ratio has a gradient, see LogRatioBackward, of what comes along the path (2), and to
+// the prior's mean (3) and logvar (4) where that is wanted. Last comes the sum of the log ratio's upstream gradient,
+// one a row.
 template <int kinds, class S>
 struct SampleBackward {
   using T = ComputeType<S>;
@@ -128,30 +131,30 @@ struct SampleBackward {
   PartialSums<T, kept> partial;
 
   // Adds what the samples of one chunk send.
-  FASTVI_DEVICE void add(const FourColumns<S>& columns, std::int64_t chunk, Sums& sums) const {
+  FASTVI_DEVICE void add(const Quad<S>& quad, std::int64_t chunk, Sums& sums) const {
     const std::uint64_t seed = read_seed(parameters.seed);
     LogRatio<T> ratios[4] = {};
     LogRatioPath<T> paths[4] = {};
     if constexpr (has_ratio) {
-      const FourPriors<S> priors(parameters, columns);
+      const QuadPriors<S> priors(parameters, quad);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        ratios[j] = priors.ratio(columns, j);
-        paths[j] = LogRatioPath<T>::of(columns.logvar[j], priors.logvar[j], detach_posterior);
+        ratios[j] = priors.ratio(quad, j);
+        paths[j] = LogRatioPath<T>::of(quad.logvar[j], priors.logvar[j], detach_posterior);
       }
     }
     const std::int64_t first = chunk * chunks.length, end = first + chunks.length;
     for (std::int64_t k = first; k < (end < extent.samples ? end : extent.samples); ++k) {
       T noise[4] = {}, upstream[4] = {};
       if (has_ratio || gradients.logvar != nullptr) {
-        sample_noise(seed, k, columns.row + parameters.row_offset, columns.block, noise);
+        quad.draw(parameters, seed, k, noise);
       }
-      if (z_upstream != nullptr) load_four(z_upstream + columns.offset(extent, k), columns.count, upstream);
-      const T by_ratio = has_ratio ? static_cast<T>(*ratio_upstream.row(k, columns.row)) : T(0);
+      if (z_upstream != nullptr) load_quad(z_upstream + quad.offset(extent, k), quad.count, upstream);
+      const T by_ratio = has_ratio ? static_cast<T>(*ratio_upstream.row(k, quad.row)) : T(0);
       sums.add(4 * kinds, by_ratio);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const T scaled_by_z = z_upstream == nullptr ? T(0) : columns.scale[j] * upstream[j];
+        const T scaled_by_z = z_upstream == nullptr ? T(0) : quad.scale[j] * upstream[j];
         sums.add(j, upstream[j]);
         if constexpr (!has_ratio) {
           sums.add(4 + j, scaled_by_z * noise[j]);
@@ -169,23 +172,23 @@ struct SampleBackward {
     }
   }
 
-  FASTVI_DEVICE void store(const FourColumns<S>& columns, T (&sums)[5][4], T ratio_sum) const {
-    const std::int64_t to = columns.offset(extent, 0);
+  FASTVI_DEVICE void store(const Quad<S>& quad, T (&sums)[5][4], T ratio_sum) const {
+    const std::int64_t to = quad.offset(extent, 0);
 #pragma unroll
     for (int j = 0; j < 4; ++j) sums[1][j] = gradient_by_logvar(sums[1][j], ratio_sum, detach_posterior);
     if constexpr (has_ratio) {
-      const FourPriors<S> priors(parameters, columns);
+      const QuadPriors<S> priors(parameters, quad);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const T root = LogRatioPath<T>::of(columns.logvar[j], priors.logvar[j], detach_posterior).root;
+        const T root = LogRatioPath<T>::of(quad.logvar[j], priors.logvar[j], detach_posterior).root;
         sums[0][j] = gradient_by_mean(sums[0][j], sums[2][j], root);
-        sums[3][j] = gradient_by_prior_mean(sums[3][j], columns.logvar[j], priors.logvar[j]);
+        sums[3][j] = gradient_by_prior_mean(sums[3][j], quad.logvar[j], priors.logvar[j]);
       }
     }
-    if (gradients.mean != nullptr) store_four(sums[0], columns.count, gradients.mean + to);
-    if (gradients.logvar != nullptr) store_four(sums[1], columns.count, gradients.logvar + to);
-    if (gradients.prior_mean != nullptr) store_four(sums[3], columns.count, gradients.prior_mean + to);
-    if (gradients.prior_logvar != nullptr) store_four(sums[4], columns.count, gradients.prior_logvar + to);
+    if (gradients.mean != nullptr) store_quad(sums[0], quad.count, gradients.mean + to);
+    if (gradients.logvar != nullptr) store_quad(sums[1], quad.count, gradients.logvar + to);
+    if (gradients.prior_mean != nullptr) store_quad(sums[3], quad.count, gradients.prior_mean + to);
+    if (gradients.prior_logvar != nullptr) store_quad(sums[4], quad.count, gradients.prior_logvar + to);
   }
 };
 
@@ -193,12 +196,12 @@ template <int kinds, class S>
 __global__ void __launch_bounds__(block_threads, sizeof(S) == 8 ? 1 : 2)
     rsample_backward_kernel(SampleBackward<kinds, S> backward) {
   using T = ComputeType<S>;
-  const std::int64_t blocks = ceil_divide(backward.extent.columns, 4), items = backward.partial.items;
+  const std::int64_t quads = ceil_divide(backward.extent.columns, 4), items = backward.partial.items;
   for (std::int64_t item = ThreadGroup::first(); item < items * backward.chunks.count; item += ThreadGroup::count()) {
-    const Place chunk(item, items), place(chunk.inner, blocks);
-    const FourColumns<S> columns(backward.extent, backward.parameters, place.outer, place.inner);
+    const Place chunk(item, items), place(chunk.inner, quads);
+    const Quad<S> quad(backward.extent, backward.parameters, place.outer, place.inner);
     typename SampleBackward<kinds, S>::Sums sums;
-    backward.add(columns, chunk.outer, sums);
+    backward.add(quad, chunk.outer, sums);
     if (backward.chunks.count == 1) {
       T totals[5][4] = {};
 #pragma unroll
@@ -206,7 +209,7 @@ __global__ void __launch_bounds__(block_threads, sizeof(S) == 8 ? 1 : 2)
 #pragma unroll
         for (int j = 0; j < 4; ++j) totals[kind][j] = sums.result(4 * kind + j);
       }
-      backward.store(columns, totals, sums.result(4 * kinds));
+      backward.store(quad, totals, sums.result(4 * kinds));
       continue;
     }
 #pragma unroll
@@ -221,7 +224,7 @@ __global__ void __launch_bounds__(block_threads, sizeof(S) == 8 ? 1 : 2)
 template <class Group, int kinds, class S>
 __global__ void __launch_bounds__(block_threads) rsample_finish_kernel(SampleBackward<kinds, S> backward) {
   using T = ComputeType<S>;
-  const std::int64_t blocks = ceil_divide(backward.extent.columns, 4), items = backward.partial.items;
+  const std::int64_t quads = ceil_divide(backward.extent.columns, 4), items = backward.partial.items;
   for (std::int64_t item = Group::first(); item < items; item += Group::count()) {
     T totals[5][4] = {}, ratio_sum = T(0);
     for (std::int64_t chunk = Group::lane(); chunk < backward.chunks.count; chunk += Group::threads) {
@@ -239,8 +242,8 @@ __global__ void __launch_bounds__(block_threads) rsample_finish_kernel(SampleBac
     }
     ratio_sum = Group::sum(ratio_sum);
     if (Group::lane() != 0) continue;
-    const Place place(item, blocks);
-    backward.store(FourColumns<S>(backward.extent, backward.parameters, place.outer, place.inner), totals, ratio_sum);
+    const Place place(item, quads);
+    backward.store(Quad<S>(backward.extent, backward.parameters, place.outer, place.inner), totals, ratio_sum);
   }
 }
 
@@ -281,11 +284,10 @@ void SamplingKernels<S>::rsample_normal_backward(const Extent& extent, const Sam
 template <class S>
 void SamplingKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, const SampleParameters<S>& parameters,
                                                        S* z, S* log_ratio) {
-  sum_rows<S, 1>(extent.samples * extent.rows, extent.columns, {{log_ratio}},
-                 [&]<class Group>(std::int64_t items, const Pieces& pieces, const RowSums<S, 1>& sums) {
-                   launch(rsample_with_log_ratio_kernel<Group, S>, items, Group::per_block, extent, parameters, z,
-                          items, pieces, sums);
-                 });
+  sum_rows<S, 1>(
+      extent.samples * extent.rows, extent.columns, {{log_ratio}}, [&]<class Group>(const RowSums<S, 1>& sums) {
+        launch(rsample_with_log_ratio_kernel<Group, S>, sums.items, Group::per_block, extent, parameters, z, sums);
+      });
 }
 
 template <class S>
