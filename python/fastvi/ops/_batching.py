@@ -16,14 +16,19 @@ if TYPE_CHECKING:
 BatchRule: TypeAlias = Callable[[int, Sequence[Any], Sequence[Any]], list[Any]]
 
 
-def batch_broadcasting(batch_size: int, dims: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
-    """Batch rule for operands that broadcast from the right: the mapped axis first, then equal ranks."""
-    moved = [
+def _batch_first(batch_size: int, dims: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+    """Each tensor with the mapped axis in front, also where it is not mapped; None stays None."""
+    return [
         tensor
         if tensor is None
         else (tensor.movedim(dim, 0) if dim is not None else tensor.unsqueeze(0).expand(batch_size, *tensor.shape))
         for tensor, dim in zip(tensors, dims, strict=True)
     ]
+
+
+def batch_broadcasting(batch_size: int, dims: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+    """Batch rule for operands that broadcast from the right: the mapped axis first, then equal ranks."""
+    moved = _batch_first(batch_size, dims, tensors)
     rank = max(tensor.dim() for tensor in moved if tensor is not None)
     return [
         tensor
@@ -47,12 +52,7 @@ def map_batch(
     if operation.batch is None:
         mapped = _map_formula(operation, of_backward, dims, arguments)
     else:
-        grads = [
-            grad
-            if grad is None
-            else (grad.movedim(dim, 0) if dim is not None else grad.unsqueeze(0).expand(batch_size, *grad.shape))
-            for grad, dim in zip(arguments[:num_grads], dims[:num_grads], strict=True)
-        ]
+        grads = _batch_first(batch_size, dims[:num_grads], arguments[:num_grads])
         tensors = arguments[num_grads:num_tensors]
         aligned = operation.batch(batch_size, dims[num_grads:num_tensors], tensors)
         needs = list(arguments[-1:]) if of_backward else []

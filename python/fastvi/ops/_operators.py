@@ -72,9 +72,10 @@ def define_operators(operation: Operation[Any], overload: str = "") -> Operators
 
     def run_backward(*arguments: Any) -> Any:
         grads, tensors, auxiliary, constants, needs = operation.split_backward(arguments)
-        _check_tensors(operation, tensors, auxiliary, grads)
+        others = (*auxiliary, *grads)
+        _check_tensors(operation, (*tensors, *others))
         constants = _numbers(operation, constants) if as_tensors else constants
-        _check_call(operation, tensors, constants, auxiliary, grads)
+        _check_call(operation, tensors, constants, others)
         _check_needs(operation, tensors, needs)
         if all(grad is None for grad in grads):
             raise ValueError(f"{name}: no gradient was given; expected one at least")
@@ -88,7 +89,7 @@ def define_operators(operation: Operation[Any], overload: str = "") -> Operators
 
     def fake_backward(*arguments: Any) -> Any:
         grads, tensors, auxiliary, _, needs = operation.split_backward(arguments)
-        _check_tensors(operation, tensors, auxiliary, grads)
+        _check_tensors(operation, (*tensors, *auxiliary, *grads))
         _check_needs(operation, tensors, needs)
         return only_or_tuple(
             [
@@ -158,24 +159,20 @@ def _names(operation: Operation[Any]) -> tuple[str, ...]:
     )
 
 
-def _check_tensors(
-    operation: Operation[Any], tensors: Sequence[Any], auxiliary: Sequence[Any] = (), grads: Sequence[Any] = ()
-) -> None:
+def _check_tensors(operation: Operation[Any], given: Sequence[Any]) -> None:
     """Layouts, dtypes and devices: what is known of tensors without values, too."""
-    given = (*tensors, *auxiliary, *grads)
     names = _names(operation)[: len(given)]
-    check_declared(operation.name, names, given, operation.dtypes_with(tensors[0])[: len(given)])
+    check_declared(operation.name, names, given, operation.dtypes_with(given[0])[: len(given)])
 
 
 def _check_call(
-    operation: Operation[Any],
-    tensors: Sequence[Any],
-    constants: Sequence[Any],
-    auxiliary: Sequence[Any] = (),
-    grads: Sequence[Any] = (),
+    operation: Operation[Any], tensors: Sequence[Any], constants: Sequence[Any], others: Sequence[Any] = ()
 ) -> None:
-    """Memory, constants and shapes; those of the operands alone are checked where they are laid out for the kernel."""
-    given = (*tensors, *auxiliary, *grads)
+    """Memory, constants and shapes; those of the operands alone are checked where they are laid out for the kernel.
+
+    A backward pass has ``others``: what was kept for it, and the gradients.
+    """
+    given = (*tensors, *others)
     names = _names(operation)[: len(given)]
     check_memory(operation.name, names, given)
     for declared, constant in zip(operation.constants, constants, strict=True):
@@ -185,11 +182,11 @@ def _check_call(
         elif kind == "SymInt[]":
             check_shape(operation.name, name, constant)
     operation.check(*tensors, *constants)
-    if grads:
+    if others:
         hashable = tuple(tuple(each) if isinstance(each, list) else each for each in constants)
         shapes = operation.output_shapes(layout_of(tensors), hashable)
         shapes = shapes[operation.num_outputs :] + shapes[: operation.num_outputs]
-        for name, tensor, shape in zip(names[operation.count :], (*auxiliary, *grads), shapes, strict=True):
+        for name, tensor, shape in zip(names[operation.count :], others, shapes, strict=True):
             if tensor is not None and tensor.shape != shape:
                 raise ValueError(f"{operation.name}: {name} has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
 

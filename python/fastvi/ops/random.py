@@ -73,39 +73,32 @@ def _check_draw(operation: str, seed: Tensor, sizes: Sequence[int], dtype: torch
         raise TypeError(f"{operation}: dtype is {dtype}, expected {SUPPORTED_NAMES}")
 
 
-def _check_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: torch.dtype) -> None:
+def _empty_standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    _check_draw("standard_normal", seed, shape, dtype)
+    return torch.empty(tuple(shape), dtype=dtype, device=seed.device)
+
+
+def _empty_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: torch.dtype) -> Tensor:
     _check_draw("normal_noise", seed, extent, dtype)
     check_size("normal_noise", "row_offset", row_offset)
     if len(extent) != 3:
         raise ValueError(f"normal_noise: extent is {tuple(extent)}, expected the numbers of samples, rows and columns")
     _sizes.check_counters("normal_noise", extent[0], extent[2])
+    return torch.empty(tuple(extent), dtype=dtype, device=seed.device)
 
 
 def _standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    _check_draw("standard_normal", seed, shape, dtype)
+    out = _empty_standard_normal(seed, shape, dtype)
     check_memory("standard_normal", ("seed",), (seed,))
-    out = torch.empty(shape, dtype=dtype, device=seed.device)
     MODULES.of(out).forward.fill_standard_normal(out, seed)
     return out
 
 
 def _normal_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: torch.dtype) -> Tensor:
-    _check_noise(seed, extent, row_offset, dtype)
+    out = _empty_noise(seed, extent, row_offset, dtype)
     check_memory("normal_noise", ("seed",), (seed,))
-    samples, rows, columns = extent
-    out = torch.empty((samples, rows, columns), dtype=dtype, device=seed.device)
     MODULES.of(out).fill_normal_noise(out, seed, row_offset)
     return out
-
-
-def _fake_standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    _check_draw("standard_normal", seed, shape, dtype)
-    return torch.empty(tuple(shape), dtype=dtype, device=seed.device)
-
-
-def _fake_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: torch.dtype) -> Tensor:
-    _check_noise(seed, extent, row_offset, dtype)
-    return torch.empty(tuple(extent), dtype=dtype, device=seed.device)
 
 
 def _each_seed(info: Any, dims: tuple[Any, ...], seed: Tensor, *arguments: Any) -> tuple[Tensor, int]:
@@ -114,8 +107,8 @@ def _each_seed(info: Any, dims: tuple[Any, ...], seed: Tensor, *arguments: Any) 
 
 
 for _name, _schema, _kernel, _fake in (
-    ("standard_normal", "Tensor seed, SymInt[] shape, ScalarType dtype", _standard_normal, _fake_standard_normal),
-    ("normal_noise", "Tensor seed, SymInt[] extent, SymInt row_offset, ScalarType dtype", _normal_noise, _fake_noise),
+    ("standard_normal", "Tensor seed, SymInt[] shape, ScalarType dtype", _standard_normal, _empty_standard_normal),
+    ("normal_noise", "Tensor seed, SymInt[] extent, SymInt row_offset, ScalarType dtype", _normal_noise, _empty_noise),
 ):
     LIBRARY.define(f"{_name}({_schema}) -> Tensor")
     register_kernel(_name, _kernel)
