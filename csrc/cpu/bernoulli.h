@@ -47,6 +47,9 @@ FASTVI_HD T sum_log_prob(std::int64_t count, const T* x, const Logit& logit, con
 }
 
 template <class T>
+inline constexpr bool adds_values<BernoulliLogDensity<T>> = false;
+
+template <class T>
 T sum_term(const BernoulliLogDensity<T>&, const std::array<const T*, 2>& row, std::int64_t count) {
   const T* const logits = row[1];
   return sum_log_prob<T>(count, row[0], [logits](std::int64_t d) { return logits[d]; }, [](std::int64_t, T, T) {});

@@ -1,7 +1,7 @@
 #include "../formulas/log_mean_exp.h"
 
 #include <cmath>
-#include <vector>
+#include <memory>
 
 #include "rows.h"
 
@@ -23,18 +23,80 @@ std::int64_t piece_count(const AxisExtent& extent) {
 
 template <class T>
 void raise_maximum(std::int64_t count, const T* values, T* maximum) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < count; ++i) maximum[i] = values[i] > maximum[i] ? values[i] : maximum[i];
+  for_columns<T>(count, [=](std::int64_t i) { maximum[i] = values[i] > maximum[i] ? values[i] : maximum[i]; });
 }
 
+// The largest of `count` numbers that are not NaN; minus infinity where there are none.
 template <class T>
-void add_exponentials(std::int64_t count, const T* values, const T* shift, T* exponentials, T* sum, T* squares) {
-  for_columns<T>(count, [=](std::int64_t i) { exponentials[i] = exp(values[i] - shift[i]); });
+T largest_of(std::int64_t count, const T* values) {
+  constexpr int lanes = simd_lanes<T> * accumulators;
+  T largest[lanes];
+  std::fill_n(largest, lanes, -infinity<T>);
+  if (count < lanes) {
+    raise_maximum(count, values, largest);
+  } else {
+    for (std::int64_t k = 0; k < count; k += lanes) {
+      const T* const block = values + std::min(k, count - lanes);
 #pragma omp simd
-  for (std::int64_t i = 0; i < count; ++i) {
-    sum[i] += exponentials[i];
-    squares[i] += exponentials[i] * exponentials[i];
+      for (int lane = 0; lane < lanes; ++lane)
+        largest[lane] = block[lane] > largest[lane] ? block[lane] : largest[lane];
+    }
   }
+  for (int half = lanes / 2; half > 0; half /= 2) raise_maximum(half, largest + half, largest);
+  return largest[0];
+}
+
+// What is found of a strip or of a contiguous piece besides its maximum.
+struct Wanted {
+  bool squares;   // the sum of squares, too
+  bool overflow;  // exponents may be above zero, where the maximum is plus infinity
+};
+
+// Calls use.template operator()<wanted>() with the flags as constants.
+template <class Use>
+void with_wanted(const Wanted& wanted, const Use& use) {
+  if (wanted.overflow) {
+    use.template operator()<Wanted{true, true}>();
+  } else if (wanted.squares) {
+    use.template operator()<Wanted{true, false}>();
+  } else {
+    use.template operator()<Wanted{false, false}>();
+  }
+}
+
+// Both functions have the same bits where both may be called.
+template <Wanted wanted, class T>
+FASTVI_HD T exponential(T exponent) {
+  if constexpr (wanted.overflow) {
+    return exp(exponent);
+  } else {
+    return exp_nonpositive(exponent);
+  }
+}
+
+template <Wanted wanted, class T>
+[[gnu::flatten]] void add_exponentials(std::int64_t count, const T* values, const T* shift, T* exponentials, T* sum,
+                                       T* squares) {
+  constexpr int lanes = simd_lanes<T>;
+  const auto add = [=](std::int64_t i, T value) {
+    sum[i] += value;
+    if constexpr (wanted.squares) squares[i] += value * value;
+  };
+  std::int64_t d = 0;
+  for (; d + lanes <= count; d += lanes) {
+#pragma omp simd
+    for (int lane = 0; lane < lanes; ++lane) {
+      const T value = exponential<wanted>(values[d + lane] - shift[d + lane]);
+      exponentials[d + lane] = value;
+      add(d + lane, value);
+    }
+  }
+  if (d == count) return;
+  const std::int64_t start = std::max<std::int64_t>(count - lanes, 0);  // a last vector overlaps the one before
+  for_columns<T>(count - start, [=](std::int64_t i) {
+    exponentials[start + i] = exponential<wanted>(values[start + i] - shift[start + i]);
+  });
+  for (; d < count; ++d) add(d, exponentials[d]);
 }
 
 // Some columns of a piece. Narrow rows are folded: several of them, which lie one behind the other, count as one wide
@@ -58,17 +120,43 @@ struct Strip {
   }
 };
 
+// Pieces as one array for each of their numbers, so that loops over columns are vector code.
+template <class T>
+struct PieceArrays {
+  T *maximum, *shift, *sum, *sum_of_squares;
+
+  PieceArrays(T* numbers, std::int64_t count)
+      : maximum(numbers), shift(maximum + count), sum(shift + count), sum_of_squares(sum + count) {}
+
+  FASTVI_HD Piece<T> at(std::int64_t i) const { return {maximum[i], shift[i], sum[i], sum_of_squares[i]}; }
+  FASTVI_HD void put(std::int64_t i, const Piece<T>& piece) const {
+    maximum[i] = piece.maximum;
+    shift[i] = piece.shift;
+    sum[i] = piece.sum;
+    sum_of_squares[i] = piece.sum_of_squares;
+  }
+};
+
+// Memory for numbers that are all written before they are read.
+template <class T>
+std::unique_ptr<T[]> new_numbers(std::int64_t count) {
+  return std::unique_ptr<T[]>(new T[static_cast<std::size_t>(count)]);
+}
+
 template <class S>
 class Pieces {
  public:
   using T = ComputeType<S>;
 
-  // Leaves the exponentials of all elements in `exponentials`, where it is given.
-  Pieces(const AxisExtent& extent, const S* x, T* exponentials)
+  // Leaves the exponentials of all elements in `exponentials`, where it is given. The sums of squares are found only if
+  // they are wanted.
+  Pieces(const AxisExtent& extent, const S* x, T* exponentials, bool squares)
       : extent_(extent),
+        squares_(squares),
         piece_count_(piece_count(extent)),
         per_column_(ceil_divide(extent.count, piece_count_)),
-        pieces_(static_cast<std::size_t>(extent.outer * per_column_ * extent.inner)) {
+        numbers_(new_numbers<T>(4 * extent.outer * per_column_ * extent.inner)),
+        pieces_(numbers_.get(), extent.outer * per_column_ * extent.inner) {
     const std::int64_t work =
         static_cast<std::int64_t>(static_cast<double>(extent.outer * extent.count * extent.inner) * exponential_cost);
     if (extent.inner == 1) {
@@ -82,24 +170,40 @@ class Pieces {
   }
 
   std::int64_t per_column() const { return per_column_; }
-  const Piece<T>& at(std::int64_t outer, std::int64_t piece, std::int64_t inner) const {
-    return pieces_[static_cast<std::size_t>((outer * per_column_ + piece) * extent_.inner + inner)];
+  std::int64_t index(std::int64_t outer, std::int64_t piece, std::int64_t inner) const {
+    return (outer * per_column_ + piece) * extent_.inner + inner;
+  }
+  Piece<T> at(std::int64_t outer, std::int64_t piece, std::int64_t inner) const {
+    return pieces_.at(index(outer, piece, inner));
   }
 
-  // Calls visit(outer * inner size + inner, the whole column) for every column.
+  // Calls visit(outer * inner size + inner, the whole column) for every column, in vector loops.
   template <class Visit>
   void for_each_column(const Visit& visit) const {
-    // Fewer at once where each has many pieces, but not so few that threads would write to the same cache lines.
-    const std::int64_t block = std::clamp<std::int64_t>(512 / std::max<std::int64_t>(per_column_, 1), 8, 64);
     const std::int64_t columns = extent_.outer * extent_.inner;
+    if (per_column_ == 1) return visit_all(columns, pieces_, visit);
+    // Fewer at once where each has many pieces, but not so few that threads would write to the same cache lines.
+    const std::int64_t block = std::clamp<std::int64_t>(512 / per_column_, 8, 64);
+    const auto numbers = new_numbers<T>(4 * columns);
+    const PieceArrays<T> whole(numbers.get(), columns);
     parallel_for(ceil_divide(columns, block), columns * per_column_ * 10, [&](std::int64_t item) {
       for (std::int64_t i = item * block; i < std::min((item + 1) * block, columns); ++i) {
-        visit(i, column(i / extent_.inner, i % extent_.inner));
+        whole.put(i, column(i / extent_.inner, i % extent_.inner));
       }
     });
+    visit_all(columns, whole, visit);
   }
 
  private:
+  template <class Visit>
+  static void visit_all(std::int64_t columns, const PieceArrays<T>& whole, const Visit& visit) {
+    constexpr std::int64_t block = 512;
+    parallel_for(ceil_divide(columns, block), columns * 2, [&](std::int64_t item) {
+      const std::int64_t start = item * block;
+      for_columns<T>(std::min(block, columns - start), [=](std::int64_t i) { visit(start + i, whole.at(start + i)); });
+    });
+  }
+
   // All pieces of a column together, always added in the same order.
   Piece<T> column(std::int64_t outer, std::int64_t inner) const {
     Piece<T> whole;
@@ -109,7 +213,7 @@ class Pieces {
     whole.shift = shift_for(whole.maximum);
     double sum = 0, sum_of_squares = 0;
     for (std::int64_t piece = 0; piece < per_column_; ++piece) {
-      const Piece<T>& part = at(outer, piece, inner);
+      const Piece<T> part = at(outer, piece, inner);
       const double factor = static_cast<double>(rescale(part, whole.shift));
       sum += factor * static_cast<double>(part.sum);
       sum_of_squares += factor * factor * static_cast<double>(part.sum_of_squares);
@@ -119,35 +223,27 @@ class Pieces {
     return whole;
   }
 
-  Piece<T>& at(std::int64_t outer, std::int64_t piece, std::int64_t inner) {
-    return pieces_[static_cast<std::size_t>((outer * per_column_ + piece) * extent_.inner + inner)];
-  }
-
   void reduce_contiguous(std::int64_t item, const S* x, T* exponentials) {
     const std::int64_t outer = item / per_column_, first = item % per_column_ * contiguous_count;
     const std::int64_t count = std::min(contiguous_count, extent_.count - first);
     RowBuffer<S, contiguous_count> buffer;
     const T* const values = buffer.load(x + outer * extent_.count + first, count);
-    Piece<T>& piece = at(outer, item % per_column_, 0);
-    T maximum = piece.maximum;
-#pragma omp simd reduction(max : maximum)
-    for (std::int64_t k = 0; k < count; ++k) maximum = values[k] > maximum ? values[k] : maximum;
-    const T shift = shift_for(maximum);
-    piece.maximum = maximum;
-    piece.shift = shift;
+    Piece<T> piece;
+    piece.maximum = largest_of(count, values);
+    piece.shift = shift_for(piece.maximum);
+    alignas(64) T terms[contiguous_count];
+    T* const out = exponentials == nullptr ? terms : exponentials + outer * extent_.count + first;
     const auto sum = [count](const auto& term) {
       return static_cast<T>(sum_blocks(0, count, [&](std::int64_t start, std::int64_t length) {
         return sum_columns<T>(length, [=](std::int64_t k) { return term(start + k); });
       }));
     };
-    if (exponentials == nullptr) {
-      piece.sum = sum([=](std::int64_t k) { return exp(values[k] - shift); });
-      piece.sum_of_squares = sum([=](std::int64_t k) { return exp(T(2) * (values[k] - shift)); });
-      return;
-    }
-    T* const out = exponentials + outer * extent_.count + first;
-    for_columns<T>(count, [=](std::int64_t k) { out[k] = exp(values[k] - shift); });
+    with_wanted({squares_, piece.maximum == infinity<T>}, [&, shift = piece.shift]<Wanted wanted> {
+      for_columns<T>(count, [=](std::int64_t k) { out[k] = exponential<wanted>(values[k] - shift); });
+    });
     piece.sum = sum([=](std::int64_t k) { return out[k]; });
+    if (squares_) piece.sum_of_squares = sum([=](std::int64_t k) { return out[k] * out[k]; });
+    pieces_.put(item, piece);
   }
 
   void reduce_strip(std::int64_t row, std::int64_t number, const S* x, T* exponentials) {
@@ -162,34 +258,40 @@ class Pieces {
     strip.for_each_row([&](std::int64_t offset, std::int64_t length) {
       raise_maximum(length, buffer.load(x + offset, length), maximum);
     });
-    for (std::int64_t i = width; i < wide; ++i) {
-      maximum[i % width] = maximum[i] > maximum[i % width] ? maximum[i] : maximum[i % width];
-    }
-    for (std::int64_t i = 0; i < wide; ++i) shift[i] = shift_for(maximum[i % width]);
+    for (std::int64_t start = width; start < wide; start += width) raise_maximum(width, maximum + start, maximum);
+    for_columns<T>(width, [&](std::int64_t i) { shift[i] = shift_for(maximum[i]); });
+    for (std::int64_t start = width; start < wide; start += width) std::copy_n(shift, width, shift + start);
 
     SampleSums<T, strip_columns> sums(wide), sums_of_squares(wide);
-    strip.for_each_row([&](std::int64_t offset, std::int64_t length) {
-      T term[strip_columns];
-      add_exponentials(length, buffer.load(x + offset, length), shift,
-                       exponentials == nullptr ? term : exponentials + offset, sums.sums(), sums_of_squares.sums());
-      sums.end_sample();
-      sums_of_squares.end_sample();
+    with_wanted({squares_, largest_of(width, maximum) == infinity<T>}, [&]<Wanted wanted> {
+      strip.for_each_row([&](std::int64_t offset, std::int64_t length) {
+        T terms[strip_columns];
+        add_exponentials<wanted>(length, buffer.load(x + offset, length), shift,
+                                 exponentials == nullptr ? terms : exponentials + offset, sums.sums(),
+                                 sums_of_squares.sums());
+        sums.end_sample();
+        sums_of_squares.end_sample();
+      });
     });
     // The columns of the wide row that belong together.
     T* const sum = sums.result();
     T* const squares = sums_of_squares.result();
-    for (std::int64_t i = width; i < wide; ++i) {
-      sum[i % width] += sum[i];
-      squares[i % width] += squares[i];
+    for (std::int64_t start = width; start < wide; start += width) {
+#pragma omp simd
+      for (std::int64_t i = 0; i < width; ++i) {
+        sum[i] += sum[start + i];
+        squares[i] += squares[start + i];
+      }
     }
-    for (std::int64_t i = 0; i < width; ++i) {
-      at(outer, row % per_column_, column + i) = {maximum[i], shift[i], sum[i], squares[i]};
-    }
+    const std::int64_t to = index(outer, row % per_column_, column);
+    for (std::int64_t i = 0; i < width; ++i) pieces_.put(to + i, {maximum[i], shift[i], sum[i], squares[i]});
   }
 
   AxisExtent extent_;
+  bool squares_;
   std::int64_t piece_count_, per_column_;
-  std::vector<Piece<T>> pieces_;
+  std::unique_ptr<T[]> numbers_;
+  PieceArrays<T> pieces_;
 };
 
 template <class T>
@@ -253,10 +355,10 @@ void scale_piece_again(const AxisExtent& extent, const Pieces<S>& pieces, std::i
 template <class S>
 void LogMeanExpKernels<S>::log_mean_exp(const AxisExtent& extent, const S* x, S* out) {
   using T = ComputeType<S>;
-  const Pieces<S> pieces(extent, x, nullptr);
+  const Pieces<S> pieces(extent, x, nullptr, false);
   const T log_count = std::log(static_cast<T>(extent.count));
   pieces.for_each_column(
-      [&](std::int64_t index, const Piece<T>& whole) { out[index] = S(log_mean(whole, log_count)); });
+      [=](std::int64_t index, const Piece<T>& whole) { out[index] = S(log_mean(whole, log_count)); });
 }
 
 template <class S>
@@ -265,36 +367,42 @@ void LogMeanExpKernels<S>::scaled_softmax(const AxisExtent& extent, const S* x, 
   using T = ComputeType<S>;
   T* exponentials = nullptr;
   if constexpr (!is_narrow<S>) exponentials = out;
-  const Pieces<S> pieces(extent, x, exponentials);
-  const std::int64_t columns = extent.outer * extent.inner;
-  std::vector<T> factor(static_cast<std::size_t>(columns * pieces.per_column()));
-  pieces.for_each_column([&](std::int64_t index, const Piece<T>& whole) {
-    const std::int64_t outer = index / extent.inner, inner = index % extent.inner;
-    const bool finite = is_finite(whole.maximum);
-    const T by_sum = softmax_factor(whole, scale == nullptr ? T(1) : static_cast<T>(scale[index]), as_gradient);
-    for (std::int64_t piece = 0; piece < pieces.per_column(); ++piece) {
-      factor[static_cast<std::size_t>((outer * pieces.per_column() + piece) * extent.inner + inner)] =
-          finite ? by_sum * rescale(pieces.at(outer, piece, inner), whole.shift) : by_sum;
+  const Pieces<S> pieces(extent, x, exponentials, false);
+  const std::int64_t columns = extent.outer * extent.inner, per_column = pieces.per_column();
+  const auto factors = new_numbers<T>(columns * per_column);
+  T* const factor = factors.get();
+  const auto by_sum = [=](std::int64_t index, const Piece<T>& whole) {
+    return softmax_factor(whole, scale == nullptr ? T(1) : static_cast<T>(scale[index]), as_gradient);
+  };
+  if (per_column == 1) {
+    pieces.for_each_column([=](std::int64_t index, const Piece<T>& whole) { factor[index] = by_sum(index, whole); });
+  } else {
+    pieces.for_each_column([&](std::int64_t index, const Piece<T>& whole) {
+      const std::int64_t outer = index / extent.inner, inner = index % extent.inner;
+      const T of_whole = by_sum(index, whole);
+      for (std::int64_t piece = 0; piece < per_column; ++piece) {
+        factor[pieces.index(outer, piece, inner)] =
+            is_finite(whole.maximum) ? of_whole * rescale(pieces.at(outer, piece, inner), whole.shift) : of_whole;
+      }
+    });
+  }
+  const std::int64_t length = piece_count(extent);
+  parallel_for(extent.outer * per_column, extent.outer * extent.count * extent.inner / 4, [&](std::int64_t item) {
+    const std::int64_t outer = item / per_column, piece = item % per_column;
+    const T* const by = factor + item * extent.inner;
+    if constexpr (is_narrow<S>) {
+      scale_piece_again(extent, pieces, outer, piece, by, x, out);
+    } else {
+      scale_piece(extent, outer, piece * length, length, by, out);
     }
   });
-  const std::int64_t length = piece_count(extent);
-  parallel_for(extent.outer * pieces.per_column(), extent.outer * extent.count * extent.inner / 4,
-               [&](std::int64_t item) {
-                 const std::int64_t outer = item / pieces.per_column(), piece = item % pieces.per_column();
-                 const T* const by = factor.data() + item * extent.inner;
-                 if constexpr (is_narrow<S>) {
-                   scale_piece_again(extent, pieces, outer, piece, by, x, out);
-                 } else {
-                   scale_piece(extent, outer, piece * length, length, by, out);
-                 }
-               });
 }
 
 template <class S>
 void LogMeanExpKernels<S>::effective_sample_size(const AxisExtent& extent, const S* x, S* out) {
   using T = ComputeType<S>;
-  const Pieces<S> pieces(extent, x, nullptr);
-  pieces.for_each_column([&](std::int64_t index, const Piece<T>& whole) { out[index] = S(effective_size(whole)); });
+  const Pieces<S> pieces(extent, x, nullptr, true);
+  pieces.for_each_column([=](std::int64_t index, const Piece<T>& whole) { out[index] = S(effective_size(whole)); });
 }
 
 template struct LogMeanExpKernels<float>;

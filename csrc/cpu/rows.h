@@ -42,14 +42,19 @@ inline constexpr std::int64_t gradient_piece = is_narrow<S> ? 512 : 2048;
 
 inline constexpr int accumulators = 4;
 
-// Sum of `count` partial sums, a power of two, by halves.
+// Sum of `count` partial sums, a power of two, by halves. (One function for each half: a loop over halves would not be
+// unrolled.)
 template <class T, int count>
-FASTVI_HD T sum_lanes(T* partial) {
-  for (int half = count / 2; half > 0; half /= 2) {
+FASTVI_HD T sum_lanes(const T* partial) {
+  if constexpr (count == 1) {
+    return partial[0];
+  } else {
+    constexpr int half = count / 2;
+    T sums[half];
 #pragma omp simd
-    for (int lane = 0; lane < half; ++lane) partial[lane] += partial[lane + half];
+    for (int lane = 0; lane < half; ++lane) sums[lane] = partial[lane] + partial[lane + half];
+    return sum_lanes<T, half>(sums);
   }
-  return partial[0];
 }
 
 // Adds term(d) for d in [0, count), count >= width, to `partial`. The last block overlaps the one before it and leaves
@@ -197,11 +202,71 @@ T sum_term(const Term& term, const std::array<const T*, inputs>& row, std::int64
       [&](auto... in) { return sum_columns<T>(count, [=](std::int64_t d) { return term.value(in[d]...); }); }, row);
 }
 
+// Whether sum_term() adds the term's values, so that those of several rows may be found together.
+template <class Term>
+inline constexpr bool adds_values = true;
+
+// Rows of at most so many columns are handled several at once: a loop of its own for each would take longer to start
+// and to end than to run.
+inline constexpr std::int64_t short_row = 256;
+inline constexpr std::int64_t group_elements = 1024;
+
+// Sum of a short row's values. Behind them `values` may have others, which count as zero, and reaches to a multiple of
+// the width.
+inline constexpr int value_lanes = 16;
+
+template <class T>
+FASTVI_HD T sum_values(std::int64_t count, const T* values) {
+  T partial[value_lanes] = {};
+  for (std::int64_t d = 0; d < count; d += value_lanes) {
+    const int rest = static_cast<int>(count - d);
+#pragma omp simd
+    for (int lane = 0; lane < value_lanes; ++lane) partial[lane] += lane < rest ? values[d + lane] : T(0);
+  }
+  return sum_lanes<T, value_lanes>(partial);
+}
+
+// reduce_rows() for short rows: the term's values first, then the sums.
+template <class S, class Term>
+void reduce_short_rows(const Extent& extent, const std::array<RowView<const S>, Term::operands>& operands, S* out,
+                       const Term& term) {
+  using T = ComputeType<S>;
+  const std::int64_t columns = extent.columns, rows_in_group = group_elements / columns;
+  const std::int64_t groups = ceil_divide(extent.rows, rows_in_group);
+  const auto work =
+      static_cast<std::int64_t>(static_cast<double>(extent.samples * extent.rows * columns) * Term::cost);
+  // Rows that lie one behind the other in all operands are one to the loop over values.
+  bool joined = true;
+  for (const auto& operand : operands) joined &= operand.row_stride == columns;
+  parallel_for(extent.samples * groups, work, [&](std::int64_t item) {
+    const std::int64_t k = item / groups, first = item % groups * rows_in_group;
+    const std::int64_t rows = std::min(rows_in_group, extent.rows - first);
+    const std::int64_t length = joined ? rows * columns : columns;
+    RowBuffers<S, Term::operands, group_elements> buffers;
+    alignas(64) T values[group_elements + value_lanes];
+    std::fill_n(values + rows * columns, value_lanes, T(0));
+    for (std::int64_t start = 0; start < rows * columns; start += length) {
+      std::apply(
+          [&](auto... in) {
+            T* const to = values + start;
+            for_columns<T>(length, [=](std::int64_t d) { to[d] = term.value(in[d]...); });
+          },
+          buffers.load(operands, k, first + start / columns, 0, length));
+    }
+    for (std::int64_t row = 0; row < rows; ++row) {
+      out[k * extent.rows + first + row] = S(sum_values(columns, values + row * columns));
+    }
+  });
+}
+
 // out[k, b] = the sum of the term over the operands' rows.
 template <class S, class Term>
 void reduce_rows(const Extent& extent, const std::array<RowView<const S>, Term::operands>& operands, S* out,
                  const Term& term) {
   using T = ComputeType<S>;
+  if constexpr (adds_values<Term>) {
+    if (extent.columns > 0 && extent.columns <= short_row) return reduce_short_rows(extent, operands, out, term);
+  }
   sum_rows(extent.samples * extent.rows, extent.columns, out, Term::cost,
            [&](std::int64_t row, std::int64_t first, std::int64_t count) {
              RowBuffers<S, Term::operands, row_block> buffers;
