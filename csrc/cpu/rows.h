@@ -233,8 +233,7 @@ void reduce_short_rows(const Extent& extent, const std::array<RowView<const S>, 
   using T = ComputeType<S>;
   const std::int64_t columns = extent.columns, rows_in_group = group_elements / columns;
   const std::int64_t groups = ceil_divide(extent.rows, rows_in_group);
-  const auto work =
-      static_cast<std::int64_t>(static_cast<double>(extent.samples * extent.rows * columns) * Term::cost);
+  const auto work = static_cast<std::int64_t>(static_cast<double>(extent.samples * extent.rows * columns) * Term::cost);
   // Rows that lie one behind the other in all operands are one to the loop over values.
   bool joined = true;
   for (const auto& operand : operands) joined &= operand.row_stride == columns;
