@@ -70,6 +70,39 @@ struct TileOf {
     }
   }
 
+  // Rows of an array of shape (samples, rows, columns).
+  void load(T* target, const Extent& extent, std::int64_t k, const S* source) const {
+    load(target, {source + k * extent.rows * extent.columns, 0, extent.columns});
+  }
+
+  // The same number for all of a row.
+  void spread(std::int64_t row, T number, T* target) const {
+    std::fill_n(target + row * row_length, row_length, number);
+  }
+
+  // Writes gradient(i) of the tile's elements i to an array of shape (rows, columns), if it is given.
+  template <class Gradient>
+  void store(const Extent& extent, S* target, const Gradient& gradient) const {
+    if (target == nullptr) return;
+    alignas(64) T found[tile_elements];
+#pragma omp simd
+    for (std::int64_t i = 0; i < size(); ++i) found[i] = gradient(i);
+    for (std::int64_t row = 0; row < rows; ++row) {
+      convert(found + row * row_length, columns, target + offset(extent, 0, row));
+    }
+  }
+
+  // Writes one row of a sample.
+  void store_sample(const TileParameters<T>& posterior, const T* noise_of_tile, std::int64_t row, S* to) const {
+    const std::int64_t start = row * row_length;
+    const T *const mean = posterior.mean + start, *const scale = posterior.scale + start;
+    const T* const eps = noise_of_tile + start;
+    RowBuffer<S, tile_elements> buffer;
+    T* const out = buffer.target(to);
+    for_columns<T>(columns, [=](std::int64_t d) { out[d] = sample_of(mean[d], scale[d], eps[d]); });
+    buffer.store(to, columns);
+  }
+
   void load_posterior(TileParameters<T>& tile, const SampleParameters<S>& parameters) const {
     load(tile.mean, parameters.mean);
     load(tile.logvar, parameters.logvar);
@@ -131,17 +164,10 @@ void SamplingKernels<S>::rsample_normal(const Extent& extent, const SampleParame
     TileParameters<T> local;
     tile.load_posterior(local, parameters);
     alignas(64) T noise[tile_elements];
-    RowBuffer<S, tile_elements> buffer;
     for (std::int64_t k = first_sample; k < std::min(first_sample + samples_per_item, extent.samples); ++k) {
       tile.noise.fill(noise, seed, k);
       for (std::int64_t row = 0; row < tile.rows; ++row) {
-        const std::int64_t start = row * tile.row_length;
-        S* const stored = z + tile.offset(extent, k, row);
-        T* const out = buffer.target(stored);
-        for_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
-          out[d] = sample_of(local.mean[start + d], local.scale[start + d], noise[start + d]);
-        });
-        buffer.store(stored, tile.columns);
+        tile.store_sample(local, noise, row, z + tile.offset(extent, k, row));
       }
     }
   });
@@ -218,7 +244,6 @@ void SamplingKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, con
     TileParameters<T> local;
     TileRatio<T> ratio;
     alignas(64) T noise[tile_elements];
-    RowBuffer<S, tile_elements> buffer;
     double totals[samples_per_item][tile_blocks];  // a tile has at least one block a row
     for (std::int64_t across = first_tile; across < last_tile; ++across) {
       TileOf<S> tile(tiling, down * tiling.across() + across);
@@ -228,14 +253,9 @@ void SamplingKernels<S>::rsample_normal_with_log_ratio(const Extent& extent, con
         tile.noise.fill(noise, seed, k);
         for (std::int64_t row = 0; row < tile.rows; ++row) {
           const std::int64_t start = row * tile.row_length;
-          S* const stored = z + tile.offset(extent, k, row);
-          T* const out = buffer.target(stored);
-          for_columns<T>(tile.columns, [&, start, out](std::int64_t d) {
-            out[d] = sample_of(local.mean[start + d], local.scale[start + d], noise[start + d]);
-          });
+          tile.store_sample(local, noise, row, z + tile.offset(extent, k, row));
           const T sum = sum_columns<T>(
               tile.columns, [&, start](std::int64_t d) { return ratio.at(start + d).value(noise[start + d]); });
-          buffer.store(stored, tile.columns);
           double& total = totals[k - first_sample][row];
           total = (across == first_tile ? 0.0 : total) + static_cast<double>(sum);
           if (across + 1 < last_tile) continue;
@@ -275,8 +295,8 @@ void SamplingKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& ex
       tile.load_ratio(ratio, local, parameters);
       tile.load_path(path, local, ratio, detach_posterior);
     }
-    alignas(64) T noise[tile_elements];
-    RowBuffer<S, tile_elements> buffer;
+    alignas(64) T noise[tile_elements], upstream[tile_elements], by_ratio[tile_elements];
+    std::fill_n(by_ratio, tile.size(), T(0));
     SampleSums<T, tile_elements> z_sums(tile.size()), path_sums(tile.size()), half_logvar_sums(tile.size()),
         prior_mean_sums(tile.size()), prior_logvar_sums(tile.size());
     SampleSums<T, tile_blocks> ratio_sums(tile.rows);  // one a row
@@ -287,34 +307,33 @@ void SamplingKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& ex
       T* const half_logvar_sum = half_logvar_sums.sums();
       T* const prior_mean_sum = prior_mean_sums.sums();
       T* const prior_logvar_sum = prior_logvar_sums.sums();
-      for (std::int64_t row = 0; row < tile.rows; ++row) {
-        const std::int64_t start = row * tile.row_length;
-        const T* const upstream =
-            z_upstream == nullptr ? nullptr : buffer.load(z_upstream + tile.offset(extent, k, row), tile.columns);
-        const T by_ratio =
-            ratio_upstream.data == nullptr ? T(0) : static_cast<T>(*ratio_upstream.row(k, tile.first_row + row));
-        ratio_sums.sums()[row] += by_ratio;
-        const auto sent = [&, by_ratio](std::int64_t i, T scaled_by_z) {
-          return LogRatioBackward<T>(ratio.at(i), path.at(i), noise[i], detach_posterior, by_ratio, scaled_by_z);
-        };
-        const auto add = [&](std::int64_t i, const LogRatioBackward<T>& each) {
-          path_sum[i] += each.by_path;
-          half_logvar_sum[i] += each.by_half_logvar;
-        };
-        if (upstream != nullptr) {
+      for (std::int64_t row = 0; ratio_upstream.data != nullptr && row < tile.rows; ++row) {
+        const T of_row = static_cast<T>(*ratio_upstream.row(k, tile.first_row + row));
+        ratio_sums.sums()[row] += of_row;
+        tile.spread(row, of_row, by_ratio);
+      }
+      const auto sent = [&](std::int64_t i, T scaled_by_z) {
+        return LogRatioBackward<T>(ratio.at(i), path.at(i), noise[i], detach_posterior, by_ratio[i], scaled_by_z);
+      };
+      const auto add = [&](std::int64_t i, const LogRatioBackward<T>& each) {
+        path_sum[i] += each.by_path;
+        half_logvar_sum[i] += each.by_half_logvar;
+      };
+      if (z_upstream != nullptr) {
+        tile.load(upstream, extent, k, z_upstream);
 #pragma omp simd
-          for (std::int64_t d = 0; d < tile.columns; ++d) {
-            z_sum[start + d] += upstream[d];
-            const T root = scale_root[start + d];
-            add(start + d, sent(start + d, upstream[d] * root * root));
-          }
-        } else if (ratio_upstream.data != nullptr) {
-#pragma omp simd
-          for (std::int64_t d = 0; d < tile.columns; ++d) add(start + d, sent(start + d, T(0)));
+        for (std::int64_t i = 0; i < tile.size(); ++i) {
+          z_sum[i] += upstream[i];
+          const T root = scale_root[i];
+          add(i, sent(i, upstream[i] * root * root));
         }
-        if (!prior_wanted) continue;
+      } else if (ratio_upstream.data != nullptr) {
 #pragma omp simd
-        for (std::int64_t i = start; i < start + tile.columns; ++i) {
+        for (std::int64_t i = 0; i < tile.size(); ++i) add(i, sent(i, T(0)));
+      }
+      if (prior_wanted) {
+#pragma omp simd
+        for (std::int64_t i = 0; i < tile.size(); ++i) {
           const LogRatioBackward<T> each = sent(i, T(0));
           prior_mean_sum[i] += each.by_prior_mean;
           prior_logvar_sum[i] += each.by_prior_logvar;
@@ -333,26 +352,15 @@ void SamplingKernels<S>::rsample_normal_with_log_ratio_backward(const Extent& ex
     const T* const prior_mean_sum = prior_mean_sums.result();
     const T* const prior_logvar_sum = prior_logvar_sums.result();
     const T* const ratio_sum = ratio_sums.result();
-    for (std::int64_t row = 0; row < tile.rows; ++row) {
-      const std::int64_t start = row * tile.row_length, to = tile.offset(extent, 0, row);
-      // Writes gradient(i) of the row's elements i to where it is wanted.
-      const auto write = [&](S* target, const auto& gradient) {
-        if (target == nullptr) return;
-        T* const out = buffer.target(target + to);
-#pragma omp simd
-        for (std::int64_t d = 0; d < tile.columns; ++d) out[d] = gradient(start + d);
-        buffer.store(target + to, tile.columns);
-      };
-      write(gradients.mean, [&](std::int64_t i) { return gradient_by_mean(z_sum[i], path_sum[i], path.root[i]); });
-      const T upstream_sum = ratio_sum[row];
-      write(gradients.logvar, [&, upstream_sum](std::int64_t i) {
-        return gradient_by_logvar(half_logvar_sum[i], upstream_sum, detach_posterior);
-      });
-      write(gradients.prior_mean, [&](std::int64_t i) {
-        return gradient_by_prior_mean(prior_mean_sum[i], local.logvar[i], ratio.prior_logvar[i]);
-      });
-      write(gradients.prior_logvar, [&](std::int64_t i) { return prior_logvar_sum[i]; });
-    }
+    for (std::int64_t row = 0; row < tile.rows; ++row) tile.spread(row, ratio_sum[row], by_ratio);
+    tile.store(extent, gradients.mean,
+               [&](std::int64_t i) { return gradient_by_mean(z_sum[i], path_sum[i], path.root[i]); });
+    tile.store(extent, gradients.logvar,
+               [&](std::int64_t i) { return gradient_by_logvar(half_logvar_sum[i], by_ratio[i], detach_posterior); });
+    tile.store(extent, gradients.prior_mean, [&](std::int64_t i) {
+      return gradient_by_prior_mean(prior_mean_sum[i], local.logvar[i], ratio.prior_logvar[i]);
+    });
+    tile.store(extent, gradients.prior_logvar, [&](std::int64_t i) { return prior_logvar_sum[i]; });
   });
 }
 

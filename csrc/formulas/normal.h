@@ -116,7 +116,8 @@ inline constexpr T far_apart = sizeof(T) == 4 ? T(177) : T(1419);
 // What the log ratio log p(z) - log q(z) takes of one dimension's parameters, z = mean + scale * noise. In units of the
 // prior's deviation z - prior_mean is u = shift + ratio * noise, free of the rounding of z: where q is the prior, u is
 // the noise and the ratio exactly zero, however small the variance. Where q is that much wider that the ratio is
-// infinite, the units are those of q's deviation, u = shift + noise.
+// infinite, the units are those of q's deviation, u = shift + noise. (No two conditions are joined by && or ||, which
+// gcc makes branches of, and no vector code.)
 template <class T>
 struct LogRatio {
   T shift;          // (mean - prior_mean) e^(-prior_logvar / 2)
@@ -133,17 +134,22 @@ struct LogRatio {
   // Of a finite mean in units of a deviation that is almost infinite nothing is left.
   static FASTVI_HD LogRatio with_standard_prior(T mean, T logvar, T scale) {
     const bool far = logvar > far_apart<T>;
-    return {far && mean - mean == T(0) ? T(0) : mean, far ? infinity<T> : scale, logvar};
+    const T left = mean - mean == T(0) ? T(0) : mean;
+    return {far ? left : mean, far ? infinity<T> : scale, logvar};
   }
 
   // Of two infinities against each other one is left: they stand for numbers whose sum is beyond T, too.
   FASTVI_HD T standardised(T noise) const {
     const T scaled = (ratio == infinity<T> ? T(1) : ratio) * noise, sum = shift + scaled;
-    return sum != sum && shift == shift && scaled == scaled ? shift : sum;
+    const T left = scaled == scaled ? shift : sum;
+    return sum == sum ? sum : left;
   }
 
   // What `standardised` gives in units of the prior's deviation.
-  FASTVI_HD T in_prior_units(T u) const { return ratio == infinity<T> && u != T(0) ? u * infinity<T> : u; }
+  FASTVI_HD T in_prior_units(T u) const {
+    const T scaled = u * (ratio == infinity<T> ? infinity<T> : T(1));
+    return u == T(0) ? u : scaled;
+  }
 
   FASTVI_HD T value(T noise) const {
     const T u = in_prior_units(standardised(noise));
@@ -189,7 +195,7 @@ struct LogRatioBackward {
     by_path = by_posterior * path.posterior_weight - by_prior_mean * path.prior_weight;
     // Where z itself is infinite its square outweighs it.
     const T from_ratio = by_posterior - terms.ratio * by_prior_mean;
-    const bool outweighs = from_ratio == infinity<T> || from_ratio == -infinity<T>;
+    const bool outweighs = std::fabs(from_ratio) == infinity<T>;
     by_half_logvar = (outweighs ? from_ratio : scaled_by_z + from_ratio) * noise;
   }
 };
