@@ -234,24 +234,36 @@ void reduce_short_rows(const Extent& extent, const std::array<RowView<const S>, 
   const std::int64_t columns = extent.columns, rows_in_group = group_elements / columns;
   const std::int64_t groups = ceil_divide(extent.rows, rows_in_group);
   const auto work = static_cast<std::int64_t>(static_cast<double>(extent.samples * extent.rows * columns) * Term::cost);
-  // Rows that lie one behind the other in all operands are one to the loop over values.
+  // Rows that lie one behind the other in all operands are read where they are, others from a copy that lies so: the
+  // values, which are vector code's in any case, do not depend on the layout.
   bool joined = true;
   for (const auto& operand : operands) joined &= operand.row_stride == columns;
   parallel_for(extent.samples * groups, work, [&](std::int64_t item) {
     const std::int64_t k = item / groups, first = item % groups * rows_in_group;
-    const std::int64_t rows = std::min(rows_in_group, extent.rows - first);
-    const std::int64_t length = joined ? rows * columns : columns;
-    RowBuffers<S, Term::operands, group_elements> buffers;
-    alignas(64) T values[group_elements + value_lanes];
-    std::fill_n(values + rows * columns, value_lanes, T(0));
-    for (std::int64_t start = 0; start < rows * columns; start += length) {
-      std::apply(
-          [&](auto... in) {
-            T* const to = values + start;
-            for_columns<T>(length, [=](std::int64_t d) { to[d] = term.value(in[d]...); });
-          },
-          buffers.load(operands, k, first + start / columns, 0, length));
+    const std::int64_t rows = std::min(rows_in_group, extent.rows - first), length = rows * columns;
+    const std::int64_t padded = std::max<std::int64_t>(length, simd_lanes<T>);
+    alignas(64) T copies[Term::operands][group_elements];
+    std::array<const T*, Term::operands> found;
+    for (std::size_t i = 0; i < Term::operands; ++i) {
+      if constexpr (!is_narrow<S>) {
+        found[i] = operands[i].row(k, first);
+        if (joined && padded == length) continue;
+      }
+      const std::int64_t step = joined ? length : columns;
+      for (std::int64_t start = 0; start < length; start += step) {
+        convert(operands[i].row(k, first + start / columns), step, copies[i] + start);
+      }
+      std::fill(copies[i] + length, copies[i] + padded, T(0));
+      found[i] = copies[i];
     }
+    alignas(64) T values[group_elements + value_lanes];
+    std::apply(
+        [&](auto... in) {
+          T* const to = values;
+          for_columns<T>(padded, [=](std::int64_t d) { to[d] = term.value(in[d]...); });
+        },
+        found);
+    std::fill_n(values + length, value_lanes, T(0));
     for (std::int64_t row = 0; row < rows; ++row) {
       out[k * extent.rows + first + row] = S(sum_values(columns, values + row * columns));
     }
