@@ -208,7 +208,7 @@ inline constexpr bool adds_values = true;
 
 // Rows of at most so many columns are handled several at once: a loop of its own for each would take longer to start
 // and to end than to run.
-inline constexpr std::int64_t short_row = 256;
+inline constexpr std::int64_t short_row = 128;
 inline constexpr std::int64_t group_elements = 1024;
 
 // Sum of a short row's values. Behind them `values` may have others, which count as zero, and reaches to a multiple of
