@@ -89,6 +89,24 @@ struct BernoulliHeadKernels {
                                  bool keep_residual, S* out);
 };
 
+enum class Activation : int;  // see formulas/activation.h
+
+// What follows the matrix products of a perceptron's layer, in the type of the arithmetic; all arrays are contiguous
+// (rows, columns).
+template <class T>
+struct LayerKernels {
+  // Overwrites the product by activation(product + bias); bias may be null. `slope` takes the activation's slope, where
+  // it does not follow from its value, `copy` another copy of the result; both may be null.
+  static void activate(std::int64_t rows, std::int64_t columns, Activation activation, T* product, const T* bias,
+                       T* slope, T* copy);
+
+  // Overwrites the gradient by the layer's value, which is first multiplied by scale[row], by the gradient by the
+  // product. `value` has the layer's values, `slope` the slopes that were kept. `bias_gradient` takes the sums of
+  // columns, `scaled` scale[row] * value; scale, bias_gradient and scaled may be null.
+  static void gradient(std::int64_t rows, std::int64_t columns, Activation activation, T* gradient, const T* value,
+                       const T* slope, const T* scale, T* scaled, T* bias_gradient);
+};
+
 struct AxisExtent {
   std::int64_t outer, count, inner;
 };

@@ -66,6 +66,7 @@ UNARY: dict[str, Callable[[Array], Array]] = {
     "log1p": np.log1p,
     "log1p_unit": np.log1p,
     "softplus": _softplus,
+    "tanh": np.tanh,
     "sigmoid": _sigmoid,
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "activation.h"
 #include "exp.h"
 #include "log.h"
 #include "logistic.h"
@@ -24,6 +25,7 @@ void for_each_unary(Visitor&& visit) {
   visit("log1p", [](T x) { return log1p(x); });
   visit("log1p_unit", [](T x) { return log1p_unit(x); });
   visit("softplus", [](T x) { return softplus(x); });
+  visit("tanh", [](T x) { return tanh(x); });
   visit("sigmoid", [](T x) { return sigmoid(x); });
 }
 

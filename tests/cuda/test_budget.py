@@ -12,10 +12,12 @@ import pytest
 
 # The least part of a multiprocessor's warps that can be there at once. float64 may take twice the registers.
 OCCUPANCY = {
+    "activate_kernel": 0.5,
     "add_parts_kernel": 0.75,
     "axis_sum_kernel": 0.75,
     "bernoulli_epilogue_kernel": 0.5,
     "join_parts_kernel": 1.0,
+    "layer_gradient_kernel": 0.5,
     "map_column_factors_kernel": 1.0,
     "map_gradients_kernel": 0.375,
     "map_kernel": 0.375,
@@ -36,7 +38,9 @@ OCCUPANCY = {
 }
 # Those that go through rows from end to end.
 STREAMING = {
+    "activate_kernel",
     "bernoulli_epilogue_kernel",
+    "layer_gradient_kernel",
     "map_gradients_kernel",
     "map_kernel",
     "reduce_rows_kernel",

@@ -25,6 +25,7 @@ SOURCES = {
     "bernoulli": ("row_operations.cu",),
     "bernoulli_head": ("bernoulli.cu",),
     "log_mean_exp": ("log_mean_exp.cu",),
+    "layer": ("layer.cu", "sum.cu"),
     "leapfrog": ("map_operations.cu", "row_operations.cu"),
 }
 
@@ -142,6 +143,27 @@ BUGS = [
         "rest < length ? rest : length",
         "rest < length ? rest - 1 : length",
         "leapfrog",
+    ),
+    Bug(
+        "the bias of a row's first piece in all of its pieces",
+        "layer.cu",
+        "bias + piece.first",
+        "bias",
+        "layer",
+    ),
+    Bug(
+        "the scale of another row",
+        "layer.cu",
+        "scale[piece.row]",
+        "scale[0]",
+        "layer",
+    ),
+    Bug(
+        "a layer's slope in place of its value",
+        "layer.cu",
+        "return {by * read[0] * read[2], by * read[1]};",
+        "return {by * read[0] * read[2], by * read[2]};",
+        "layer",
     ),
     Bug(
         "a grid's stride off by one",
