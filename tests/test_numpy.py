@@ -14,7 +14,7 @@ from hypothesis import given
 
 import fastvi.numpy as fnp
 from fastvi import ops
-from support.operations import SAMPLES, SEED, Sample, as_tuple
+from support.operations import SAMPLES, SEED, WITH_PRODUCTS, Sample, as_tuple, function_of
 
 DTYPES = (torch.float32, torch.float64, torch.float16)
 
@@ -56,7 +56,7 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.operation != "linear_bernoulli_log_prob"], ids=str)
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.operation not in WITH_PRODUCTS], ids=str)
 def test_equals_the_tensor_operation(sample: Sample, layout: str, dtype: torch.dtype) -> None:
     tensors = sample.tensors(dtype)
     arrays = [LAYOUTS[layout](t.numpy()) if t.dim() else t.numpy() for t in tensors]
@@ -69,15 +69,21 @@ def test_equals_the_tensor_operation(sample: Sample, layout: str, dtype: torch.d
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.operation == "linear_bernoulli_log_prob"], ids=str)
-def test_linear_equals_the_tensor_operation_where_products_are_exact(
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.operation in WITH_PRODUCTS], ids=str)
+def test_layers_equal_the_tensor_operation_where_products_are_exact(
     sample: Sample, layout: str, dtype: torch.dtype
 ) -> None:
     # Multiples of 1/8: matrix products of this size hold no rounding, whoever computes them and in whatever order.
     tensors = [(t * 8.0).round() / 8.0 for t in sample.tensors(dtype)]
     arrays = [LAYOUTS[layout](tensor.numpy()) for tensor in tensors]
-    arguments: dict[str, Any] = {"bias": None} | dict(zip(sample.names, arrays, strict=True))
-    _same_bits(fnp.linear_bernoulli_log_prob(**arguments), sample.call(*tensors))
+    arguments = dict(zip(sample.names, arrays, strict=True)) | sample.constants
+    found, expected = function_of(fnp, sample.operation)(**arguments), sample.call(*tensors)
+    if sum(name.startswith("weight") for name in sample.names) == 1:
+        _same_bits(found, expected)
+    else:  # the products of activated layers are rounded
+        tolerance = 16 * torch.finfo(dtype).eps
+        assert (found.shape, found.dtype) == (expected.shape, expected.numpy().dtype)
+        np.testing.assert_allclose(found, expected.numpy(), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -293,6 +299,9 @@ def test_observations_outside_the_unit_interval_are_named_where_that_is_asked_fo
         "bernoulli_log_prob": lambda: fnp.bernoulli_log_prob(x, logits, validate_args=True),
         "linear_bernoulli_log_prob": lambda: fnp.linear_bernoulli_log_prob(
             np.zeros((1, 3)), weight, None, x, validate_args=True
+        ),
+        "mlp_bernoulli_log_prob": lambda: fnp.mlp_bernoulli_log_prob(
+            np.zeros((1, 3)), [weight], None, x, validate_args=True
         ),
     }.items():
         with pytest.raises(ValueError, match=rf"^{name}: x must lie in \[0, 1\], got values from 0 to 255$"):

@@ -9,12 +9,25 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias, TypeGuard
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from fastvi import _native
+from fastvi._array_products import (
+    DTYPE_NAMES,
+    DTYPES,
+    Array,
+    check_array,
+    check_observations,
+    compute_dtype,
+    is_array,
+    linear_bernoulli_log_prob,
+    mlp,
+    mlp_bernoulli_log_prob,
+    widen,
+)
 from fastvi._running import RunningLogMeanExp, Summary
 from fastvi._sizes import MAX_SEED, check_flag, check_integer, check_number, check_seed, check_shape
 
@@ -29,6 +42,8 @@ __all__ = [
     "leapfrog_step",
     "linear_bernoulli_log_prob",
     "log_mean_exp",
+    "mlp",
+    "mlp_bernoulli_log_prob",
     "normal_entropy",
     "normal_log_prob",
     "rsample_normal",
@@ -37,43 +52,18 @@ __all__ = [
     "standard_normal",
 ]
 
-Array: TypeAlias = NDArray[np.floating[Any]]
-
 _NATIVE = _native.module().numpy
-_DTYPES = frozenset({np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)})
-_DTYPE_NAMES = "float32, float64 or float16"
 
 
 def _seed(operation: str, seed: int | None) -> int:
     return secrets.randbelow(MAX_SEED) if seed is None else check_seed(operation, seed, "an int or None")
 
 
-def _is_array(value: object) -> TypeGuard[Array]:
-    return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
-
-
-def _check_array(operation: str, name: str, array: object) -> None:
-    """Reject anything but floating-point arrays."""
-    if not _is_array(array):
-        raise TypeError(f"{operation}: {name} must be a numpy.ndarray, got {type(array).__name__}")
-    if array.dtype not in _DTYPES:
-        raise TypeError(f"{operation}: {name} has dtype {array.dtype}, expected {_DTYPE_NAMES}")
-
-
-def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype of the arithmetic on arrays of ``dtype``."""
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
-
-
-def _widen(array: Array) -> Array:
-    return array.astype(_compute_dtype(array.dtype), copy=False)
-
-
 def _complete_prior(prior_mean: Any, prior_logvar: Any) -> tuple[Any, Any]:
     """A prior with one parameter given gets the standard normal's other one."""
-    if prior_mean is None and _is_array(prior_logvar):
+    if prior_mean is None and is_array(prior_logvar):
         prior_mean = np.zeros(1, prior_logvar.dtype)
-    elif prior_logvar is None and _is_array(prior_mean):
+    elif prior_logvar is None and is_array(prior_mean):
         prior_logvar = np.zeros(1, prior_mean.dtype)
     return prior_mean, prior_logvar
 
@@ -94,11 +84,11 @@ def standard_normal(shape: int | Sequence[int], seed: int | None = None, *, dtyp
     if dtype is not None and not isinstance(dtype, str | type | np.dtype):
         raise TypeError(f"standard_normal: dtype must be one of NumPy's, got {type(dtype).__name__}")
     try:
-        known = np.dtype(dtype) in _DTYPES
+        known = np.dtype(dtype) in DTYPES
     except TypeError:
         known = False
     if not known:
-        raise TypeError(f"standard_normal: dtype is {dtype!r}, expected {_DTYPE_NAMES}")
+        raise TypeError(f"standard_normal: dtype is {dtype!r}, expected {DTYPE_NAMES}")
     out: Array = np.empty(sizes, dtype)
     _NATIVE.fill_standard_normal(out, _seed("standard_normal", seed))
     return out
@@ -237,14 +227,6 @@ def rsample_normal_with_log_ratio(
     return z, log_ratio
 
 
-def _check_observations(operation: str, x: Array) -> None:
-    """Reject values outside [0, 1], NaN among them."""
-    _check_array(operation, "x", x)
-    if x.size and not (x.min() >= 0.0 and x.max() <= 1.0):
-        values = "NaN among them" if np.isnan(x).any() else f"values from {x.min():g} to {x.max():g}"
-        raise ValueError(f"{operation}: x must lie in [0, 1], got {values}")
-
-
 def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> Array:
     """Bernoulli log-likelihood in nats, over the last dimension, as :func:`fastvi.bernoulli_log_prob`.
 
@@ -257,54 +239,9 @@ def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> 
     (5, 3)
     """
     if check_flag("bernoulli_log_prob", "validate_args", validate_args):
-        _check_observations("bernoulli_log_prob", x)
+        check_observations("bernoulli_log_prob", x)
     result: Array = _NATIVE.bernoulli_log_prob(x, logits)
     return result
-
-
-def linear_bernoulli_log_prob(
-    h: Array, weight: Array, bias: Array | None, x: Array, validate_args: bool = False
-) -> Array:
-    """``bernoulli_log_prob(x, h @ weight.T + bias)``, as :func:`fastvi.linear_bernoulli_log_prob`.
-
-    The matrix product is NumPy's: its rounding, and no more, may differ from that of PyTorch's.
-
-    Raises: see :func:`fastvi.linear_bernoulli_log_prob`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastvi.numpy
-    >>> h, weight, x = np.zeros((5, 3, 4)), np.ones((6, 4)), np.ones((3, 6))
-    >>> fastvi.numpy.linear_bernoulli_log_prob(h, weight, None, x).shape
-    (5, 3)
-    """
-    operation = "linear_bernoulli_log_prob"
-    named = {"h": h, "weight": weight, "x": x} | ({} if bias is None else {"bias": bias})
-    for name, array in named.items():
-        _check_array(operation, name, array)
-        if array.dtype != h.dtype:
-            raise TypeError(f"{operation}: {name} has dtype {array.dtype}, but h has {h.dtype}")
-    if check_flag(operation, "validate_args", validate_args):
-        _check_observations(operation, x)
-    if weight.ndim != 2:
-        raise ValueError(f"{operation}: weight has shape {weight.shape}, expected (features of x, features of h)")
-    features_out, features_in = weight.shape
-    for name, array, features in (("h", h, features_in), ("x", x, features_out)):
-        if array.ndim == 0 or array.shape[-1] != features:
-            raise ValueError(
-                f"{operation}: {name} has shape {array.shape}, expected (..., {features}) for weight {weight.shape}"
-            )
-    if bias is not None and bias.shape != (features_out,):
-        raise ValueError(f"{operation}: bias has shape {bias.shape}, expected ({features_out},)")
-    try:
-        leading = np.broadcast_shapes(h.shape[:-1], x.shape[:-1])
-    except ValueError:
-        raise ValueError(f"{operation}: leading shapes do not broadcast: got h {h.shape}, x {x.shape}") from None
-    hidden = np.broadcast_to(_widen(h), (*leading, features_in)).reshape(math.prod(leading), features_in)
-    logits = np.ascontiguousarray(hidden @ _widen(weight).T)
-    targets = np.broadcast_to(_widen(x), (*leading, features_out))
-    out: Array = _NATIVE.bernoulli_epilogue(logits, None if bias is None else _widen(bias), targets, False)
-    return out.astype(h.dtype, copy=False)
 
 
 def log_mean_exp(x: Array, dim: int = 0) -> Array:
@@ -375,11 +312,11 @@ class LogMeanExp(RunningLogMeanExp[Array]):
     _library: ClassVar[Any] = np
 
     def _summarise(self, chunk: Array) -> Summary:
-        _check_array("LogMeanExp.update", "chunk", chunk)
+        check_array("LogMeanExp.update", "chunk", chunk)
         dim, rank = check_integer("LogMeanExp.update", "dim", self.dim), chunk.ndim
         if not -rank <= dim < rank:
             raise ValueError(f"LogMeanExp.update: dim is {dim}, expected one of the {rank} dimensions of {chunk.shape}")
-        count, wide = chunk.shape[dim], _widen(chunk)
+        count, wide = chunk.shape[dim], widen(chunk)
         if count == 0:
             raise ValueError(
                 f"LogMeanExp.update: chunk has shape {chunk.shape}, expected elements along dimension {dim % rank}"
@@ -397,7 +334,7 @@ class LogMeanExp(RunningLogMeanExp[Array]):
 
 def _as_factor(operation: str, name: str, value: object) -> Any:
     """An array as it is, or a number."""
-    if _is_array(value):
+    if is_array(value):
         return value
     return check_number(operation, name, value, "a numpy.ndarray or a number")
 
@@ -429,7 +366,7 @@ def leapfrog_step(
     (array([0.995, 0.995]), array([-0.05, -0.05]))
     """
     operation = "leapfrog_step"
-    _check_array(operation, "q", q)
+    check_array(operation, "q", q)
     step = _as_factor(operation, "step_size", step_size)
     mass = None if inverse_mass is None else _as_factor(operation, "inverse_mass", inverse_mass)
     position, momentum = _NATIVE.leapfrog_step(q, p, grad, step, mass, kick)
@@ -447,13 +384,13 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
     >>> fastvi.numpy.kinetic_energy(np.array([[3.0, 4.0]]))
     array([12.5])
     """
-    _check_array("kinetic_energy", "p", p)
+    check_array("kinetic_energy", "p", p)
     dtype, mass = p.dtype, inverse_mass
     if mass is not None:
         mass = _as_factor("kinetic_energy", "inverse_mass", mass)
         if isinstance(mass, float):
             with np.errstate(over="ignore"):  # a number too large for the dtype is infinite
-                p, mass = _widen(p), np.array([mass]).astype(_compute_dtype(dtype))
+                p, mass = widen(p), np.array([mass]).astype(compute_dtype(dtype))
         elif mass.ndim == 0:
             mass = mass.reshape(1)
     out: Array = _NATIVE.kinetic_energy(p, mass)
@@ -471,6 +408,6 @@ def soft_threshold(x: Array, threshold: Array | float) -> Array:
     >>> fastvi.numpy.soft_threshold(np.array([-3.0, 0.5, 2.0]), 1.0)
     array([-2.,  0.,  1.])
     """
-    _check_array("soft_threshold", "x", x)
+    check_array("soft_threshold", "x", x)
     result: Array = _NATIVE.soft_threshold(x, _as_factor("soft_threshold", "threshold", threshold))
     return result

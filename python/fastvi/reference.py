@@ -7,6 +7,7 @@ standard normal noise ``eps`` as an argument.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -106,6 +107,55 @@ def laplace_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
 def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """``bernoulli_log_prob(x, h @ weight.T + bias)``."""
     return bernoulli_log_prob(x, torch.nn.functional.linear(h, weight, bias))
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """ln(1 + e^x); PyTorch's is x where x is above 20."""
+    return torch.logaddexp(x, x.new_zeros(()))
+
+
+def _silu(x: Tensor) -> Tensor:
+    """X times the logistic function; PyTorch's function has no forward-mode derivative of its gradient."""
+    return x * torch.sigmoid(x)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """X times the normal distribution function; PyTorch's is zero where that is less than half a unit of one."""
+    return 0.5 * x * torch.erfc(-math.sqrt(0.5) * x)
+
+
+_ACTIVATIONS = {
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "softplus": _softplus,
+    "elu": torch.nn.functional.elu,
+    "silu": _silu,
+    "gelu": _gelu,
+}
+
+
+def mlp(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None] | None = None,
+    activation: str = "tanh",
+    activate_last: bool = False,
+) -> Tensor:
+    """A perceptron: linear layers with an activation after each, but the last one unless ``activate_last``."""
+    last = len(weights) - 1
+    for i, weight in enumerate(weights):
+        x = torch.nn.functional.linear(x, weight, None if biases is None else biases[i])
+        if i < last or activate_last:
+            x = _ACTIVATIONS[activation](x)
+    return x
+
+
+def mlp_bernoulli_log_prob(
+    z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None] | None, x: Tensor, activation: str = "tanh"
+) -> Tensor:
+    """``bernoulli_log_prob(x, mlp(z, weights, biases, activation))``."""
+    return bernoulli_log_prob(x, mlp(z, weights, biases, activation))
 
 
 def log_mean_exp(x: Tensor, dim: int) -> Tensor:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import fastvi
 from fastvi import _native
 from fastvi.ops import _backends
-from support.operations import TYPICAL, as_tuple, gradients
+from support.operations import TYPICAL, as_tuple, gradients, public_name
 
 BUILD = r"--config-settings=cmake.define.FASTVI_CUDA=ON"
 
@@ -113,7 +114,8 @@ def test_one_argument_on_another_device(sample, other, fake_module):
         with FakeTensorMode() as mode:
             tensors = [mode.from_tensor(tensor).to("cuda:1") for tensor in sample.tensors()]
             tensors[i] = tensors[i].to(other)
-            message = rf"^{sample.operation}: {name} is on {other}, but {sample.names[0]} is on cuda:1"
+            named = re.escape(public_name(name))
+            message = rf"^{sample.operation}: {named} is on {other}, but {sample.names[0]} is on cuda:1"
             with pytest.raises(ValueError, match=message):
                 sample.call(*tensors)
 

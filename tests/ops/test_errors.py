@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 import fastvi
 from fastvi.ops._operation import OPERATIONS
-from support.operations import TYPICAL, Sample
+from support.operations import TYPICAL, Sample, function_of, public_name
 from support.place import place
 
 # With every tensor argument that the operation has.
@@ -22,9 +24,13 @@ def may_be_number(sample: Sample, name: str) -> bool:
     return name in (*operation.factors, *operation.numbers)
 
 
+def named(name: str) -> str:
+    return re.escape(public_name(name))
+
+
 def call_with(sample: Sample, **changed: object):
     arguments = dict(zip(sample.names, sample.tensors(torch.float32), strict=True)) | sample.constants | changed
-    return getattr(fastvi, sample.operation)(**arguments)
+    return function_of(fastvi, sample.operation)(**arguments)
 
 
 def each(pairs: list[tuple[Sample, str]]):
@@ -38,23 +44,23 @@ def each(pairs: list[tuple[Sample, str]]):
     "wrong", ["text", [1.0], np.ones((3, 5), np.float32), True, object()], ids=lambda wrong: type(wrong).__name__
 )
 def test_not_a_tensor(sample, name, wrong):
-    message = rf"{sample.operation}: {name} must be a torch.Tensor.*got {type(wrong).__name__}"
+    message = rf"{sample.operation}: {named(name)} must be a torch.Tensor.*got {type(wrong).__name__}"
     with pytest.raises(TypeError, match=message):
         call_with(sample, **{name: wrong})
 
 
 @each([pair for pair in ARGUMENTS if not may_be_number(*pair)])
 def test_numbers_are_no_tensors(sample, name):
-    with pytest.raises(TypeError, match=rf"{sample.operation}: {name} must be a torch.Tensor, got float"):
+    with pytest.raises(TypeError, match=rf"{sample.operation}: {named(name)} must be a torch.Tensor, got float"):
         call_with(sample, **{name: 1.0})
 
 
-REQUIRED = [p for p in ARGUMENTS if not p[1].startswith("prior_") and p[1] not in {"bias", "inverse_mass"}]
+REQUIRED = [p for p in ARGUMENTS if not p[1].startswith(("prior_", "bias")) and p[1] != "inverse_mass"]
 
 
 @each(REQUIRED)
 def test_none_for_a_required_tensor(sample, name):
-    with pytest.raises(TypeError, match=rf"{sample.operation}: {name} must be a torch.Tensor.*, got None"):
+    with pytest.raises(TypeError, match=rf"{sample.operation}: {named(name)} must be a torch.Tensor.*, got None"):
         call_with(sample, **{name: None})
 
 
@@ -65,7 +71,7 @@ WRONG_DTYPES = [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex
 @each(ARGUMENTS)
 def test_wrong_dtype(sample, name, dtype):
     wrong = place.ones(sample.arguments[name].shape, dtype=dtype)
-    with pytest.raises(TypeError, match=rf"{sample.operation}: {name} has dtype {dtype}, expected"):
+    with pytest.raises(TypeError, match=rf"{sample.operation}: {named(name)} has dtype {dtype}, expected"):
         call_with(sample, **{name: wrong})
 
 
@@ -73,15 +79,15 @@ def test_wrong_dtype(sample, name, dtype):
 @each(AMONG_OTHERS)
 def test_mismatched_dtypes(sample, name, dtype):
     wrong = place.ones(sample.arguments[name].shape, dtype=dtype)
-    named = name if name != sample.names[0] else sample.names[1]  # the first that differs from the first argument
-    with pytest.raises(TypeError, match=rf"{sample.operation}: {named} has dtype .*, but {sample.names[0]} has"):
+    other = named(name if name != sample.names[0] else sample.names[1])  # the first that differs from the first one
+    with pytest.raises(TypeError, match=rf"{sample.operation}: {other} has dtype .*, but {sample.names[0]} has"):
         call_with(sample, **{name: wrong})
 
 
 @each([(sample, name) for sample, name in ARGUMENTS if sample.arguments[name].shape])
 def test_sparse(sample, name):
     wrong = place.ones(sample.arguments[name].shape).to_sparse()
-    message = rf"{sample.operation}: {name} has layout torch.sparse_coo, expected torch.strided"
+    message = rf"{sample.operation}: {named(name)} has layout torch.sparse_coo, expected torch.strided"
     with pytest.raises(ValueError, match=message):
         call_with(sample, **{name: wrong})
 
@@ -93,8 +99,8 @@ def test_shapes_that_do_not_broadcast(sample, name, device):
     tensors = {each: torch.ones(argument.shape, device=device) for each, argument in sample.arguments.items()}
     shape = (*sample.arguments[name].shape[:-1], 7)
     tensors[name] = torch.ones(shape, device=device)
-    with pytest.raises(ValueError, match=rf"{sample.operation}: .*{name}.*7") as raised:
-        getattr(fastvi, sample.operation)(**tensors, **sample.constants)
+    with pytest.raises(ValueError, match=rf"{sample.operation}: .*{named(name)}.*7") as raised:
+        function_of(fastvi, sample.operation)(**tensors, **sample.constants)
     assert "expected" in str(raised.value) or "do not broadcast" in str(raised.value)
 
 
@@ -109,7 +115,9 @@ def test_another_device(sample, name):
 EVENTS = [
     (sample, name)
     for sample, name in ARGUMENTS
-    if not OPERATIONS[sample.operation].factors and not may_be_number(sample, name) and name not in {"weight", "bias"}
+    if not OPERATIONS[sample.operation].factors
+    and not may_be_number(sample, name)
+    and not name.startswith(("weight", "bias"))
 ]
 
 
@@ -119,7 +127,7 @@ def test_no_dimension(sample, name, device):
     tensors = {each: torch.ones(argument.shape, device=device) for each, argument in sample.arguments.items()}
     tensors[name] = torch.ones((), device=device)
     with pytest.raises(ValueError, match=rf"{sample.operation}: .*{name if name not in {'x', 'log_weights'} else ''}"):
-        getattr(fastvi, sample.operation)(**tensors, **sample.constants)
+        function_of(fastvi, sample.operation)(**tensors, **sample.constants)
 
 
 @pytest.mark.parametrize("device", [place.device, "meta"])
@@ -143,6 +151,76 @@ def test_shapes_of_the_linear_layer():
     ):
         with pytest.raises(ValueError, match=f"linear_bernoulli_log_prob: {message}"):
             fastvi.linear_bernoulli_log_prob(*wrong)
+
+
+def test_layers_of_a_perceptron():
+    x, first, second, bias = place.ones(3, 4), place.ones(5, 4), place.ones(2, 5), place.ones(5)
+    for error, arguments, message in (
+        (ValueError, ([],), "got 0 weights, expected one for each layer"),
+        (ValueError, ([], []), "got 0 weights, expected one for each layer"),
+        (ValueError, ([first, second], [bias]), "got 2 weights and 1 biases, expected one of each for a layer"),
+        (
+            ValueError,
+            ([second, first],),
+            r"weights[0] has shape (2, 5), expected (features out, 4) for x of shape (3, 4)",
+        ),
+        (
+            ValueError,
+            ([first, second.t()],),
+            "weights[1] has shape (5, 2), expected (features out, 5) for the 5 features of the layer before",
+        ),
+        (ValueError, ([first, second], [bias, bias]), "biases[1] has shape (5,), expected (2,)"),
+        (ValueError, ([first, second[0]],), "weights[1] has shape (5,)"),
+        (TypeError, (first,), "weights must be a list or a tuple of torch.Tensors, got Tensor"),
+        (TypeError, ([first], bias), "biases must be None, a list or a tuple, got Tensor"),
+        (TypeError, (iter([first]),), "weights must be a list or a tuple of torch.Tensors, got list_iterator"),
+        (TypeError, ("weights",), "weights must be a list or a tuple of torch.Tensors, got str"),
+        (TypeError, (None,), "weights must be a list or a tuple of torch.Tensors, got NoneType"),
+    ):
+        with pytest.raises(error, match=rf"^mlp: {re.escape(message)}"):
+            fastvi.mlp(x, *arguments)
+    with pytest.raises(ValueError, match=r"^mlp_bernoulli_log_prob: weights\[1\] has shape \(5, 2\)"):
+        fastvi.mlp_bernoulli_log_prob(x, [first, second.t()], None, place.ones(3, 2))
+    with pytest.raises(ValueError, match=r"^mlp_bernoulli_log_prob: x has shape \(3, 3\), expected \(..., 2\)"):
+        fastvi.mlp_bernoulli_log_prob(x, [first, second], None, place.ones(3, 3))
+    with pytest.raises(ValueError, match=r"^mlp_bernoulli_log_prob: leading shapes do not broadcast: got z \(3, 4\)"):
+        fastvi.mlp_bernoulli_log_prob(x, [first, second], None, place.ones(2, 2))
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 9])
+def test_layers_are_named_by_their_place_in_any_depth(count):
+    weights = [place.ones(3, 3) for _ in range(count)]
+    x = place.ones(2, 3)
+    for i in range(count):
+        for wrong, error in ((place.ones(3, 3, dtype=torch.float64), TypeError), (place.ones(3, 2), ValueError)):
+            changed = [wrong if j == i else weight for j, weight in enumerate(weights)]
+            with pytest.raises(error, match=rf"^mlp: weights\[{i}\] has"):
+                fastvi.mlp(x, changed)
+            biases = [wrong[0] if j == i and error is TypeError else place.ones(3) for j in range(count)]
+            if error is TypeError:
+                with pytest.raises(error, match=rf"^mlp: biases\[{i}\] has"):
+                    fastvi.mlp(x, weights, biases)
+            with pytest.raises(error, match=rf"^mlp_bernoulli_log_prob: weights\[{i}\] has"):
+                fastvi.mlp_bernoulli_log_prob(x, changed, None, x)
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "identity", "Tanh", "", None, 1, torch.tanh, ["tanh"]], ids=str)
+def test_activation(activation):
+    weight = place.ones(3, 3)
+    for operation, call in (
+        ("mlp", lambda: fastvi.mlp(weight, [weight], activation=activation)),
+        ("mlp_bernoulli_log_prob", lambda: fastvi.mlp_bernoulli_log_prob(weight, [weight], None, weight, activation)),
+    ):
+        with pytest.raises(
+            (TypeError, ValueError), match=rf"^{operation}: activation must be one of tanh, sigmoid, .*, got "
+        ):
+            call()
+
+
+def test_activate_last_is_a_flag():
+    weight = place.ones(3, 3)
+    with pytest.raises(TypeError, match=r"^mlp: activate_last must be"):
+        fastvi.mlp(weight, [weight], activate_last="no")
 
 
 @pytest.mark.parametrize("free_bits", [-0.1, float("nan"), float("-inf")])
@@ -299,6 +377,9 @@ def test_observations_outside_the_unit_interval_are_named_where_that_is_asked_fo
         "bernoulli_log_prob": lambda validate: fastvi.bernoulli_log_prob(x, logits, validate),
         "linear_bernoulli_log_prob": lambda validate: fastvi.linear_bernoulli_log_prob(
             place.zeros(1, 2), weight, bias, x, validate
+        ),
+        "mlp_bernoulli_log_prob": lambda validate: fastvi.mlp_bernoulli_log_prob(
+            place.zeros(1, 2), [weight], [bias], x, validate_args=validate
         ),
     }
     for name, call in calls.items():

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fastvi
+from fastvi._perceptron import ACTIVATIONS
 from fastvi.ops._operation import OPERATIONS as OPERATORS
-from support.operations import OPERATIONS, TWINS, as_tuple
+from support.operations import OPERATIONS, PERCEPTRONS, TWINS, WITH_PRODUCTS, as_tuple, function_of
 from support.place import place
 
 # Sums of at most a hundred float64 terms of size e^3 or of the huge ones below, where only the relative error counts.
@@ -154,6 +155,17 @@ def calls(draw: st.DrawFn, special: Sequence[float] = SPECIAL) -> tuple[str, dic
         }
         shapes = {name: shape for name, shape in shapes.items() if name in names}
         constants = {"bias": None} if "bias" not in names else {}
+    elif operation in PERCEPTRONS:
+        first = draw(broadcastable(full, 0))
+        widths = [draw(sizes) for _ in range(draw(st.integers(2, 5)))]
+        shapes = {"x" if operation == "mlp" else "z": (*first, widths[0])}
+        if operation == "mlp_bernoulli_log_prob":
+            shapes["x"] = (*draw(broadcastable(full, 0)), widths[-1])
+        for i, shape in enumerate(zip(widths[1:], widths, strict=False)):
+            shapes |= {f"weight_{i}": shape} | ({f"bias_{i}": shape[:1]} if draw(st.booleans()) else {})
+        constants = {"activation": draw(st.sampled_from(ACTIVATIONS))}
+        if operation == "mlp":
+            constants["activate_last"] = draw(st.booleans())
     elif operation in ("log_mean_exp", "importance_weights", "effective_sample_size"):
         shape = tuple(draw(st.lists(sizes, min_size=1, max_size=4)))
         dim = draw(st.integers(-len(shape), len(shape) - 1))
@@ -197,7 +209,7 @@ def expected_error(operation: str, tensors: dict[str, Tensor], constants: dict[s
 @given(calls(), st.data())
 def test_result_is_the_formulas_or_the_documented_error(call, data):
     operation, tensors, constants = call
-    function = getattr(fastvi, operation)
+    function = function_of(fastvi, operation)
     given = data.draw(in_numpy(constants))
     error = expected_error(operation, tensors, constants)
     if error is not None:
@@ -218,6 +230,8 @@ def test_result_is_the_formulas_or_the_documented_error(call, data):
         if operation == "rsample_normal_with_log_ratio" and size.numel():
             # A sample's rounding is in units of its mean and its noise, whose sum may be small beside both.
             tolerance["atol"] = max(tolerance["atol"], tolerance["rtol"] * size.max().item())
+        if operation in WITH_PRODUCTS and size.numel():  # the terms of a product may cancel
+            tolerance["atol"] *= max(1.0, size.max().item())
         torch.testing.assert_close(result, or_limit(result, expected, *others), **tolerance, equal_nan=True)
 
 
@@ -235,7 +249,7 @@ def test_gradients_are_the_formulas(call, data):
     found = []
     # The last one tells, with ones from above, whether a gradient overflows on the way.
     for function, arguments in (
-        (getattr(fastvi, operation), tensors),
+        (function_of(fastvi, operation), tensors),
         (TWINS[operation], double),
         (TWINS[operation], double),
     ):
@@ -284,7 +298,7 @@ def test_bad_input_is_refused(call, data):
         dtype = data.draw(st.sampled_from(OTHERS))
     wrong = place.zeros(tensor.shape, dtype=dtype)
     with pytest.raises(TypeError, match=f"^{operation}: "):
-        getattr(fastvi, operation)(**(tensors | {name: wrong}), **constants)
+        function_of(fastvi, operation)(**(tensors | {name: wrong}), **constants)
 
 
 @settings(max_examples=150 * FACTOR)
@@ -295,7 +309,7 @@ def test_any_shapes_never_crash(call, data):
     shapes = {name: tuple(data.draw(st.lists(sizes, max_size=3))) for name in tensors}
     strangers = {name: place.ones(shapes[name], dtype=tensor.dtype) for name, tensor in tensors.items()}
     try:
-        results = as_tuple(getattr(fastvi, operation)(**strangers, **constants))
+        results = as_tuple(function_of(fastvi, operation)(**strangers, **constants))
     except ValueError as error:
         if str(error).startswith(f"{operation}: "):
             return
@@ -362,6 +376,8 @@ CONSTANTS = {
     "dtype": st.just(torch.float64),
     "device": st.just(place.device),
     "detach_posterior": st.booleans(),
+    "activation": st.sampled_from(ACTIVATIONS),
+    "activate_last": st.booleans(),
 }
 
 
@@ -371,9 +387,14 @@ CONSTANTS = {
 def test_any_call_gives_a_result_or_the_documented_error(operation, data):
     """Each argument is a good one, or anything at all."""
     function = getattr(fastvi, operation)
-    good = st.just(place.ones(3, 5, dtype=data.draw(st.sampled_from(FLOATS))))
+    dtype = data.draw(st.sampled_from(FLOATS))
+    good = st.just(place.ones(3, 5, dtype=dtype))
+    layers = {
+        name: st.lists(st.one_of(st.just(place.ones(*shape, dtype=dtype)), junk), max_size=6)
+        for name, shape in (("weights", (5, 5)), ("biases", (5,)))
+    }
     arguments = {
-        name: data.draw(st.one_of(CONSTANTS.get(name, good), junk), label=name)
+        name: data.draw(st.one_of((CONSTANTS | layers).get(name, good), junk), label=name)
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.default is parameter.empty or data.draw(st.booleans())
     }

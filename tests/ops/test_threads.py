@@ -10,7 +10,7 @@ import torch
 import fastvi
 from fastvi import _native
 from fastvi.ops._backends import connect
-from support.operations import LARGE, Sample, as_tuple, gradients
+from support.operations import LARGE, WITH_PRODUCTS, Sample, as_tuple, gradients
 
 pytestmark = pytest.mark.cpu_kernels
 
@@ -21,7 +21,7 @@ def bits(sample: Sample, dtype: torch.dtype) -> list[torch.Tensor]:
     return [*as_tuple(sample.call(*tensors)), *gradients(sample.call, tensors)]
 
 
-WITHOUT_PRODUCT = [sample for sample in LARGE if sample.operation != "linear_bernoulli_log_prob"]
+WITHOUT_PRODUCT = [sample for sample in LARGE if sample.operation not in WITH_PRODUCTS]
 """The bits of a matrix product are PyTorch's: with MKL on some processors they depend on the number of threads."""
 
 
@@ -52,6 +52,28 @@ def test_same_bits_of_a_linear_head_but_for_its_products(rows, dtype):
     def bits() -> list[torch.Tensor]:
         value = fastvi.linear_bernoulli_log_prob(h, weight, bias, x)
         return [value, *torch.autograd.grad(value, (bias, x), upstream)]
+
+    torch.set_num_threads(1)
+    expected = bits()
+    for threads in (2, 3, 7):
+        torch.set_num_threads(threads)
+        assert all(torch.equal(result, serial) for result, serial in zip(bits(), expected, strict=True))
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
+def test_same_bits_of_a_layer_but_for_its_products(activation, dtype):
+    """The product is exact, again; the value and the bias's gradient are fastvi's."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-3, 4, (3000, 16), generator=generator).to(dtype)
+    weight = torch.randint(-1, 2, (600, 16), generator=generator).to(dtype)
+    bias = torch.randn(600, generator=generator, dtype=dtype).requires_grad_()
+    upstream = torch.randn(3000, 600, generator=generator, dtype=dtype)
+
+    def bits() -> list[torch.Tensor]:
+        value = fastvi.mlp(x, [weight], [bias], activation, activate_last=True)
+        return [value, *torch.autograd.grad(value, bias, upstream)]
 
     torch.set_num_threads(1)
     expected = bits()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import fastvi
-from support.operations import LARGE, SAMPLES, TYPICAL, Sample, as_tuple, gradients
+from support.operations import LARGE, PERCEPTRONS, SAMPLES, TYPICAL, Sample, as_tuple, gradients
 from support.place import place
 
 ROUNDING = {"rtol": 1e-12, "atol": 1e-12}
@@ -182,7 +182,10 @@ def test_special_values_flow_as_in_the_formula(sample, value, dtype):
             for outputs in (results, formulas)
         )
         for slope, formula in zip(slopes, formula_slopes, strict=True):
-            torch.testing.assert_close(slope, limit_of_formula(slope, formula, value), **SINGLE, equal_nan=True)
+            expected, tolerance = limit_of_formula(slope, formula, value), dict(SINGLE)
+            if sample.operation in PERCEPTRONS:  # the huge terms of a sum over units may cancel
+                tolerance["atol"] *= max(1.0, expected.nan_to_num(1.0, 1.0, 1.0).abs().max().item())
+            torch.testing.assert_close(slope, expected, **tolerance, equal_nan=True)
 
 
 def test_limits_that_the_formulas_miss():

@@ -26,7 +26,10 @@ SEED = 20160519
 
 
 class Argument(NamedTuple):
-    """A tensor argument: its shape, and what its values are drawn from (``normal``, ``unit`` or ``positive``)."""
+    """A tensor argument: its shape, and what its values are drawn from: ``normal``, ``unit``, ``positive``, ``weight``.
+
+    Weights are so small that no unit is saturated: there the rounding of its value is all that is left of its slope.
+    """
 
     shape: Shape
     domain: str = "normal"
@@ -79,8 +82,34 @@ def _leapfrog_step(*arguments: Any, **constants: Any) -> tuple[Tensor, Tensor]:
     return position, momentum.expand(position.shape)
 
 
+def _taking_layers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose arguments ``weights`` and ``biases`` are given as ``weight_0``, ``bias_0`` and so on."""
+
+    def call(**arguments: Any) -> Any:
+        numbers = sorted(int(name.removeprefix("weight_")) for name in arguments if name.startswith("weight_"))
+        weights = [arguments.pop(f"weight_{i}") for i in numbers]
+        biases = [arguments.pop(f"bias_{i}", None) for i in numbers]
+        return function(weights=weights, biases=None if all(b is None for b in biases) else biases, **arguments)
+
+    return call
+
+
+def function_of(module: Any, operation: str) -> Callable[..., Any]:
+    """A module's function of an operation, which takes the arguments of the operator by their names."""
+    function: Callable[..., Any] = getattr(module, operation)
+    return _taking_layers(function) if operation in PERCEPTRONS else function
+
+
+def public_name(name: str) -> str:
+    """What messages of the public function call an argument of the operator."""
+    kind, _, number = name.partition("_")
+    return {"weight": f"weights[{number}]", "bias": f"biases[{number}]"}.get(kind, name) if number else name
+
+
+PERCEPTRONS = ("mlp", "mlp_bernoulli_log_prob")
+
 # The formula of the same name, but where the arguments are others.
-TWINS: dict[str, Callable[..., Any]] = {name: getattr(reference, name) for name in OPERATORS} | {
+TWINS: dict[str, Callable[..., Any]] = {name: function_of(reference, name) for name in OPERATORS} | {
     "leapfrog_step": _leapfrog_step,
     "rsample_normal": _rsample_normal,
     "rsample_normal_with_log_ratio": _rsample_normal_with_log_ratio,
@@ -137,13 +166,19 @@ class Sample:
         tensors = []
         for shape, domain in self.arguments.values():
             normal = torch.randn(shape, generator=generator, dtype=torch.float64)
-            values = {"normal": normal, "unit": torch.sigmoid(normal), "positive": 0.1 + normal.abs()}[domain]
+            values = {
+                "normal": normal,
+                "unit": torch.sigmoid(normal),
+                "positive": 0.1 + normal.abs(),
+                "weight": 0.5 * normal * max(1, shape[-1]) ** -0.5 if shape else normal,
+            }[domain]
             tensors.append(values.to(place.device, dtype).requires_grad_(requires_grad))
         return tensors
 
     def call(self, *tensors: Tensor) -> Any:
         """The operation."""
-        return getattr(ops, self.operation)(**dict(zip(self.arguments, tensors, strict=True)), **self.constants)
+        function = function_of(ops, self.operation)
+        return function(**dict(zip(self.arguments, tensors, strict=True)), **self.constants)
 
     def twin(self, *tensors: Tensor) -> Any:
         """The plain formula; draws use the same noise."""
@@ -156,12 +191,13 @@ class Sample:
             given["seed"] = place.tensor(given["seed"], dtype=torch.int64)
         if "sample_shape" in given:
             given["sample_shape"] = list(sample_shape_of(given["sample_shape"]))
-        defaults = inspect.signature(getattr(ops, self.operation)).parameters
+        parameters = inspect.signature(getattr(ops, self.operation)).parameters
+        defaults = {name: parameter.default for name, parameter in parameters.items()}
         schema = getattr(torch.ops.fastvi, self.operation).default._schema
         for argument in schema.arguments:
             if "Tensor" in str(argument.type) and isinstance(given.get(argument.name), float):
                 given[argument.name] = place.tensor(given[argument.name], dtype=tensors[0].dtype)
-        return tuple(given.get(argument.name, defaults[argument.name].default) for argument in schema.arguments)
+        return tuple(given.get(argument.name, defaults.get(argument.name)) for argument in schema.arguments)
 
 
 def backward_call(sample: Sample, wanted: Sequence[str] | None = None) -> tuple[Any, tuple[Any, ...]]:
@@ -200,6 +236,54 @@ def _of_axis(operation: str, name: str) -> list[Sample]:
         _sample(operation, "no rows", {"dim": 2}, **{name: (3, 0, 5)}),
     ]
 
+
+def _perceptron(
+    operation: str,
+    label: str,
+    first: Shape,
+    widths: Sequence[int],
+    constants: dict[str, Any] | None = None,
+    without_bias: Sequence[int] = (),
+    **others: Argument,
+) -> Sample:
+    """A sample of a perceptron whose layers have as many features as ``widths`` says."""
+    arguments: dict[str, Any] = {"z" if others else "x": first, **others}
+    for i, shape in enumerate(zip(widths, (first[-1], *widths), strict=False)):
+        arguments[f"weight_{i}"] = Argument(shape, "weight")
+        if i not in without_bias:
+            arguments[f"bias_{i}"] = shape[:1]
+    return _sample(operation, label, constants, **arguments)
+
+
+_ACTIVATIONS = ("sigmoid", "relu", "softplus", "elu", "silu", "gelu")
+_PERCEPTRONS = [
+    _perceptron("mlp", "two layers", (3, 4), (5, 2)),
+    _perceptron("mlp", "slopes kept", (3, 4), (5, 2), {"activation": "silu", "activate_last": True}, [1]),
+    _perceptron("mlp", "one layer", (2, 3, 4), (5,)),
+    _perceptron("mlp", "one layer, activated", (3, 4), (5,), {"activate_last": True}),
+    _perceptron("mlp", "three layers without biases", (2, 3, 4), (5, 3, 2), {}, [0, 1, 2]),
+    _perceptron("mlp", "four layers", (3, 4), (5, 2, 6, 3), {"activate_last": True}, [1]),
+    *[_perceptron("mlp", name, (3, 4), (5, 2, 3), {"activation": name}) for name in _ACTIVATIONS],
+    _perceptron("mlp", "vector", (4,), (5, 2)),
+    _perceptron("mlp", "no rows", (2, 0, 4), (5, 2)),
+    _perceptron("mlp", "no features", (3, 0), (5, 2), {"activation": "sigmoid"}),
+    _perceptron("mlp", "no units", (3, 4), (0, 2)),
+    _perceptron("mlp", "no columns", (3, 4), (5, 0), {"activate_last": True}),
+    _perceptron("mlp_bernoulli_log_prob", "samples", (2, 3, 4), (5, 6), x=unit(3, 6)),
+    _perceptron("mlp_bernoulli_log_prob", "slopes kept", (3, 4), (5, 6), {"activation": "gelu"}, [1], x=unit(3, 6)),
+    _perceptron("mlp_bernoulli_log_prob", "one layer", (2, 3, 4), (5,), x=unit(5)),
+    _perceptron("mlp_bernoulli_log_prob", "three layers", (3, 4), (5, 3, 6), {}, [0, 1, 2], x=unit(2, 3, 6)),
+    _perceptron("mlp_bernoulli_log_prob", "four layers", (1, 4), (5, 2, 3, 6), {}, [2], x=unit(2, 3, 6)),
+    *[
+        _perceptron("mlp_bernoulli_log_prob", name, (2, 3, 4), (5, 6), {"activation": name}, x=unit(3, 6))
+        for name in _ACTIVATIONS
+    ],
+    _perceptron("mlp_bernoulli_log_prob", "vectors", (4,), (5, 6), x=unit(6)),
+    _perceptron("mlp_bernoulli_log_prob", "no rows", (0, 4), (5, 6), x=unit(6)),
+    _perceptron("mlp_bernoulli_log_prob", "no features", (3, 0), (5, 6), x=unit(3, 6)),
+    _perceptron("mlp_bernoulli_log_prob", "no units", (3, 4), (0, 6), x=unit(3, 6)),
+    _perceptron("mlp_bernoulli_log_prob", "no columns", (3, 4), (5, 0), x=unit(3, 0)),
+]
 
 # The shapes of a row operation's operands; further operands have the last one.
 _ROW_SHAPES: dict[str, list[Shape]] = {
@@ -351,6 +435,7 @@ _WRITTEN: list[Sample] = [
     _sample("linear_bernoulli_log_prob", "no rows", h=(0, 4), weight=(5, 4), bias=(5,), x=unit(5)),
     _sample("linear_bernoulli_log_prob", "no hidden units", h=(3, 0), weight=(5, 0), bias=(5,), x=unit(3, 5)),
     _sample("linear_bernoulli_log_prob", "no columns", h=(3, 4), weight=(0, 4), bias=(0,), x=unit(3, 0)),
+    *_PERCEPTRONS,
     *_of_axis("log_mean_exp", "x"),
     *_of_axis("importance_weights", "log_weights"),
     *_of_axis("effective_sample_size", "log_weights"),
@@ -406,8 +491,18 @@ SAMPLES = _and_listed(_WRITTEN, [*_of_rows(_ROW_SHAPES), *_of_maps(_MAP_SHAPES)]
 
 OPERATIONS: list[str] = sorted(TWINS)
 
+WITH_PRODUCTS = ("linear_bernoulli_log_prob", *PERCEPTRONS)
+"""Operations with matrix products, whose bits are PyTorch's unless the products are exact."""
+
 # The first sample of each operation, and those that take another way through it.
-_OTHER_WAYS = {"prior", "broadcast prior, free bits", "broadcast prior, detached", "no bias", "scalar tensors"}
+_OTHER_WAYS = {
+    "prior",
+    "broadcast prior, free bits",
+    "broadcast prior, detached",
+    "no bias",
+    "scalar tensors",
+    "slopes kept",
+}
 TYPICAL: list[Sample] = [
     sample
     for i, sample in enumerate(SAMPLES)
@@ -444,6 +539,11 @@ _WRITTEN_LARGE: list[Sample] = [
     _sample("bernoulli_log_prob", "long rows", x=unit(40_001), logits=(3, 40_001)),
     _sample(
         "linear_bernoulli_log_prob", "many samples", h=(30, 20, 16), weight=(200, 16), bias=(200,), x=unit(20, 200)
+    ),
+    _perceptron("mlp", "wide", (150, 20), (1100, 33)),
+    _perceptron("mlp", "many rows", (7, 100, 16), (65, 70), {"activation": "elu", "activate_last": True}),
+    _perceptron(
+        "mlp_bernoulli_log_prob", "many samples", (30, 20, 16), (90, 200), {"activation": "silu"}, x=unit(20, 200)
     ),
     _sample("log_mean_exp", "many samples", {"dim": 0}, x=(5001, 21)),
     _sample("log_mean_exp", "long rows", {"dim": -1}, x=(3, 70_001)),

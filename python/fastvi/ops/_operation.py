@@ -53,7 +53,7 @@ class Operation(Generic[Result]):
     which checks them itself; it rejects values that belong to no single argument. ``batch`` brings mapped operands to
     shapes on which the same kernels do the whole batch; without it, ``vmap`` maps the plain formula. Under
     torch.compile a number that is none of the ``usual_numbers`` is an input of the program, whose change compiles
-    nothing anew.
+    nothing anew. ``public_names`` are what the public function's messages call arguments that have another name there.
     """
 
     name: str
@@ -71,14 +71,16 @@ class Operation(Generic[Result]):
     batch: BatchRule | None = None
     batch_constants: Callable[[tuple[Any, ...]], tuple[Any, ...]] = lambda constants: constants
     usual_numbers: tuple[float, ...] = ()
+    public_names: dict[str, str] = field(default_factory=dict)
     fast: type[torch.autograd.Function] = field(init=False)
     transformable: type[torch.autograd.Function] = field(init=False)
 
     def __post_init__(self) -> None:
         self.count = len(self.tensors)
         self.names = tuple(declared.split()[1] for declared in self.tensors)
-        self._operands = tuple(name for name in self.names if name != "seed")
-        self._optional = tuple(declared.split()[1] for declared in self.tensors if declared.startswith("Tensor? "))
+        operands = [declared.split() for declared in self.tensors if not declared.endswith(" seed")]
+        self._operands = tuple(self.public_names.get(name, name) for _, name in operands)
+        self._optional = tuple(self.public_names.get(name, name) for kind, name in operands if kind == "Tensor?")
         self.formula = in_compute_dtype(self.formula)
         self.output_shapes = functools.lru_cache(maxsize=1024)(self._output_shapes)
         self._dtypes = {dtype: self._dtypes_among(dtype) for dtype in SUPPORTED_DTYPES}

@@ -153,7 +153,7 @@ def _returns(count: int) -> str:
 def _names(operation: Operation[Any]) -> tuple[str, ...]:
     """Names of the tensors, then of what is kept for the backward pass, then of the gradients."""
     return (
-        *operation.names,
+        *(operation.public_names.get(name, name) for name in operation.names),
         *(f"auxiliary_{i}" for i in range(operation.num_auxiliary)),
         *(f"grad_{i}" for i in range(operation.num_outputs)),
     )
@@ -194,7 +194,7 @@ def _check_call(
 def _check_needs(operation: Operation[Any], tensors: Sequence[Any], needs: Sequence[bool]) -> None:
     if len(needs) != operation.count:
         raise ValueError(f"{operation.name}: needs has {len(needs)} elements, expected {operation.count}")
-    for name, tensor, need in zip(operation.names, tensors, needs, strict=True):
+    for name, tensor, need in zip(_names(operation), tensors, needs, strict=False):
         if need and (tensor is None or not tensor.is_floating_point()):
             what = "None" if tensor is None else "an integer"
             raise ValueError(f"{operation.name}: needs asks for the gradient of {name}, which is {what}")

@@ -20,7 +20,7 @@ from fastvi.ops._values import describe_range, has_values, range_outside_unit_in
 _LOG_PROB = row_operation("bernoulli_log_prob", reference.bernoulli_log_prob)
 
 
-def _check_observations(operation: str, x: object) -> None:
+def check_observations(operation: str, x: object) -> None:
     """Reject values outside [0, 1], NaN among them, where there are values to be looked at.
 
     Raises
@@ -67,7 +67,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor, validate_args: bool = False) -
     torch.Size([5, 3])
     """
     if check_flag("bernoulli_log_prob", "validate_args", validate_args):
-        _check_observations("bernoulli_log_prob", x)
+        check_observations("bernoulli_log_prob", x)
     return _LOG_PROB(x, logits)
 
 
@@ -177,13 +177,20 @@ def _linear_backward(
     if needs[2]:
         by_bias = sum_over(residual, 0, weights=scale.squeeze(1))
     if needs[3]:
-        logits = _product(_hidden_rows(h, leading), weight.t())
-        logits = logits if bias is None else logits.add_(bias)
-        # As in the operation on logits alone: where x * logit is 0 * inf, it is zero, and so is its derivative.
-        targets = x.expand((*leading, x.shape[-1])).reshape(logits.shape)
-        logits.masked_fill_(logits.isinf() & (targets == (logits > 0)), 0.0)
-        by_x = sum_to_shape(logits.mul_(scale).reshape((*leading, x.shape[-1])), x.shape)
+        by_x = by_observations(_hidden_rows(h, leading), weight, bias, x, scale.squeeze(1), leading)
     return tuple([None if found is None else found.to(dtype) for found in (by_h, by_weight, by_bias, by_x)])
+
+
+def by_observations(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, scale: Tensor, leading: Sequence[int]
+) -> Tensor:
+    """The gradient by x: the logits, each row of them times ``scale``."""
+    logits = _product(hidden, weight.t())
+    logits = logits if bias is None else logits.add_(bias)
+    # As in the operation on logits alone: where x * logit is 0 * inf, it is zero, and so is its derivative.
+    targets = x.expand((*leading, x.shape[-1])).reshape(logits.shape)
+    logits.masked_fill_(logits.isinf() & (targets == (logits > 0)), 0.0)
+    return sum_to_shape(logits.mul_(scale.unsqueeze(1)).reshape((*leading, x.shape[-1])), x.shape)
 
 
 def _linear_formula(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
@@ -249,5 +256,5 @@ def linear_bernoulli_log_prob(
     torch.Size([5, 3])
     """
     if check_flag("linear_bernoulli_log_prob", "validate_args", validate_args):
-        _check_observations("linear_bernoulli_log_prob", x)
+        check_observations("linear_bernoulli_log_prob", x)
     return _LINEAR(h, weight, bias, x)

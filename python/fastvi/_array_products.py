@@ -1,0 +1,188 @@
+"""What is asked of NumPy's arrays, and the operations that have matrix products, which are NumPy's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastvi import _native
+from fastvi._perceptron import IDENTITY, INDICES, check_layers, read_layers
+from fastvi._sizes import check_flag
+
+Array: TypeAlias = NDArray[np.floating[Any]]
+
+_NATIVE = _native.module().numpy
+DTYPES = frozenset({np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)})
+DTYPE_NAMES = "float32, float64 or float16"
+
+
+def is_array(value: object) -> TypeGuard[Array]:
+    return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+
+
+def check_array(operation: str, name: str, array: object) -> None:
+    """Reject anything but floating-point arrays."""
+    if not is_array(array):
+        raise TypeError(f"{operation}: {name} must be a numpy.ndarray, got {type(array).__name__}")
+    if array.dtype not in DTYPES:
+        raise TypeError(f"{operation}: {name} has dtype {array.dtype}, expected {DTYPE_NAMES}")
+
+
+def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of the arithmetic on arrays of ``dtype``."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def widen(array: Array) -> Array:
+    return array.astype(compute_dtype(array.dtype), copy=False)
+
+
+def check_observations(operation: str, x: Array) -> None:
+    """Reject values outside [0, 1], NaN among them."""
+    check_array(operation, "x", x)
+    if x.size and not (x.min() >= 0.0 and x.max() <= 1.0):
+        values = "NaN among them" if np.isnan(x).any() else f"values from {x.min():g} to {x.max():g}"
+        raise ValueError(f"{operation}: x must lie in [0, 1], got {values}")
+
+
+def linear_bernoulli_log_prob(
+    h: Array, weight: Array, bias: Array | None, x: Array, validate_args: bool = False
+) -> Array:
+    """``bernoulli_log_prob(x, h @ weight.T + bias)``, as :func:`fastvi.linear_bernoulli_log_prob`.
+
+    The matrix product is NumPy's: its rounding, and no more, may differ from that of PyTorch's.
+
+    Raises: see :func:`fastvi.linear_bernoulli_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> h, weight, x = np.zeros((5, 3, 4)), np.ones((6, 4)), np.ones((3, 6))
+    >>> fastvi.numpy.linear_bernoulli_log_prob(h, weight, None, x).shape
+    (5, 3)
+    """
+    operation = "linear_bernoulli_log_prob"
+    named = {"h": h, "weight": weight, "x": x} | ({} if bias is None else {"bias": bias})
+    for name, array in named.items():
+        check_array(operation, name, array)
+        if array.dtype != h.dtype:
+            raise TypeError(f"{operation}: {name} has dtype {array.dtype}, but h has {h.dtype}")
+    if check_flag(operation, "validate_args", validate_args):
+        check_observations(operation, x)
+    if weight.ndim != 2:
+        raise ValueError(f"{operation}: weight has shape {weight.shape}, expected (features of x, features of h)")
+    features_out, features_in = weight.shape
+    for name, array, features in (("h", h, features_in), ("x", x, features_out)):
+        if array.ndim == 0 or array.shape[-1] != features:
+            raise ValueError(
+                f"{operation}: {name} has shape {array.shape}, expected (..., {features}) for weight {weight.shape}"
+            )
+    if bias is not None and bias.shape != (features_out,):
+        raise ValueError(f"{operation}: bias has shape {bias.shape}, expected ({features_out},)")
+    try:
+        leading = np.broadcast_shapes(h.shape[:-1], x.shape[:-1])
+    except ValueError:
+        raise ValueError(f"{operation}: leading shapes do not broadcast: got h {h.shape}, x {x.shape}") from None
+    hidden = np.broadcast_to(widen(h), (*leading, features_in)).reshape(math.prod(leading), features_in)
+    logits = np.ascontiguousarray(hidden @ widen(weight).T)
+    targets = np.broadcast_to(widen(x), (*leading, features_out))
+    out: Array = _NATIVE.bernoulli_epilogue(logits, None if bias is None else widen(bias), targets, False)
+    return out.astype(h.dtype, copy=False)
+
+
+def _layers(
+    operation: str, named: dict[str, Array], weights: Any, biases: Any, activation: object
+) -> list[tuple[Array, Array | None]]:
+    """Weights and biases in the dtype of the arithmetic, after a check of all arguments."""
+    layers = read_layers(operation, weights, biases, activation, (list, tuple), "numpy.ndarray")
+    first, x = next(iter(named.items()))
+    for i, (weight, bias) in enumerate(layers):
+        named = named | {f"weights[{i}]": weight} | ({} if bias is None else {f"biases[{i}]": bias})
+    for name, array in named.items():
+        check_array(operation, name, array)
+        if array.dtype != x.dtype:
+            raise TypeError(f"{operation}: {name} has dtype {array.dtype}, but {first} has {x.dtype}")
+    check_layers(operation, first, x, layers)
+    return [(widen(weight), None if bias is None else widen(bias)) for weight, bias in layers]
+
+
+def _product(rows: Array, weight: Array) -> Array:
+    return np.ascontiguousarray(rows @ weight.T)
+
+
+def mlp(
+    x: Array,
+    weights: Sequence[Array],
+    biases: Sequence[Array | None] | None = None,
+    activation: str = "tanh",
+    activate_last: bool = False,
+) -> Array:
+    """A multilayer perceptron, as :func:`fastvi.mlp`.
+
+    The matrix products are NumPy's: their rounding, and no more, may differ from that of PyTorch's.
+
+    Raises: see :func:`fastvi.mlp`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> fastvi.numpy.mlp(np.ones((5, 3, 4)), [np.ones((6, 4)), np.ones((2, 6))], activation="relu")[0, 0]
+    array([24., 24.])
+    """
+    layers = _layers("mlp", {"x": x}, weights, biases, activation)
+    activate = check_flag("mlp", "activate_last", activate_last)
+    rows = widen(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    for i, (weight, bias) in enumerate(layers):
+        rows = _product(rows, weight)
+        is_active = i + 1 < len(layers) or activate
+        _NATIVE.activate_layer(rows, INDICES[activation] if is_active else IDENTITY, bias, None, None)
+    return rows.reshape(*x.shape[:-1], rows.shape[1]).astype(x.dtype, copy=False)
+
+
+def mlp_bernoulli_log_prob(
+    z: Array,
+    weights: Sequence[Array],
+    biases: Sequence[Array | None] | None,
+    x: Array,
+    activation: str = "tanh",
+    validate_args: bool = False,
+) -> Array:
+    """``bernoulli_log_prob(x, mlp(z, weights, biases, activation))``, as :func:`fastvi.mlp_bernoulli_log_prob`.
+
+    The matrix products are NumPy's: their rounding, and no more, may differ from that of PyTorch's.
+
+    Raises: see :func:`fastvi.mlp_bernoulli_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> weights = [np.ones((6, 4)), np.ones((2, 6))]
+    >>> fastvi.numpy.mlp_bernoulli_log_prob(np.zeros((5, 3, 4)), weights, None, np.ones((3, 2))).shape
+    (5, 3)
+    """
+    operation = "mlp_bernoulli_log_prob"
+    layers = _layers(operation, {"z": z, "x": x}, weights, biases, activation)
+    if check_flag(operation, "validate_args", validate_args):
+        check_observations(operation, x)
+    features = layers[-1][0].shape[0]
+    if x.ndim == 0 or x.shape[-1] != features:
+        raise ValueError(
+            f"{operation}: x has shape {x.shape}, expected (..., {features}) for the {features} features of the last "
+            "layer"
+        )
+    try:
+        leading = np.broadcast_shapes(z.shape[:-1], x.shape[:-1])
+    except ValueError:
+        raise ValueError(f"{operation}: leading shapes do not broadcast: got z {z.shape}, x {x.shape}") from None
+    rows = np.broadcast_to(widen(z), (*leading, z.shape[-1])).reshape(math.prod(leading), z.shape[-1])
+    for weight, bias in layers[:-1]:
+        rows = _product(rows, weight)
+        _NATIVE.activate_layer(rows, INDICES[activation], bias, None, None)
+    weight, bias = layers[-1]
+    targets = np.broadcast_to(widen(x), (*leading, features))
+    out: Array = _NATIVE.bernoulli_epilogue(_product(rows, weight), bias, targets, False)
+    return out.astype(z.dtype, copy=False)
