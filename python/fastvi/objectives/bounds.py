@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastvi import ops
@@ -81,4 +82,6 @@ def iwae_bound(log_weights: Tensor, dim: int = 0) -> Tensor:
     >>> iwae_bound(torch.tensor([[-2.0], [-2.0]]))
     tensor([-2.])
     """
+    if log_weights.shape[dim] == 1 and log_weights.dtype in (torch.float32, torch.float64):
+        return log_weights.squeeze(dim)  # the same, to the bit
     return ops.log_mean_exp(log_weights, dim)
