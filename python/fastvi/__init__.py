@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fastvi._names import operation_names
 
 if TYPE_CHECKING:
+    from fastvi.nn import fuse as fuse
+    from fastvi.nn import unfuse as unfuse
     from fastvi.ops import *  # noqa: F403  # the names stand there, and only there
 
     __version__: str
@@ -23,6 +25,7 @@ _SUBMODULES = frozenset(
         "distributions",
         "evaluate",
         "models",
+        "nn",
         "numpy",
         "objectives",
         "ops",
@@ -31,6 +34,12 @@ _SUBMODULES = frozenset(
         "training",
     }
 )
+_OF_MODULES = {"fuse": "nn", "unfuse": "nn"}
+"""Names that are not operations, and the modules that have them."""
+
+
+def _names() -> set[str]:
+    return {"__version__", *operation_names(), *_OF_MODULES}
 
 
 def __getattr__(name: str) -> Any:
@@ -39,13 +48,13 @@ def __getattr__(name: str) -> Any:
 
         return version("fastvi")
     if name == "__all__":
-        return sorted(["__version__", *operation_names()])
-    if name not in _SUBMODULES and name not in operation_names():
+        return sorted(_names())
+    if name not in _SUBMODULES and name not in _OF_MODULES and name not in operation_names():
         raise AttributeError(f"module 'fastvi' has no attribute {name!r}")
     try:
         if name in _SUBMODULES:
             return importlib.import_module(f"fastvi.{name}")
-        value = getattr(importlib.import_module("fastvi.ops"), name)
+        value = getattr(importlib.import_module(f"fastvi.{_OF_MODULES.get(name, 'ops')}"), name)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -57,4 +66,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({"__version__", *operation_names(), *_SUBMODULES})
+    return sorted(_names() | _SUBMODULES)

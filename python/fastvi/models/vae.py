@@ -19,6 +19,8 @@ from fastvi import ops
 from fastvi._options import option
 from fastvi._sizes import as_integer, shown
 from fastvi.models.base import DataShape, ModelOptions
+from fastvi.nn.layers import run_layers
+from fastvi.nn.sequential import read_layers
 from fastvi.ops._values import describe_range, range_outside_unit_interval, values_at_hand
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU}
@@ -83,6 +85,9 @@ class VAE(nn.Module):
     >>> sorted(model.state_dict())[-1]
     'prior_mean'
     """
+
+    fused_parts = ("encoder", "posterior_head", "decoder", "likelihood_head")
+    """The submodules whose layers run as one operation: nothing is left for `fastvi.fuse` to do."""
 
     # Not class attributes: PyTorch lets no parameter and no buffer have the name of one.
     prior_mean: Tensor | None
@@ -162,21 +167,27 @@ class VAE(nn.Module):
         Both are views of one tensor: the operations read strided rows without a copy.
         """
         self._check_data(x)
-        mean, logvar = self.posterior_head(self.encoder(x)).chunk(2, -1)
+        layers = read_layers(x, (self.encoder, self.posterior_head))
+        found = self.posterior_head(self.encoder(x)) if layers is None else run_layers(x, layers)
+        mean, logvar = found.chunk(2, -1)
         return mean, logvar
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """Return log p(x|z) in nats, shape (K, B), for ``x`` of shape (B, D) and ``z`` of shape (K, B, Z)."""
         self._check_data(x)
-        hidden = self.decoder(z)
+        layers = read_layers(z, (self.decoder, self.likelihood_head))
         if self.likelihood == "bernoulli":
             if self.validate_args and values_at_hand(x) and (bounds := range_outside_unit_interval(x)) is not None:
                 raise ValueError(
                     f"{type(self).__name__}: a Bernoulli likelihood needs x in [0, 1], got {describe_range(bounds)} "
                     "(validate_args=False lets it pass)"
                 )
-            return ops.linear_bernoulli_log_prob(hidden, self.likelihood_head.weight, self.likelihood_head.bias, x)
-        logits, logvar = self.likelihood_head(hidden).chunk(2, -1)
+            if layers is not None and not layers.activate_last:
+                return ops.mlp_bernoulli_log_prob(z, layers.weights, layers.biases, x, layers.activation)
+            head = self.likelihood_head
+            return ops.linear_bernoulli_log_prob(self.decoder(z), head.weight, head.bias, x)
+        outputs = self.likelihood_head(self.decoder(z)) if layers is None else run_layers(z, layers)
+        logits, logvar = outputs.chunk(2, -1)
         return ops.normal_log_prob(x, torch.sigmoid(logits), logvar.clamp(*LOGVAR_RANGE))
 
     def _check_data(self, x: Tensor) -> None:
