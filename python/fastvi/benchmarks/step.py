@@ -151,4 +151,4 @@ def _case(batch: int, num_samples: int) -> Case:
     return Case("step", name, ("step",), partial(_prepare, batch, num_samples, name))
 
 
-CASES = [_case(100, 50), _case(20, 50), _case(20, 1), _case(100, 5)]
+CASES = [_case(100, 50), _case(20, 50), _case(20, 1), _case(128, 1), _case(100, 5)]
