@@ -1,5 +1,5 @@
 #include "../formulas/activation.h"
-#include "map.cuh"
+#include "rows.cuh"
 
 namespace fastvi {
 namespace {
@@ -11,7 +11,7 @@ __global__ void __launch_bounds__(block_threads, 3)
                     std::int64_t pieces) {
   const bool is_biased = bias != nullptr;
   for (std::int64_t item = WarpGroup::first(); item < rows * pieces; item += WarpGroup::count()) {
-    const MapPiece piece(item, pieces, columns);
+    const RowPiece piece(item, pieces, columns);
     T* const own = product + piece.start;
     const std::array<const T*, 2> in{own, bias == nullptr ? own : bias + piece.first};
     const std::array<T*, 3> out{own, slope == nullptr ? nullptr : slope + piece.start,
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(block_threads)
     layer_gradient_kernel(std::int64_t rows, std::int64_t columns, T* gradient, const T* value, const T* slope,
                           const T* scale, T* scaled, std::int64_t pieces) {
   for (std::int64_t item = WarpGroup::first(); item < rows * pieces; item += WarpGroup::count()) {
-    const MapPiece piece(item, pieces, columns);
+    const RowPiece piece(item, pieces, columns);
     const T by = scale == nullptr ? T(1) : scale[piece.row];
     T* const own = gradient + piece.start;
     const std::array<const T*, 3> in{own, value + piece.start, (Formula::keeps_slope ? slope : value) + piece.start};
@@ -57,7 +57,7 @@ template <class T>
 void LayerKernels<T>::activate(std::int64_t rows, std::int64_t columns, Activation activation, T* product,
                                const T* bias, T* slope, T* copy) {
   const DeviceGuard guard;
-  const std::int64_t pieces = ceil_divide(columns, gradient_piece);
+  const std::int64_t pieces = RowPiece::of_row(columns);
   with_activation<T>(activation, [&]<class Formula> {
     launch(activate_kernel<Formula, T>, rows * pieces, WarpGroup::per_block, rows, columns, product, bias, slope, copy,
            pieces);
@@ -68,7 +68,7 @@ template <class T>
 void LayerKernels<T>::gradient(std::int64_t rows, std::int64_t columns, Activation activation, T* gradient,
                                const T* value, const T* slope, const T* scale, T* scaled, T* bias_gradient) {
   const DeviceGuard guard;
-  const std::int64_t pieces = ceil_divide(columns, gradient_piece);
+  const std::int64_t pieces = RowPiece::of_row(columns);
   with_activation<T>(activation, [&]<class Formula> {
     launch(layer_gradient_kernel<Formula, T>, rows * pieces, WarpGroup::per_block, rows, columns, gradient, value,
            slope, scale, scaled, pieces);

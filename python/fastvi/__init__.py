@@ -38,7 +38,7 @@ _OF_MODULES = {"fuse": "nn", "unfuse": "nn"}
 """Names that are not operations, and the modules that have them."""
 
 
-def _names() -> set[str]:
+def _public_names() -> set[str]:
     return {"__version__", *operation_names(), *_OF_MODULES}
 
 
@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
 
         return version("fastvi")
     if name == "__all__":
-        return sorted(_names())
+        return sorted(_public_names())
     if name not in _SUBMODULES and name not in _OF_MODULES and name not in operation_names():
         raise AttributeError(f"module 'fastvi' has no attribute {name!r}")
     try:
@@ -66,4 +66,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(_names() | _SUBMODULES)
+    return sorted(_public_names() | _SUBMODULES)
