@@ -4,176 +4,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastvi import reference
-from fastvi._perceptron import IDENTITY, INDICES, check_layers, read_layers
+from fastvi._perceptron import IDENTITY, check_layers, read_layers
 from fastvi._sizes import check_flag
 from fastvi.ops._backends import Functions, sum_over, sum_to_shape
 from fastvi.ops._checks import check_operands
-from fastvi.ops._operation import Operation
-from fastvi.ops._precision import SUPPORTED_DTYPES, compute_dtype, widen
-from fastvi.ops._private import autocast_active
-from fastvi.ops.bernoulli import by_observations, check_observations
-
-MAX_LAYERS = 4
-"""Layers of one operation; a deeper perceptron is several, one after the other."""
-
-_KEEP_SLOPE = frozenset({"silu", "gelu"})
-"""Those whose slope does not follow from their value: the forward pass keeps it."""
-
-Layer = tuple[Tensor, Tensor | None]
-
-
-class Slot(NamedTuple):
-    """Memory of a layer that is activated: its values, shape (rows, width), and its slopes where they are kept."""
-
-    value: Tensor
-    slope: Tensor | None
-
-
-def _layers_of(parameters: Sequence[Any]) -> list[Layer]:
-    """The layers that were given of (weight, bias, weight, bias, ...)."""
-    pairs = zip(parameters[::2], parameters[1::2], strict=True)
-    return [(weight, bias) for weight, bias in pairs if weight is not None]
-
-
-def _kept_columns(layers: Sequence[Layer], num_active: int, activation: str) -> int:
-    copies = 2 if activation in _KEEP_SLOPE else 1
-    return copies * sum([weight.shape[0] for weight, _ in layers[:num_active]])
-
-
-def _slots(memory: Tensor, rows: int, layers: Sequence[Layer], num_active: int, activation: str) -> list[Slot]:
-    """The places of the activated layers in the memory that the backward pass keeps."""
-    slots, offset, keeps_slope = [], 0, activation in _KEEP_SLOPE
-    for weight, _ in layers[:num_active]:
-        width = weight.shape[0]
-        value = memory.as_strided((rows, width), (width, 1), offset)
-        offset += rows * width
-        slope = None
-        if keeps_slope:
-            slope = memory.as_strided((rows, width), (width, 1), offset)
-            offset += rows * width
-        slots.append(Slot(value, slope))
-    return slots
-
-
-def _packed(memory: Tensor) -> Tensor:
-    """What was kept, laid out as :func:`_slots` reads it: hooks on saved tensors may have changed that."""
-    as_it_was = memory.is_contiguous() and memory.storage_offset() == 0
-    return memory if as_it_was else memory.clone(memory_format=torch.contiguous_format)
-
-
-def _passing_slots(x: Tensor, rows: int, layers: Sequence[Layer], num_active: int) -> list[Slot]:
-    """Places of which each layer's is taken again by the layer after the next: where nothing is kept."""
-    widths = [weight.shape[0] for weight, _ in layers[:num_active]]
-    size = rows * max(widths, default=0)
-    memory = x.new_empty(min(2, num_active) * size)
-    return [Slot(memory.as_strided((rows, w), (w, 1), i % 2 * size), None) for i, w in enumerate(widths)]
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right`` in its own dtype: autocast leaves a product alone that is given its output."""
-    if not autocast_active():
-        return torch.mm(left, right)
-    return torch.mm(left, right, out=left.new_empty((left.shape[0], right.shape[1])))
-
-
-def _hidden(
-    module: Any, x: Tensor, layers: Sequence[Layer], slots: Sequence[Slot], activation: str, copy: Tensor | None = None
-) -> Tensor:
-    """The values of the activated layers, written to their slots; the last one, also to ``copy``, is returned."""
-    activate, index, last = module.forward.activate_layer, INDICES[activation], len(slots) - 1
-    for i, (value, slope) in enumerate(slots):
-        weight, bias = layers[i]
-        torch.mm(x, weight.t(), out=value)
-        activate(value, index, bias, slope, copy if i == last else None)
-        x = value
-    return x
-
-
-def _hidden_gradients(
-    module: Any,
-    gradient: Tensor,
-    x: Tensor,
-    layers: Sequence[Layer],
-    slots: Sequence[Slot],
-    activation: str,
-    needs: Sequence[bool],
-    scale: Tensor | None = None,
-    scaled: Tensor | None = None,
-) -> list[Tensor | None]:
-    """The gradients by x and by each weight and bias, given that by the last slot's value, which is overwritten.
-
-    ``scale`` multiplies the rows of the gradient first; ``scaled`` takes the rows of the last value, multiplied too.
-    """
-    index = INDICES[activation]
-    found: list[Tensor | None] = [None] * (1 + 2 * len(slots))
-    for i in range(len(slots) - 1, -1, -1):
-        value, slope = slots[i]
-        found[2 + 2 * i] = module.layer_gradient(gradient, index, value, slope, scale, scaled, needs[2 + 2 * i])
-        scale = scaled = None
-        before = x if i == 0 else slots[i - 1].value
-        if needs[1 + 2 * i]:
-            found[1 + 2 * i] = _product(gradient.t(), before)
-        if not any(needs[: 1 + 2 * i]):
-            return found
-        gradient = _product(gradient, layers[i][0])
-    found[0] = gradient
-    return found
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x if x.dim() == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-
-
-def _agree(first: Tensor, others: Sequence[Any]) -> bool:
-    """Whether all tensors that are given have one dtype that has kernels, and are on one device."""
-    dtype, device = first.dtype, first.device
-    if dtype not in SUPPORTED_DTYPES:
-        return False
-    return all(other is None or (other.dtype is dtype and other.device == device) for other in others)
-
-
-def _rounded(gradients: Sequence[Tensor | None], dtype: torch.dtype, count: int) -> tuple[Tensor | None, ...]:
-    """In the dtype of the operands; None for the places of layers that were not given."""
-    if dtype is not compute_dtype(dtype):
-        gradients = [None if gradient is None else gradient.to(dtype) for gradient in gradients]
-    return (*gradients, *[None] * (count - len(gradients)))
-
-
-_PARAMETERS = tuple(
-    declared for i in range(MAX_LAYERS) for declared in (f"Tensor{'?' if i else ''} weight_{i}", f"Tensor? bias_{i}")
+from fastvi.ops._layers import (
+    MAX_LAYERS,
+    PARAMETERS,
+    PUBLIC_NAMES,
+    Layer,
+    agree,
+    as_rows,
+    hidden_gradients,
+    hidden_values,
+    kept_columns,
+    layers_of,
+    matrix_product,
+    packed,
+    passing_slots,
+    rounded,
+    slots_in,
 )
-_PUBLIC_NAMES = {
-    f"{name}_{i}": f"{names}[{i}]"
-    for i in range(MAX_LAYERS)
-    for name, names in (("weight", "weights"), ("bias", "biases"))
-}
+from fastvi.ops._operation import Operation
+from fastvi.ops._precision import compute_dtype, widen
+from fastvi.ops.bernoulli import by_observations, check_observations
 
 
 def _mlp_functions(module: Any) -> Functions:
     activate = module.forward.activate_layer
 
     def run(x: Tensor, parameters: Sequence[Any], activation: str, activate_last: bool, keep: bool) -> Any:
-        layers, dtype = _layers_of(parameters), x.dtype
+        layers, dtype = layers_of(parameters), x.dtype
         features = check_layers("mlp", "x", x, layers)
         if dtype is not compute_dtype(dtype):
             x, layers = widen(x), [(widen(weight), widen(bias)) for weight, bias in layers]
-        inputs, num_active = _rows(x), len(layers) - (not activate_last)
+        inputs, num_active = as_rows(x), len(layers) - (not activate_last)
         rows = inputs.shape[0]
         out = x.new_empty((*x.shape[:-1], features))
         matrix = out.view(rows, features)
         memory = None
         if keep:
-            memory = x.new_empty(rows * _kept_columns(layers, num_active, activation))
-            slots = _slots(memory, rows, layers, num_active, activation)
+            memory = x.new_empty(rows * kept_columns(layers, num_active, activation))
+            slots = slots_in(memory, rows, layers, num_active, activation)
         else:
-            slots = _passing_slots(x, rows, layers, num_active)
-        last = _hidden(module, inputs, layers, slots, activation, matrix if activate_last else None)
+            slots = passing_slots(x, rows, layers, num_active)
+        last = hidden_values(module, inputs, layers, slots, activation, matrix if activate_last else None)
         if not activate_last:
             weight, bias = layers[-1]
             torch.mm(last, weight.t(), out=matrix)
@@ -187,13 +68,13 @@ def _mlp_functions(module: Any) -> Functions:
 
     def attempt(x: Any, *arguments: Any) -> Any:
         route = module.route(x, *arguments[:-2])
-        if route is NotImplemented or x is None or arguments[0] is None or not _agree(x, arguments[:-2]):
+        if route is NotImplemented or x is None or arguments[0] is None or not agree(x, arguments[:-2]):
             return NotImplemented
         return None if route is None else run(x, arguments[:-2], arguments[-2], arguments[-1], keep=False)[0]
 
     def backward(grad: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
         *parameters, memory, activation, activate_last, needs = arguments
-        layers, dtype = _layers_of(parameters), x.dtype
+        layers, dtype = layers_of(parameters), x.dtype
         features = check_layers("mlp", "x", x, layers)
         shape = x.shape
         if grad.shape != (*shape[:-1], features):
@@ -201,13 +82,13 @@ def _mlp_functions(module: Any) -> Functions:
         if dtype is not compute_dtype(dtype):
             grad, x = widen(grad), widen(x)
             layers = [(widen(weight), widen(bias)) for weight, bias in layers]
-        inputs, num_active = _rows(x), len(layers) - (not activate_last)
-        upstream = _rows(grad)
+        inputs, num_active = as_rows(x), len(layers) - (not activate_last)
+        upstream = as_rows(grad)
         gradient: Tensor | None
         rows = inputs.shape[0]
-        if memory.numel() != rows * _kept_columns(layers, num_active, activation):
+        if memory.numel() != rows * kept_columns(layers, num_active, activation):
             raise ValueError(f"mlp: auxiliary_0 has {memory.numel()} elements, which are not those of its layers")
-        slots = _slots(_packed(memory), rows, layers, num_active, activation)
+        slots = slots_in(packed(memory), rows, layers, num_active, activation)
         by_last: list[Tensor | None] = []
         if activate_last:
             gradient = upstream.clone(memory_format=torch.contiguous_format)
@@ -215,20 +96,20 @@ def _mlp_functions(module: Any) -> Functions:
             last = slots[-1].value if slots else inputs
             place = 1 + 2 * num_active
             by_last = [
-                _product(upstream.t(), last) if needs[place] else None,
+                matrix_product(upstream.t(), last) if needs[place] else None,
                 sum_over(upstream, 0) if needs[place + 1] else None,
             ]
-            gradient = _product(upstream, layers[-1][0]) if any(needs[:place]) else None
+            gradient = matrix_product(upstream, layers[-1][0]) if any(needs[:place]) else None
         if gradient is None:
             found: list[Tensor | None] = [None] * (1 + 2 * num_active)
         else:
-            found = _hidden_gradients(module, gradient, inputs, layers, slots, activation, needs)
+            found = hidden_gradients(module, gradient, inputs, layers, slots, activation, needs)
         found[0] = None if found[0] is None or not needs[0] else found[0].reshape(shape)
-        return _rounded([*found, *by_last], dtype, 1 + len(parameters))
+        return rounded([*found, *by_last], dtype, 1 + len(parameters))
 
     def attempt_backward(grad: Tensor, *arguments: Any) -> Any:
         tensors, memory = arguments[:-4], arguments[-4]
-        fits = module.runs_backward(grad, *tensors, memory) and _agree(grad, tensors)
+        fits = module.runs_backward(grad, *tensors, memory) and agree(grad, tensors)
         if not fits or memory.dtype is not compute_dtype(grad.dtype):
             return NotImplemented
         return backward(grad, *arguments)
@@ -238,31 +119,31 @@ def _mlp_functions(module: Any) -> Functions:
 
 def _mlp_formula(x: Tensor, *arguments: Any) -> Tensor:
     *parameters, activation, activate_last = arguments
-    layers = _layers_of(parameters)
+    layers = layers_of(parameters)
     with torch.autocast(x.device.type, enabled=False):
         return reference.mlp(x, [w for w, _ in layers], [b for _, b in layers], activation, activate_last)
 
 
 def _mlp_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     *parameters, activation, activate_last = arguments
-    layers = _layers_of(parameters)
+    layers = layers_of(parameters)
     features = check_layers("mlp", "x", x, layers)
     leading = x.shape[:-1]
-    columns = _kept_columns(layers, len(layers) - (not activate_last), activation)
+    columns = kept_columns(layers, len(layers) - (not activate_last), activation)
     memory = x.new_empty(math.prod(leading) * columns, dtype=compute_dtype(x.dtype))
     return x.new_empty((*leading, features)), memory
 
 
 _MLP: Operation[Tensor] = Operation(
     name="mlp",
-    tensors=("Tensor x", *_PARAMETERS),
+    tensors=("Tensor x", *PARAMETERS),
     constants=("str activation", "bool activate_last"),
     formula=_mlp_formula,
     fake=_mlp_fake,
     functions=_mlp_functions,
     num_auxiliary=1,
-    public_names=_PUBLIC_NAMES,
-    check=lambda x, *arguments: check_layers("mlp", "x", x, _layers_of(arguments[:-2])),
+    public_names=PUBLIC_NAMES,
+    check=lambda x, *arguments: check_layers("mlp", "x", x, layers_of(arguments[:-2])),
 )
 
 
@@ -372,20 +253,20 @@ def _bernoulli_functions(module: Any) -> Functions:
 
     def run(z: Tensor, x: Tensor, parameters: Sequence[Any], activation: str, keep: bool) -> Any:
         """The log-likelihood, the hidden layers, and x - sigmoid(logits) in the memory of the logits."""
-        layers, dtype = _layers_of(parameters), z.dtype
+        layers, dtype = layers_of(parameters), z.dtype
         leading = _leading(z, x, layers)
         if dtype is not compute_dtype(dtype):
             z, x, layers = widen(z), widen(x), [(widen(weight), widen(bias)) for weight, bias in layers]
-        inputs, rows, num_active = _rows(z.expand((*leading, z.shape[-1]))), math.prod(leading), len(layers) - 1
+        inputs, rows, num_active = as_rows(z.expand((*leading, z.shape[-1]))), math.prod(leading), len(layers) - 1
         memory = None
         if keep:
-            memory = z.new_empty(rows * _kept_columns(layers, num_active, activation))
-            slots = _slots(memory, rows, layers, num_active, activation)
+            memory = z.new_empty(rows * kept_columns(layers, num_active, activation))
+            slots = slots_in(memory, rows, layers, num_active, activation)
         else:
-            slots = _passing_slots(z, rows, layers, num_active)
-        hidden = _hidden(module, inputs, layers, slots, activation)
+            slots = passing_slots(z, rows, layers, num_active)
+        hidden = hidden_values(module, inputs, layers, slots, activation)
         weight, bias = layers[-1]
-        logits = _product(hidden, weight.t())
+        logits = matrix_product(hidden, weight.t())
         out = epilogue(logits, bias, x.expand((*leading, x.shape[-1])), keep)
         return out if out.dtype is dtype else out.to(dtype), memory, logits
 
@@ -397,16 +278,16 @@ def _bernoulli_functions(module: Any) -> Functions:
         route = module.route(z, x, *arguments[:-1])
         if route is NotImplemented or z is None or x is None or arguments[0] is None:
             return NotImplemented
-        if not _agree(z, (x, *arguments[:-1])):
+        if not agree(z, (x, *arguments[:-1])):
             return NotImplemented
         return None if route is None else run(z, x, arguments[:-1], arguments[-1], keep=False)[0]
 
     def backward(grad: Tensor, z: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
         *parameters, memory, residual, activation, needs = arguments
-        layers, dtype = _layers_of(parameters), z.dtype
+        layers, dtype = layers_of(parameters), z.dtype
         leading = _leading(z, x, layers)
         rows, num_active = math.prod(leading), len(layers) - 1
-        columns = _kept_columns(layers, num_active, activation)
+        columns = kept_columns(layers, num_active, activation)
         expected = (rows, x.shape[-1])
         if grad.shape != leading or residual.shape != expected or memory.numel() != rows * columns:
             raise ValueError(
@@ -417,8 +298,8 @@ def _bernoulli_functions(module: Any) -> Functions:
             grad, z, x = widen(grad), widen(z), widen(x)
             layers = [(widen(weight), widen(bias)) for weight, bias in layers]
         shape = (*leading, z.shape[-1])
-        inputs, scale = _rows(z.expand(shape)), grad.reshape(rows)
-        slots = _slots(_packed(memory), rows, layers, num_active, activation)
+        inputs, scale = as_rows(z.expand(shape)), grad.reshape(rows)
+        slots = slots_in(packed(memory), rows, layers, num_active, activation)
         last = slots[-1].value if slots else inputs
         weight, bias = layers[-1]
         place = 2 + 2 * num_active
@@ -426,23 +307,23 @@ def _bernoulli_functions(module: Any) -> Functions:
         scaled = torch.empty_like(last) if needs[place] and slots else None
         hidden_needs = [needs[0], *needs[2:place]]
         if slots and (any(hidden_needs) or needs[place]):
-            gradient = _product(residual, weight)
-            found = _hidden_gradients(module, gradient, inputs, layers, slots, activation, hidden_needs, scale, scaled)
+            gradient = matrix_product(residual, weight)
+            found = hidden_gradients(module, gradient, inputs, layers, slots, activation, hidden_needs, scale, scaled)
         else:
             found = [None] * (1 + 2 * num_active)
             if needs[place]:
                 scaled = last * scale.unsqueeze(1)
             if needs[0]:
-                found[0] = _product(residual, weight).mul_(scale.unsqueeze(1))
+                found[0] = matrix_product(residual, weight).mul_(scale.unsqueeze(1))
         by_z = None if found[0] is None or not needs[0] else sum_to_shape(found[0].view(shape), z.shape)
-        by_weight = None if scaled is None else _product(residual.t(), scaled)
+        by_weight = None if scaled is None else matrix_product(residual.t(), scaled)
         by_bias = sum_over(residual, 0, weights=scale) if needs[place + 1] else None
         by_x = by_observations(last, weight, bias, x, scale, leading) if needs[1] else None
-        return _rounded([by_z, by_x, *found[1:], by_weight, by_bias], dtype, 2 + len(parameters))
+        return rounded([by_z, by_x, *found[1:], by_weight, by_bias], dtype, 2 + len(parameters))
 
     def attempt_backward(grad: Tensor, *arguments: Any) -> Any:
         tensors, kept = arguments[:-4], arguments[-4:-2]
-        fits = module.runs_backward(grad, *tensors, *kept) and _agree(grad, tensors)
+        fits = module.runs_backward(grad, *tensors, *kept) and agree(grad, tensors)
         if not fits or any(each.dtype is not compute_dtype(grad.dtype) for each in kept):
             return NotImplemented
         return backward(grad, *arguments)
@@ -452,30 +333,30 @@ def _bernoulli_functions(module: Any) -> Functions:
 
 def _bernoulli_formula(z: Tensor, x: Tensor, *arguments: Any) -> Tensor:
     *parameters, activation = arguments
-    layers = _layers_of(parameters)
+    layers = layers_of(parameters)
     with torch.autocast(z.device.type, enabled=False):
         return reference.mlp_bernoulli_log_prob(z, [w for w, _ in layers], [b for _, b in layers], x, activation)
 
 
 def _bernoulli_fake(z: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *parameters, activation = arguments
-    layers, dtype = _layers_of(parameters), compute_dtype(z.dtype)
+    layers, dtype = layers_of(parameters), compute_dtype(z.dtype)
     leading = _leading(z, x, layers)
     rows = math.prod(leading)
-    memory = z.new_empty(rows * _kept_columns(layers, len(layers) - 1, activation), dtype=dtype)
+    memory = z.new_empty(rows * kept_columns(layers, len(layers) - 1, activation), dtype=dtype)
     return z.new_empty(leading), memory, z.new_empty((rows, x.shape[-1]), dtype=dtype)
 
 
 _BERNOULLI: Operation[Tensor] = Operation(
     name="mlp_bernoulli_log_prob",
-    tensors=("Tensor z", "Tensor x", *_PARAMETERS),
+    tensors=("Tensor z", "Tensor x", *PARAMETERS),
     constants=("str activation",),
     formula=_bernoulli_formula,
     fake=_bernoulli_fake,
     functions=_bernoulli_functions,
     num_auxiliary=2,
-    public_names=_PUBLIC_NAMES,
-    check=lambda z, x, *arguments: _leading(z, x, _layers_of(arguments[:-1])),
+    public_names=PUBLIC_NAMES,
+    check=lambda z, x, *arguments: _leading(z, x, layers_of(arguments[:-1])),
 )
 
 

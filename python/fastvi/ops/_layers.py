@@ -1,0 +1,149 @@
+"""What the operations on perceptrons are made of: their layers, the memory of these, and both passes over them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastvi._perceptron import INDICES
+from fastvi.ops._precision import SUPPORTED_DTYPES, compute_dtype
+from fastvi.ops._private import autocast_active
+
+MAX_LAYERS = 4
+"""Layers of one operation; a deeper perceptron is several, one after the other."""
+
+_KEEP_SLOPE = frozenset({"silu", "gelu"})
+"""Those whose slope does not follow from their value: the forward pass keeps it."""
+
+Layer = tuple[Tensor, Tensor | None]
+
+
+class Slot(NamedTuple):
+    """Memory of a layer that is activated: its values, shape (rows, width), and its slopes where they are kept."""
+
+    value: Tensor
+    slope: Tensor | None
+
+
+def layers_of(parameters: Sequence[Any]) -> list[Layer]:
+    """The layers that were given of (weight, bias, weight, bias, ...)."""
+    pairs = zip(parameters[::2], parameters[1::2], strict=True)
+    return [(weight, bias) for weight, bias in pairs if weight is not None]
+
+
+def kept_columns(layers: Sequence[Layer], num_active: int, activation: str) -> int:
+    copies = 2 if activation in _KEEP_SLOPE else 1
+    return copies * sum([weight.shape[0] for weight, _ in layers[:num_active]])
+
+
+def slots_in(memory: Tensor, rows: int, layers: Sequence[Layer], num_active: int, activation: str) -> list[Slot]:
+    """The places of the activated layers in the memory that the backward pass keeps."""
+    slots, offset, keeps_slope = [], 0, activation in _KEEP_SLOPE
+    for weight, _ in layers[:num_active]:
+        width = weight.shape[0]
+        value = memory.as_strided((rows, width), (width, 1), offset)
+        offset += rows * width
+        slope = None
+        if keeps_slope:
+            slope = memory.as_strided((rows, width), (width, 1), offset)
+            offset += rows * width
+        slots.append(Slot(value, slope))
+    return slots
+
+
+def packed(memory: Tensor) -> Tensor:
+    """What was kept, laid out as :func:`slots_in` reads it: hooks on saved tensors may have changed that."""
+    as_it_was = memory.is_contiguous() and memory.storage_offset() == 0
+    return memory if as_it_was else memory.clone(memory_format=torch.contiguous_format)
+
+
+def passing_slots(x: Tensor, rows: int, layers: Sequence[Layer], num_active: int) -> list[Slot]:
+    """Places of which each layer's is taken again by the layer after the next: where nothing is kept."""
+    widths = [weight.shape[0] for weight, _ in layers[:num_active]]
+    size = rows * max(widths, default=0)
+    memory = x.new_empty(min(2, num_active) * size)
+    return [Slot(memory.as_strided((rows, w), (w, 1), i % 2 * size), None) for i, w in enumerate(widths)]
+
+
+def matrix_product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` in its own dtype: autocast leaves a product alone that is given its output."""
+    if not autocast_active():
+        return torch.mm(left, right)
+    return torch.mm(left, right, out=left.new_empty((left.shape[0], right.shape[1])))
+
+
+def hidden_values(
+    module: Any, x: Tensor, layers: Sequence[Layer], slots: Sequence[Slot], activation: str, copy: Tensor | None = None
+) -> Tensor:
+    """The values of the activated layers, written to their slots; the last one, also to ``copy``, is returned."""
+    activate, index, last = module.forward.activate_layer, INDICES[activation], len(slots) - 1
+    for i, (value, slope) in enumerate(slots):
+        weight, bias = layers[i]
+        torch.mm(x, weight.t(), out=value)
+        activate(value, index, bias, slope, copy if i == last else None)
+        x = value
+    return x
+
+
+def hidden_gradients(
+    module: Any,
+    gradient: Tensor,
+    x: Tensor,
+    layers: Sequence[Layer],
+    slots: Sequence[Slot],
+    activation: str,
+    needs: Sequence[bool],
+    scale: Tensor | None = None,
+    scaled: Tensor | None = None,
+) -> list[Tensor | None]:
+    """The gradients by x and by each weight and bias, given that by the last slot's value, which is overwritten.
+
+    ``scale`` multiplies the rows of the gradient first; ``scaled`` takes the rows of the last value, multiplied too.
+    """
+    index = INDICES[activation]
+    found: list[Tensor | None] = [None] * (1 + 2 * len(slots))
+    for i in range(len(slots) - 1, -1, -1):
+        value, slope = slots[i]
+        found[2 + 2 * i] = module.layer_gradient(gradient, index, value, slope, scale, scaled, needs[2 + 2 * i])
+        scale = scaled = None
+        before = x if i == 0 else slots[i - 1].value
+        if needs[1 + 2 * i]:
+            found[1 + 2 * i] = matrix_product(gradient.t(), before)
+        if not any(needs[: 1 + 2 * i]):
+            return found
+        gradient = matrix_product(gradient, layers[i][0])
+    found[0] = gradient
+    return found
+
+
+def as_rows(x: Tensor) -> Tensor:
+    return x if x.dim() == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def agree(first: Tensor, others: Sequence[Any]) -> bool:
+    """Whether all tensors that are given have one dtype that has kernels, and are on one device."""
+    dtype, device = first.dtype, first.device
+    if dtype not in SUPPORTED_DTYPES:
+        return False
+    return all(other is None or (other.dtype is dtype and other.device == device) for other in others)
+
+
+def rounded(gradients: Sequence[Tensor | None], dtype: torch.dtype, count: int) -> tuple[Tensor | None, ...]:
+    """In the dtype of the operands; None for the places of layers that were not given."""
+    if dtype is not compute_dtype(dtype):
+        gradients = [None if gradient is None else gradient.to(dtype) for gradient in gradients]
+    return (*gradients, *[None] * (count - len(gradients)))
+
+
+PARAMETERS = tuple(
+    declared for i in range(MAX_LAYERS) for declared in (f"Tensor{'?' if i else ''} weight_{i}", f"Tensor? bias_{i}")
+)
+PUBLIC_NAMES = {
+    f"{name}_{i}": f"{names}[{i}]"
+    for i in range(MAX_LAYERS)
+    for name, names in (("weight", "weights"), ("bias", "biases"))
+}
