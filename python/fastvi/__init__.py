@@ -49,7 +49,8 @@ def __getattr__(name: str) -> Any:
         return version("fastvi")
     if name == "__all__":
         return sorted(_public_names())
-    if name not in _SUBMODULES and name not in _OF_MODULES and name not in operation_names():
+    # A private module that is not imported yet is no operation: without the sources, the list of these needs PyTorch.
+    if name.startswith("_") or (name not in _SUBMODULES | _OF_MODULES.keys() and name not in operation_names()):
         raise AttributeError(f"module 'fastvi' has no attribute {name!r}")
     try:
         if name in _SUBMODULES:
