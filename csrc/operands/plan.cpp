@@ -1,5 +1,6 @@
 #include "plan.h"
 
+#include <limits>
 #include <stdexcept>
 
 namespace fastvi {
@@ -79,6 +80,10 @@ Sizes broadcast_shapes(const char* operation, std::span<const Layout> operands) 
       }
       common = size;
     }
+  }
+  if (product(result) == std::numeric_limits<std::int64_t>::max()) {  // where a product stops that would be larger
+    throw std::invalid_argument(std::string(operation) + ": shapes broadcast to " + to_string(result) +
+                                ", expected fewer than 2^63 - 1 elements");
   }
   return result;
 }

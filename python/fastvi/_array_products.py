@@ -83,15 +83,38 @@ def linear_bernoulli_log_prob(
             )
     if bias is not None and bias.shape != (features_out,):
         raise ValueError(f"{operation}: bias has shape {bias.shape}, expected ({features_out},)")
+    leading = _leading(operation, "h", h, x)
+    hidden = _hidden_rows(h, leading)
+    return _log_prob(hidden, widen(weight), None if bias is None else widen(bias), x, leading).astype(
+        h.dtype, copy=False
+    )
+
+
+def _leading(operation: str, name: str, hidden: Array, x: Array) -> tuple[int, ...]:
+    """The common leading shape of what a layer is given, called ``name``, and of the observations."""
     try:
-        leading = np.broadcast_shapes(h.shape[:-1], x.shape[:-1])
+        return np.broadcast_shapes(hidden.shape[:-1], x.shape[:-1])
     except ValueError:
-        raise ValueError(f"{operation}: leading shapes do not broadcast: got h {h.shape}, x {x.shape}") from None
-    hidden = np.broadcast_to(widen(h), (*leading, features_in)).reshape(math.prod(leading), features_in)
-    logits = np.ascontiguousarray(hidden @ widen(weight).T)
-    targets = np.broadcast_to(widen(x), (*leading, features_out))
-    out: Array = _NATIVE.bernoulli_epilogue(logits, None if bias is None else widen(bias), targets, False)
-    return out.astype(h.dtype, copy=False)
+        raise ValueError(
+            f"{operation}: leading shapes do not broadcast: got {name} {hidden.shape}, x {x.shape}"
+        ) from None
+
+
+def _hidden_rows(hidden: Array, leading: tuple[int, ...]) -> Array:
+    """A row for each row of the result, in the dtype of the arithmetic."""
+    features = hidden.shape[-1]
+    return np.broadcast_to(widen(hidden), (*leading, features)).reshape(math.prod(leading), features)
+
+
+def _product(rows: Array, weight: Array) -> Array:
+    return np.ascontiguousarray(rows @ weight.T)
+
+
+def _log_prob(rows: Array, weight: Array, bias: Array | None, x: Array, leading: tuple[int, ...]) -> Array:
+    """The log-likelihood of the observations for the logits of a last layer."""
+    targets = np.broadcast_to(widen(x), (*leading, x.shape[-1]))
+    out: Array = _NATIVE.bernoulli_epilogue(_product(rows, weight), bias, targets, False)
+    return out
 
 
 def _layers(
@@ -108,10 +131,6 @@ def _layers(
             raise TypeError(f"{operation}: {name} has dtype {array.dtype}, but {first} has {x.dtype}")
     check_layers(operation, first, x, layers)
     return [(widen(weight), None if bias is None else widen(bias)) for weight, bias in layers]
-
-
-def _product(rows: Array, weight: Array) -> Array:
-    return np.ascontiguousarray(rows @ weight.T)
 
 
 def mlp(
@@ -174,15 +193,9 @@ def mlp_bernoulli_log_prob(
             f"{operation}: x has shape {x.shape}, expected (..., {features}) for the {features} features of the last "
             "layer"
         )
-    try:
-        leading = np.broadcast_shapes(z.shape[:-1], x.shape[:-1])
-    except ValueError:
-        raise ValueError(f"{operation}: leading shapes do not broadcast: got z {z.shape}, x {x.shape}") from None
-    rows = np.broadcast_to(widen(z), (*leading, z.shape[-1])).reshape(math.prod(leading), z.shape[-1])
+    leading = _leading(operation, "z", z, x)
+    rows = _hidden_rows(z, leading)
     for weight, bias in layers[:-1]:
         rows = _product(rows, weight)
         _NATIVE.activate_layer(rows, INDICES[activation], bias, None, None)
-    weight, bias = layers[-1]
-    targets = np.broadcast_to(widen(x), (*leading, features))
-    out: Array = _NATIVE.bernoulli_epilogue(_product(rows, weight), bias, targets, False)
-    return out.astype(z.dtype, copy=False)
+    return _log_prob(rows, *layers[-1], x, leading).astype(z.dtype, copy=False)

@@ -197,3 +197,18 @@ def test_dimensions_from_one_to_a_million(operation, dimension, dtype):
     ):
         size = max(1.0, formula.abs().max().item())
         torch.testing.assert_close(result.double(), formula, rtol=2 * tolerance, atol=2 * tolerance * size)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("normal_log_prob", 3), ("bernoulli_log_prob", 2), ("leapfrog_step", 4), ("rsample_normal", 2)],
+)
+def test_a_common_shape_of_too_many_elements(name, count, requires_grad):
+    """Operands that have little memory each, and together more elements than 63 bits count."""
+    first = torch.zeros(1, device=place.device, requires_grad=requires_grad)
+    tensors = (first.expand(2, 1, 1, 1), first.expand(2**32, 1, 1), first.expand(1, 2**32, 1))
+    arguments = itertools.islice(itertools.cycle(tensors[-count:] if count == 2 else tensors), count)
+    shape = r"\((2, )?4294967296, 4294967296, 1\)"
+    with pytest.raises(ValueError, match=f"^{name}: shapes broadcast to {shape}, expected fewer than "):
+        getattr(fastvi, name)(*arguments)

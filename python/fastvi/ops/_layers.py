@@ -1,4 +1,4 @@
-"""What the operations on perceptrons are made of: their layers, the memory of these, and both passes over them."""
+"""What the operations with matrix products are made of: layers, the memory of these, and both passes over them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvi._perceptron import INDICES
-from fastvi.ops._precision import SUPPORTED_DTYPES, compute_dtype
+from fastvi.ops._precision import SUPPORTED_DTYPES, compute_dtype, widen
 from fastvi.ops._private import autocast_active
 
 MAX_LAYERS = 4
@@ -33,6 +33,11 @@ def layers_of(parameters: Sequence[Any]) -> list[Layer]:
     """The layers that were given of (weight, bias, weight, bias, ...)."""
     pairs = zip(parameters[::2], parameters[1::2], strict=True)
     return [(weight, bias) for weight, bias in pairs if weight is not None]
+
+
+def widened(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers in the dtype of the arithmetic."""
+    return [(widen(weight), widen(bias)) for weight, bias in layers]
 
 
 def kept_columns(layers: Sequence[Layer], num_active: int, activation: str) -> int:

@@ -28,6 +28,26 @@ def broadcast_shape(operation: str, names: Sequence[str], tensors: Sequence[Tens
     return shape
 
 
+def leading_shape(operation: str, name: str, hidden: Tensor, x: Tensor) -> torch.Size:
+    """The common leading shape of what a layer is given, called ``name``, and of the observations x.
+
+    Raises
+    ------
+    ValueError
+        If they do not broadcast.
+    """
+    own, of_x = hidden.shape[:-1], x.shape[:-1]
+    if own == of_x or (len(own) > len(of_x) and own[len(own) - len(of_x) :] == of_x):  # PyTorch's function takes 10 us
+        return own
+    try:
+        shape: torch.Size = torch.broadcast_shapes(own, of_x)
+    except RuntimeError:
+        raise ValueError(
+            f"{operation}: leading shapes do not broadcast: got {name} {tuple(hidden.shape)}, x {tuple(x.shape)}"
+        ) from None
+    return shape
+
+
 def without_axis(shape: Sequence[int], axis: int) -> tuple[int, ...]:
     """The shape of a reduction over one axis."""
     return (*shape[:axis], *shape[axis + 1 :])

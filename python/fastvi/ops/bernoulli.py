@@ -12,9 +12,11 @@ from torch import Tensor
 from fastvi import reference
 from fastvi._sizes import check_flag
 from fastvi.ops._backends import Functions, sum_over, sum_to_shape
+from fastvi.ops._layers import agree, matrix_product
 from fastvi.ops._operation import Operation
 from fastvi.ops._patterns import row_operation
-from fastvi.ops._precision import SUPPORTED_DTYPES, compute_dtype, widen
+from fastvi.ops._precision import compute_dtype, widen
+from fastvi.ops._shapes import leading_shape
 from fastvi.ops._values import describe_range, has_values, range_outside_unit_interval
 
 _LOG_PROB = row_operation("bernoulli_log_prob", reference.bernoulli_log_prob)
@@ -85,23 +87,12 @@ def _linear_shape(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> 
             )
     if bias is not None and tuple(bias.shape) != (features_out,):
         raise ValueError(f"{operation}: bias has shape {tuple(bias.shape)}, expected ({features_out},)")
-    try:
-        leading: torch.Size = torch.broadcast_shapes(h.shape[:-1], x.shape[:-1])
-    except RuntimeError:
-        raise ValueError(
-            f"{operation}: leading shapes do not broadcast: got h {tuple(h.shape)}, x {tuple(x.shape)}"
-        ) from None
-    return leading
+    return leading_shape(operation, "h", h, x)
 
 
 def _hidden_rows(h: Tensor, leading: Sequence[int]) -> Tensor:
     """The hidden units as a matrix with one row for each row of the result."""
     return h.expand((*leading, h.shape[-1])).reshape(math.prod(leading), h.shape[-1])
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right`` in its own dtype: autocast leaves a product alone that is given its output."""
-    return torch.mm(left, right, out=left.new_empty((left.shape[0], right.shape[1])))
 
 
 def _linear_functions(module: Any) -> Functions:
@@ -115,7 +106,7 @@ def _linear_functions(module: Any) -> Functions:
         leading = _linear_shape(h, weight, bias, x)
         dtype = h.dtype
         h, weight, bias, x = widen(h), widen(weight), widen(bias), widen(x)
-        logits = _product(_hidden_rows(h, leading), weight.t())
+        logits = matrix_product(_hidden_rows(h, leading), weight.t())
         out = epilogue(logits, bias, x.expand((*leading, x.shape[-1])), keep_residual)
         return out.to(dtype), logits
 
@@ -126,7 +117,7 @@ def _linear_functions(module: Any) -> Functions:
         if h is None or weight is None or x is None:
             return NotImplemented  # the general route says what is wrong
         route = module.route(h, weight, bias, x)
-        if route is NotImplemented or h.dtype not in SUPPORTED_DTYPES or not _agree(h, weight, bias, x):
+        if route is NotImplemented or not agree(h, (weight, bias, x)):
             return NotImplemented
         if route is None:
             return None
@@ -135,17 +126,11 @@ def _linear_functions(module: Any) -> Functions:
     def attempt_backward(grad: Tensor, *arguments: Any) -> Any:
         residual, tensors = arguments[4], arguments[:4]
         wide = compute_dtype(tensors[0].dtype)
-        if not module.runs_backward(grad, *arguments[:5]) or not _agree(grad, *tensors) or residual.dtype is not wide:
+        if not module.runs_backward(grad, *arguments[:5]) or not agree(grad, tensors) or residual.dtype is not wide:
             return NotImplemented
         return _linear_backward(grad, *arguments)
 
     return Functions(attempt, forward, attempt_backward, _linear_backward)
-
-
-def _agree(first: Tensor, *others: Tensor | None) -> bool:
-    """Whether all tensors that are given have one dtype, and are on one device."""
-    dtype, device = first.dtype, first.device
-    return all(other is None or (other.dtype is dtype and other.device == device) for other in others)
 
 
 def _linear_backward(
@@ -170,10 +155,10 @@ def _linear_backward(
     by_h = by_weight = by_bias = by_x = None
     # The upstream gradient scales rows: of the hidden units, never of the wide residual.
     if needs[0]:
-        by_hidden = _product(residual, weight).mul_(scale)
+        by_hidden = matrix_product(residual, weight).mul_(scale)
         by_h = sum_to_shape(by_hidden.reshape((*leading, h.shape[-1])), h.shape)
     if needs[1]:
-        by_weight = _product(residual.t(), _hidden_rows(h, leading) * scale)
+        by_weight = matrix_product(residual.t(), _hidden_rows(h, leading) * scale)
     if needs[2]:
         by_bias = sum_over(residual, 0, weights=scale.squeeze(1))
     if needs[3]:
@@ -185,7 +170,7 @@ def by_observations(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, scale: Tensor, leading: Sequence[int]
 ) -> Tensor:
     """The gradient by x: the logits, each row of them times ``scale``."""
-    logits = _product(hidden, weight.t())
+    logits = matrix_product(hidden, weight.t())
     logits = logits if bias is None else logits.add_(bias)
     # As in the operation on logits alone: where x * logit is 0 * inf, it is zero, and so is its derivative.
     targets = x.expand((*leading, x.shape[-1])).reshape(logits.shape)

@@ -30,9 +30,11 @@ from fastvi.ops._layers import (
     passing_slots,
     rounded,
     slots_in,
+    widened,
 )
 from fastvi.ops._operation import Operation
 from fastvi.ops._precision import compute_dtype, widen
+from fastvi.ops._shapes import leading_shape
 from fastvi.ops.bernoulli import by_observations, check_observations
 
 
@@ -43,7 +45,7 @@ def _mlp_functions(module: Any) -> Functions:
         layers, dtype = layers_of(parameters), x.dtype
         features = check_layers("mlp", "x", x, layers)
         if dtype is not compute_dtype(dtype):
-            x, layers = widen(x), [(widen(weight), widen(bias)) for weight, bias in layers]
+            x, layers = widen(x), widened(layers)
         inputs, num_active = as_rows(x), len(layers) - (not activate_last)
         rows = inputs.shape[0]
         out = x.new_empty((*x.shape[:-1], features))
@@ -81,7 +83,7 @@ def _mlp_functions(module: Any) -> Functions:
             raise ValueError(f"mlp: gradient has shape {tuple(grad.shape)}, expected {(*tuple(shape[:-1]), features)}")
         if dtype is not compute_dtype(dtype):
             grad, x = widen(grad), widen(x)
-            layers = [(widen(weight), widen(bias)) for weight, bias in layers]
+            layers = widened(layers)
         inputs, num_active = as_rows(x), len(layers) - (not activate_last)
         upstream = as_rows(grad)
         gradient: Tensor | None
@@ -236,16 +238,7 @@ def _leading(z: Tensor, x: Tensor, layers: Sequence[Layer]) -> torch.Size:
             f"{operation}: x has shape {tuple(x.shape)}, expected (..., {features}) for the {features} features of "
             "the last layer"
         )
-    own, of_x = z.shape[:-1], x.shape[:-1]
-    if own == of_x or own[len(own) - len(of_x) :] == of_x:  # what is usual; PyTorch's function takes 10 us
-        return own
-    try:
-        leading: torch.Size = torch.broadcast_shapes(own, of_x)
-    except RuntimeError:
-        raise ValueError(
-            f"{operation}: leading shapes do not broadcast: got z {tuple(z.shape)}, x {tuple(x.shape)}"
-        ) from None
-    return leading
+    return leading_shape(operation, "z", z, x)
 
 
 def _bernoulli_functions(module: Any) -> Functions:
@@ -256,7 +249,7 @@ def _bernoulli_functions(module: Any) -> Functions:
         layers, dtype = layers_of(parameters), z.dtype
         leading = _leading(z, x, layers)
         if dtype is not compute_dtype(dtype):
-            z, x, layers = widen(z), widen(x), [(widen(weight), widen(bias)) for weight, bias in layers]
+            z, x, layers = widen(z), widen(x), widened(layers)
         inputs, rows, num_active = as_rows(z.expand((*leading, z.shape[-1]))), math.prod(leading), len(layers) - 1
         memory = None
         if keep:
@@ -296,7 +289,7 @@ def _bernoulli_functions(module: Any) -> Functions:
             )
         if dtype is not compute_dtype(dtype):
             grad, z, x = widen(grad), widen(z), widen(x)
-            layers = [(widen(weight), widen(bias)) for weight, bias in layers]
+            layers = widened(layers)
         shape = (*leading, z.shape[-1])
         inputs, scale = as_rows(z.expand(shape)), grad.reshape(rows)
         slots = slots_in(packed(memory), rows, layers, num_active, activation)
