@@ -306,3 +306,26 @@ def test_observations_outside_the_unit_interval_are_named_where_that_is_asked_fo
     }.items():
         with pytest.raises(ValueError, match=rf"^{name}: x must lie in \[0, 1\], got values from 0 to 255$"):
             call()
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+@pytest.mark.parametrize("name", ["prior_mean", "prior_logvar"])
+@pytest.mark.parametrize("operation", ["kl_normal", "rsample_normal_with_log_ratio"])
+def test_errors_name_the_prior_that_was_given(operation, name, dtype):
+    values = np.zeros((2, 3), np.float32)
+    samples = {"num_samples": 2} if operation.startswith("rsample") else {}
+    with pytest.raises(TypeError, match=f"^{operation}: {name} has dtype {np.dtype(dtype)}"):
+        getattr(fnp, operation)(values, values, **samples, **{name: np.zeros(3, dtype)})
+
+
+def test_results_too_large_for_float16_are_infinite_without_a_warning():
+    """Their arithmetic is float32, and warnings are errors in these tests."""
+    large, weight = np.full((1, 2), 300.0, np.float16), np.full((2, 2), 300.0, np.float16)
+    x = np.zeros((1, 2), np.float16)
+    found = [
+        fnp.kinetic_energy(large, 2.0),
+        fnp.linear_bernoulli_log_prob(large, weight, None, x),
+        fnp.mlp(large, [weight]),
+        fnp.mlp_bernoulli_log_prob(large, [weight], None, x),
+    ]
+    assert [float(each.ravel()[0]) for each in found] == [np.inf, -np.inf, np.inf, -np.inf]

@@ -41,6 +41,12 @@ def widen(array: Array) -> Array:
     return array.astype(compute_dtype(array.dtype), copy=False)
 
 
+def narrow(array: Array, dtype: np.dtype[Any]) -> Array:
+    """In the dtype of the operands; a number too large for it is infinite, without a warning, as in the kernels."""
+    with np.errstate(over="ignore"):
+        return array.astype(dtype, copy=False)
+
+
 def check_observations(operation: str, x: Array) -> None:
     """Reject values outside [0, 1], NaN among them."""
     check_array(operation, "x", x)
@@ -85,9 +91,8 @@ def linear_bernoulli_log_prob(
         raise ValueError(f"{operation}: bias has shape {bias.shape}, expected ({features_out},)")
     leading = _leading(operation, "h", h, x)
     hidden = _hidden_rows(h, leading)
-    return _log_prob(hidden, widen(weight), None if bias is None else widen(bias), x, leading).astype(
-        h.dtype, copy=False
-    )
+    wide_bias = None if bias is None else widen(bias)
+    return narrow(_log_prob(hidden, widen(weight), wide_bias, x, leading), h.dtype)
 
 
 def _leading(operation: str, name: str, hidden: Array, x: Array) -> tuple[int, ...]:
@@ -159,7 +164,7 @@ def mlp(
         rows = _product(rows, weight)
         is_active = i + 1 < len(layers) or activate
         _NATIVE.activate_layer(rows, INDICES[activation] if is_active else IDENTITY, bias, None, None)
-    return rows.reshape(*x.shape[:-1], rows.shape[1]).astype(x.dtype, copy=False)
+    return narrow(rows.reshape(*x.shape[:-1], rows.shape[1]), x.dtype)
 
 
 def mlp_bernoulli_log_prob(
@@ -198,4 +203,4 @@ def mlp_bernoulli_log_prob(
     for weight, bias in layers[:-1]:
         rows = _product(rows, weight)
         _NATIVE.activate_layer(rows, INDICES[activation], bias, None, None)
-    return _log_prob(rows, *layers[-1], x, leading).astype(z.dtype, copy=False)
+    return narrow(_log_prob(rows, *layers[-1], x, leading), z.dtype)

@@ -26,6 +26,7 @@ from fastvi._array_products import (
     linear_bernoulli_log_prob,
     mlp,
     mlp_bernoulli_log_prob,
+    narrow,
     widen,
 )
 from fastvi._running import RunningLogMeanExp, Summary
@@ -59,12 +60,11 @@ def _seed(operation: str, seed: int | None) -> int:
     return secrets.randbelow(MAX_SEED) if seed is None else check_seed(operation, seed, "an int or None")
 
 
-def _complete_prior(prior_mean: Any, prior_logvar: Any) -> tuple[Any, Any]:
-    """A prior with one parameter given gets the standard normal's other one."""
-    if prior_mean is None and is_array(prior_logvar):
-        prior_mean = np.zeros(1, prior_logvar.dtype)
-    elif prior_logvar is None and is_array(prior_mean):
-        prior_logvar = np.zeros(1, prior_mean.dtype)
+def _complete_prior(mean: Any, prior_mean: Any, prior_logvar: Any) -> tuple[Any, Any]:
+    """A prior with one parameter given gets the standard normal's other one, in the dtype that both should have."""
+    if (prior_mean is None) != (prior_logvar is None) and is_array(mean):
+        zeros = np.zeros(1, mean.dtype)
+        return (zeros, prior_logvar) if prior_mean is None else (prior_mean, zeros)
     return prior_mean, prior_logvar
 
 
@@ -139,7 +139,7 @@ def kl_normal(
     >>> fastvi.numpy.kl_normal(np.ones((2, 3)), np.zeros((2, 3)))
     array([1.5, 1.5])
     """
-    result: Array = _NATIVE.kl_normal(mean, logvar, *_complete_prior(prior_mean, prior_logvar), free_bits)
+    result: Array = _NATIVE.kl_normal(mean, logvar, *_complete_prior(mean, prior_mean, prior_logvar), free_bits)
     return result
 
 
@@ -220,7 +220,7 @@ def rsample_normal_with_log_ratio(
     ((5, 4, 2), True)
     """
     operation = "rsample_normal_with_log_ratio"
-    prior = _complete_prior(prior_mean, prior_logvar)
+    prior = _complete_prior(mean, prior_mean, prior_logvar)
     z, log_ratio = _NATIVE.rsample_normal_with_log_ratio(
         mean, logvar, *prior, _seed(operation, seed), num_samples, detach_posterior, row_offset
     )
@@ -389,12 +389,11 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
     if mass is not None:
         mass = _as_factor("kinetic_energy", "inverse_mass", mass)
         if isinstance(mass, float):
-            with np.errstate(over="ignore"):  # a number too large for the dtype is infinite
-                p, mass = widen(p), np.array([mass]).astype(compute_dtype(dtype))
+            p, mass = widen(p), narrow(np.array([mass]), compute_dtype(dtype))
         elif mass.ndim == 0:
             mass = mass.reshape(1)
     out: Array = _NATIVE.kinetic_energy(p, mass)
-    return out.astype(dtype, copy=False)
+    return narrow(out, dtype)
 
 
 def soft_threshold(x: Array, threshold: Array | float) -> Array:
