@@ -76,6 +76,27 @@ def test_bound_without_any_weight_is_minus_infinity():
     assert iwae_bound(torch.full((3, 2), -torch.inf)).tolist() == [-torch.inf, -torch.inf]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_bound_of_one_sample_is_its_weight(dtype):
+    """In memory of its own: what is done to the bound in place does not change the weight."""
+    log_w = torch.tensor([[1.5, -torch.inf, torch.inf, 1e4]], dtype=dtype, requires_grad=True)
+    bound = iwae_bound(log_w)
+    assert bound.tolist() == log_w[0].tolist()
+    assert iwae_bound(log_w.t(), -1).tolist() == log_w[0].tolist()
+    (gradient,) = torch.autograd.grad(iwae_bound(log_w[:, ::3]), log_w, torch.tensor([2.0, -1.0], dtype=dtype))
+    assert gradient.tolist() == [[2.0, 0.0, 0.0, -1.0]]
+    bound.detach().zero_()
+    assert log_w[0, 0].item() == 1.5
+
+
+@pytest.mark.parametrize("dim", [2, -3, 0.5, True, None])
+def test_errors_of_the_bound_name_the_argument(dim):
+    with pytest.raises((TypeError, ValueError), match=r"^log_mean_exp: dim "):
+        iwae_bound(torch.zeros(1, 3), dim)
+    with pytest.raises(TypeError, match=r"^log_mean_exp: x must be a torch.Tensor, got list"):
+        iwae_bound([1.0], 0)
+
+
 def test_rising_bounds():
     """ELBO <= L_2 <= L_3 <= log p(x), by quadrature, and by sampling L_4 <= L_16 where quadrature does not reach."""
     model, x = linear_gaussian.make(latent_dim=1)

@@ -82,6 +82,17 @@ def iwae_bound(log_weights: Tensor, dim: int = 0) -> Tensor:
     >>> iwae_bound(torch.tensor([[-2.0], [-2.0]]))
     tensor([-2.])
     """
-    if log_weights.shape[dim] == 1 and log_weights.dtype in (torch.float32, torch.float64):
-        return log_weights.squeeze(dim)  # the same, to the bit
+    if _is_one_sample(log_weights, dim):
+        return log_weights.sum(dim)  # the same number, by one cheap operator
     return ops.log_mean_exp(log_weights, dim)
+
+
+def _is_one_sample(log_weights: object, dim: object) -> bool:
+    """Whether there is one weight along ``dim``, and it is neither half precision, which autocast widens, nor wrong."""
+    return (
+        isinstance(log_weights, Tensor)
+        and log_weights.dtype in (torch.float32, torch.float64)
+        and type(dim) is int
+        and -log_weights.dim() <= dim < log_weights.dim()
+        and log_weights.shape[dim] == 1
+    )
