@@ -185,7 +185,7 @@ def leapfrog_step(
     momentum = p - kick * step_size * grad
     velocity = momentum if inverse_mass is None else inverse_mass * momentum
     position = q + step_size * velocity
-    return position, momentum if momentum.shape == position.shape else momentum.expand(position.shape)
+    return position, momentum.expand(position.shape)
 
 
 def kinetic_energy(p: Tensor, inverse_mass: Tensor | None = None) -> Tensor:

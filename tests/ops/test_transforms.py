@@ -407,6 +407,29 @@ def test_export_with_a_dynamic_batch_to_a_file():
         assert torch.equal(loaded(x), model(x))
 
 
+class PerceptronDecoder(torch.nn.Module):
+    """The likelihoods of a batch of observations under each of 3 draws: leading shapes of different lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(2, 5), torch.nn.Linear(5, 6)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.stack([x[:, :2], x[:, 2:4], x[:, 4:]])
+        weights = [layer.weight for layer in self.layers]
+        biases = [layer.bias for layer in self.layers]
+        return fastvi.mlp_bernoulli_log_prob(z, weights, biases, x, "tanh")
+
+
+def test_export_with_a_dynamic_batch_of_fewer_leading_dimensions():
+    decoder = PerceptronDecoder().to(place.device)
+    x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)).to(place.device)
+    exported = torch.export.export(decoder, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    for batch in (3, 4, 9):  # as many observations as draws, too
+        x = torch.rand(batch, 6, generator=torch.Generator().manual_seed(batch)).to(place.device)
+        assert torch.equal(exported(x), decoder(x))
+
+
 # opcheck of torch 2.14 itself looks at gradients of what are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("sample", TYPICAL, ids=str)

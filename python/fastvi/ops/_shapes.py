@@ -37,7 +37,9 @@ def leading_shape(operation: str, name: str, hidden: Tensor, x: Tensor) -> torch
         If they do not broadcast.
     """
     own, of_x = hidden.shape[:-1], x.shape[:-1]
-    if own == of_x or (len(own) > len(of_x) and own[len(own) - len(of_x) :] == of_x):  # PyTorch's function takes 10 us
+    # PyTorch's function takes 10 us. Shapes of different lengths are not compared: an exported program would be bound
+    # to the sizes that happened to differ.
+    if len(own) >= len(of_x) and own[len(own) - len(of_x) :] == of_x:
         return own
     try:
         shape: torch.Size = torch.broadcast_shapes(own, of_x)
