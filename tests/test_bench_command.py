@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ import typer
 from typer.testing import CliRunner
 
 from fastvi import benchmarks
-from fastvi.benchmarks import harness
-from fastvi.benchmarks.harness import EAGER, FASTVI, FORWARD, FORWARD_BACKWARD, in_graph
+from fastvi.benchmarks import harness, jax_runtime
+from fastvi.benchmarks.harness import FORWARD, FORWARD_BACKWARD
+from fastvi.benchmarks.results import EAGER, FASTVI, in_graph
 from fastvi.ops import _backends
 
 SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "run.py"
@@ -44,7 +46,8 @@ def test_command_prints_the_table_and_writes_the_files(tmp_path: Path, monkeypat
         files[1],
     )
     assert code == 0
-    assert output.count("kl_normal 100x50") == 2
+    assert output.count("kl_normal 100x50") == 4  # two modes, in the table of medians and in that of the best blocks
+    assert ("JAX is not timed: it is not installed: pip install jax" in output) == (find_spec("jax") is None)
     results = json.loads(Path(files[0]).read_text())
     assert [row["mode"] for row in results["results"]] == [FORWARD, FORWARD_BACKWARD]
     assert results["settings"]["repeats"] == 3
@@ -79,6 +82,18 @@ def test_command_refuses(arguments: tuple[str, str], expected: str) -> None:
     code, output = _invoke(*arguments)
     assert code == 2
     assert expected in output
+
+
+def test_command_does_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "copy_bandwidth", lambda timer, settings: 1e9)
+    monkeypatch.setattr(jax_runtime, "find_spec", lambda name: None)
+    arguments = ("--case", "kl_normal 100x50", "--quick", "--no-compile", "--threads", "1")
+    code, output = _invoke(*arguments)
+    assert code == 0
+    assert output.splitlines().count("JAX is not timed: it is not installed: pip install jax") == 1
+    code, output = _invoke(*arguments, "--no-jax")
+    assert code == 0
+    assert "JAX" not in output
 
 
 def test_command_says_what_the_gpu_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

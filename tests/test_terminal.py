@@ -22,7 +22,7 @@ from typer.main import get_command
 
 from fastvi import _native, _terminal, data
 from fastvi.benchmarks import harness
-from fastvi.benchmarks.harness import EAGER, FASTVI, Result, Timing
+from fastvi.benchmarks.results import EAGER, FASTVI, Result, Timing
 from fastvi.cli import app
 from fastvi.training import figures, files, pictures, trainer
 from fastvi.training.config import RunFolder, TrainingConfig
@@ -66,7 +66,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         return config.build_model().eval()
 
     images = digits()
-    timing = Timing(median=1e-6, lower_quartile=1e-6, upper_quartile=1e-6, calls_per_block=1, peak_bytes=0)
+    timing = Timing(median=1e-6, best=1e-6, lower_quartile=1e-6, upper_quartile=1e-6, calls_per_block=1, peak_bytes=0)
     result = Result("normal", "[/b]", "forward", 1, 4000, 1e9, {EAGER: timing, FASTVI: timing})
     monkeypatch.setattr(trainer, "train", untrained)
     monkeypatch.setattr(data, "_load_digits", lambda: images)

@@ -183,7 +183,8 @@ def operation_table(module_for_host: Path) -> str:
     take several.
     """
     from fastvi.benchmarks import FAMILIES
-    from fastvi.benchmarks.harness import EAGER, FASTVI, load_cases
+    from fastvi.benchmarks.harness import load_cases
+    from fastvi.benchmarks.results import EAGER, FASTVI
 
     count = _launch_counter(module_for_host)
     head = ["operation", "mode", "bytes an element", "H100, us", "launches: eager", "launches: fastvi"]

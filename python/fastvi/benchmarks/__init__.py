@@ -46,15 +46,22 @@ def bench(
     repeats: Annotated[
         int,
         typer.Option(parser=whole_number(1, LARGEST_COUNT), metavar="COUNT", help="Timed blocks of every provider."),
-    ] = 7,
-    quick: Annotated[bool, typer.Option("--quick", help="Three repeats of short blocks: a smoke test.")] = False,
+    ] = 15,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Three repeats of short blocks, each case once: a smoke test.")
+    ] = False,
     with_compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Time torch.compile too.")] = True,
+    with_jax: Annotated[bool, typer.Option("--jax/--no-jax", help="Time JAX too, where it is installed.")] = True,
     device: Annotated[str, typer.Option(help="Where to run: cpu, or cuda for PyTorch's current GPU.")] = "cpu",
     json: Annotated[
         Path | None, typer.Option(parser=parse_path, metavar="FILE", help="Write every number to this file.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(parser=parse_path, metavar="FILE", help="Draw the ratios as bars into this picture.")
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="Time nothing: print the ratios of two files that --json wrote."),
     ] = None,
 ) -> None:
     """Time fastvi, plain PyTorch and torch.compile side by side, and print one table per family."""
@@ -64,9 +71,17 @@ def bench(
         raise typer.BadParameter(f"got {device!r}, expected 'cpu' or 'cuda'", param_hint="--device")
     thread_counts = _thread_counts(_THREADS[device] if threads is None else threads)
 
+    if compare is not None:
+        if json is not None or plot is not None:
+            raise typer.BadParameter("it times nothing that --json or --plot could write", param_hint="--compare")
+        _compare((parse_path(compare[0]), parse_path(compare[1])), family, case)
+        return
+
     # Imported here, because they import torch: `fastvi --help` answers at once.
-    from fastvi.benchmarks import report
+    from fastvi.benchmarks import picture, report
     from fastvi.benchmarks.harness import Settings, load_cases, run
+    from fastvi.benchmarks.jax_runtime import jax_obstacle
+    from fastvi.benchmarks.results import JAX
     from fastvi.ops._backends import cuda_obstacle
     from fastvi.training.files import check_writable
 
@@ -81,28 +96,45 @@ def bench(
                 check_writable(path)
             except OSError as error:
                 fail(f"{option}: {reason(error)}")
-    if plot is not None and (obstacle := report.plot_obstacle(plot)) is not None:
+    if plot is not None and (obstacle := picture.plot_obstacle(plot)) is not None:
         fail(f"--plot {plot}: {obstacle}")
+    without_jax = jax_obstacle(device, max(thread_counts)) if with_jax else None
     settings = Settings(
         device=device,
         threads=thread_counts,
         repeats=min(repeats, 3) if quick else repeats,
         block_seconds=_BLOCK_SECONDS[device] / (6 if quick else 1),
         with_compile=with_compile,
+        with_jax=with_jax and without_jax is None,
+        attempts=1 if quick else Settings.attempts,
     )
-    machine = report.machine(device)
+    machine = report.machine(device, settings.with_jax)
     with report.progress() as track:
         results = run(cases, settings, track=track)
     written = True
     try:
-        report.print_tables(results, machine)
+        notes = [] if without_jax is None else [f"{JAX} is not timed: {without_jax}"]
+        report.print_tables(results, machine, notes=notes)
     finally:  # a screen or pipe that takes no more is no reason to lose the files
         if json is not None:
             written &= _write(partial(report.write_json, json, results, settings, machine))
         if plot is not None:
-            written &= _write(partial(report.write_plot, plot, results))
+            written &= _write(partial(picture.write_plot, plot, results))
     if not written:
         raise typer.Exit(FAILED_EXIT_CODE)
+
+
+def _compare(paths: tuple[Path, Path], family: str | None, case: str) -> None:
+    """Print what two files say about the same cases."""
+    from fastvi.benchmarks.compare import NotComparableError, print_comparison, read
+
+    try:
+        first, second = (read(path).only(family, case) for path in paths)
+        print_comparison(first, second)
+    except OSError as error:
+        fail(f"--compare: {reason(error)}")
+    except NotComparableError as error:
+        fail(f"--compare: {error}")
 
 
 def _write(write: Callable[[], None]) -> bool:

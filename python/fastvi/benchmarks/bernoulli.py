@@ -31,6 +31,7 @@ CASES = [
         ops.bernoulli_log_prob,
         differentiable=(1,),
         read_again=(0, 1),
+        jax="bernoulli_log_prob",
     ),
     operation_case(
         "bernoulli",
@@ -40,5 +41,6 @@ CASES = [
         ops.linear_bernoulli_log_prob,
         differentiable=(0, 1, 2),
         read_again=(0, 1, 2, 3),
+        jax="linear_bernoulli_log_prob",
     ),
 ]

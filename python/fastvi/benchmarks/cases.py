@@ -9,7 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fastvi.benchmarks.harness import COMPILE, EAGER, FASTVI, FORWARD, FORWARD_BACKWARD, Case, Workload
+from fastvi.benchmarks.harness import FORWARD, FORWARD_BACKWARD, Case, Workload
+from fastvi.benchmarks.jax_runtime import operation_call
+from fastvi.benchmarks.results import COMPILE, EAGER, FASTVI, JAX
 from fastvi.benchmarks.timers import Call
 
 Operation = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -24,6 +26,7 @@ def operation_case(
     differentiable: Sequence[int] = (),
     read_again: Sequence[int] = (),
     draws: bool = False,
+    jax: str | None = None,
 ) -> Case:
     """Make the case of one operation: the plain formula eager and compiled, and fastvi's.
 
@@ -37,6 +40,8 @@ def operation_case(
         Positions of the inputs that the backward pass cannot do without.
     draws
         The outputs are random: the providers are then compared by moments.
+    jax
+        Name of the formula in `fastvi.benchmarks.jax_runtime`; None: JAX is not timed.
     """
 
     def prepare(mode: str, with_compile: bool) -> Workload:
@@ -75,19 +80,30 @@ def operation_case(
                 for value, target in zip(evaluate(function, torch.float32), expected, strict=True):
                     compare(f"{name}, {mode}, {provider}", value, target)
 
+        def make_jax() -> Call:
+            run, values = operation_call(str(jax), inputs, differentiable if leaves else (), upstream)
+            for value, target in zip(values(), evaluate(formula, torch.float64), strict=True):
+                assert_same_values(f"{name}, {mode}, {JAX}", value, target)
+            return run
+
         moved = _nbytes(inputs) + _nbytes(outputs)
         if leaves:
             moved += _nbytes(inputs[position] for position in read_again) + _nbytes(upstream) + _nbytes(leaves)
-        return Workload({provider: call(function) for provider, function in functions.items()}, check, moved)
+        calls = {provider: call(function) for provider, function in functions.items()}
+        return Workload(calls, check, moved, None if jax is None else make_jax)
 
     return Case(family, name, (FORWARD, FORWARD_BACKWARD) if differentiable else (FORWARD,), prepare)
 
 
-def assert_same_values(label: str, value: Tensor, expected: Tensor) -> None:
+def assert_same_values(label: str, value: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
     """Compare with the float64 formula: 1e-5 of the largest value, room for a float32 sum of several thousand terms."""
     scale = expected.abs().max().item()
     torch.testing.assert_close(
-        value.double(), expected.double(), rtol=1e-5, atol=1e-5 * scale, msg=lambda text: f"{label}: {text}"
+        value.double(),
+        expected.double(),
+        rtol=tolerance,
+        atol=tolerance * scale,
+        msg=lambda text: f"{label}: {text}",
     )
 
 

@@ -29,5 +29,6 @@ CASES = [
         ops.laplace_log_prob,
         differentiable=(0, 1, 2),
         read_again=(0, 1, 2),
+        jax="laplace_log_prob",
     ),
 ]

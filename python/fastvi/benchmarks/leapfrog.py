@@ -56,5 +56,6 @@ CASES = [
         ops.kinetic_energy,
         differentiable=(0,),
         read_again=(0, 1),
+        jax="kinetic_energy",
     ),
 ]

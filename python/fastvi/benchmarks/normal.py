@@ -20,6 +20,7 @@ def _kl_case(batch: int, dimension: int) -> Case:
         ops.kl_normal,
         differentiable=(0, 1),
         read_again=(0, 1),
+        jax="kl_normal",
     )
 
 
@@ -38,6 +39,7 @@ CASES = [
         ops.normal_log_prob,
         differentiable=(0, 1, 2),
         read_again=(0, 1, 2),
+        jax="normal_log_prob",
     ),
     operation_case(
         "normal",
@@ -46,5 +48,6 @@ CASES = [
         reference.normal_entropy,
         ops.normal_entropy,
         differentiable=(0,),
+        jax="normal_entropy",
     ),
 ]

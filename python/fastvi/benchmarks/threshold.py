@@ -22,5 +22,6 @@ CASES = [
         ops.soft_threshold,
         differentiable=(0, 1),
         read_again=(0, 1),
+        jax="soft_threshold",
     ),
 ]
