@@ -27,6 +27,7 @@ _COMPARED = (
     (JAX, FASTVI),
     (EAGER, FASTVI_COMPILE),
     (COMPILE, FASTVI_COMPILE),
+    (FASTVI, GEMMS),
     (FASTVI, FLOOR),
 )
 PROVIDERS = (*_CALLED, *map(in_graph, _CALLED))
