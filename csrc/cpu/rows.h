@@ -218,11 +218,14 @@ inline constexpr int value_lanes = 16;
 template <class T>
 FASTVI_HD T sum_values(std::int64_t count, const T* values) {
   T partial[value_lanes] = {};
-  for (std::int64_t d = 0; d < count; d += value_lanes) {
-    const int rest = static_cast<int>(count - d);
+  std::int64_t d = 0;
+  for (; d + value_lanes <= count; d += value_lanes) {
 #pragma omp simd
-    for (int lane = 0; lane < value_lanes; ++lane) partial[lane] += lane < rest ? values[d + lane] : T(0);
+    for (int lane = 0; lane < value_lanes; ++lane) partial[lane] += values[d + lane];
   }
+  const int rest = static_cast<int>(count - d);
+#pragma omp simd
+  for (int lane = 0; lane < value_lanes; ++lane) partial[lane] += lane < rest ? values[d + lane] : T(0);
   return sum_lanes<T, value_lanes>(partial);
 }
 
@@ -234,10 +237,22 @@ void reduce_short_rows(const Extent& extent, const std::array<RowView<const S>, 
   const std::int64_t columns = extent.columns, rows_in_group = group_elements / columns;
   const std::int64_t groups = ceil_divide(extent.rows, rows_in_group);
   const auto work = static_cast<std::int64_t>(static_cast<double>(extent.samples * extent.rows * columns) * Term::cost);
-  // Rows that lie one behind the other in all operands are read where they are, others from a copy that lies so: the
-  // values, which are vector code's in any case, do not depend on the layout.
-  bool joined = true;
-  for (const auto& operand : operands) joined &= operand.row_stride == columns;
+  // Rows that lie one behind the other are read where they are, others from a copy that lies so, which one row for all
+  // samples and rows has once: the values, which are vector code's in any case, do not depend on the layout.
+  const std::int64_t most_rows = std::min(rows_in_group, extent.rows);
+  alignas(64) T repeated[Term::operands][group_elements];
+  const auto repeats = [&](std::size_t i) { return operands[i].row_stride == 0 && operands[i].sample_stride == 0; };
+  const auto copy_rows = [&](std::size_t i, std::int64_t k, std::int64_t first, std::int64_t rows, T* to) {
+    const bool joined = operands[i].row_stride == columns;
+    const std::int64_t length = rows * columns, step = joined ? length : columns;
+    for (std::int64_t start = 0; start < length; start += step) {
+      convert(operands[i].row(k, first + start / columns), step, to + start);
+    }
+    std::fill(to + length, to + std::max<std::int64_t>(length, simd_lanes<T>), T(0));
+  };
+  for (std::size_t i = 0; i < Term::operands; ++i) {
+    if (repeats(i) && extent.samples * extent.rows > 0) copy_rows(i, 0, 0, most_rows, repeated[i]);
+  }
   parallel_for(extent.samples * groups, work, [&](std::int64_t item) {
     const std::int64_t k = item / groups, first = item % groups * rows_in_group;
     const std::int64_t rows = std::min(rows_in_group, extent.rows - first), length = rows * columns;
@@ -247,14 +262,10 @@ void reduce_short_rows(const Extent& extent, const std::array<RowView<const S>, 
     for (std::size_t i = 0; i < Term::operands; ++i) {
       if constexpr (!is_narrow<S>) {
         found[i] = operands[i].row(k, first);
-        if (joined && padded == length) continue;
+        if (operands[i].row_stride == columns && padded == length) continue;
       }
-      const std::int64_t step = joined ? length : columns;
-      for (std::int64_t start = 0; start < length; start += step) {
-        convert(operands[i].row(k, first + start / columns), step, copies[i] + start);
-      }
-      std::fill(copies[i] + length, copies[i] + padded, T(0));
-      found[i] = copies[i];
+      found[i] = repeats(i) ? repeated[i] : copies[i];
+      if (!repeats(i)) copy_rows(i, k, first, rows, copies[i]);
     }
     alignas(64) T values[group_elements + value_lanes];
     std::apply(
