@@ -92,8 +92,19 @@ def assert_within(result: Tensor, bound: Bounded) -> None:
     assert not bool((outside > 0).any()), f"outside by {outside.max().item()}"
 
 
-def head_bounds(h: Bounded, weight: Bounded, bias: Bounded, x: Bounded, scale: Bounded, half: torch.dtype):
-    """The log-likelihood of rows, and its gradients times the rows' ``scale``, by h, weight, bias and x."""
+def head_bounds(
+    h: Bounded,
+    weight: Bounded,
+    bias: Bounded,
+    x: Bounded,
+    scale: Bounded,
+    half: torch.dtype,
+    scaled_first: bool = True,
+):
+    """The log-likelihood of rows, and its gradients times the rows' ``scale``, by h, weight, bias and x.
+
+    The rows of x - sigmoid(logits) are multiplied by ``scale`` before they are rounded, or the narrow side is.
+    """
     logits = added(product(h, weight.t, half), bias)
     # d/dl of x l - log(1 + e^l) lies in [-1, 1].
     terms = Bounded(
@@ -102,9 +113,12 @@ def head_bounds(h: Bounded, weight: Bounded, bias: Bounded, x: Bounded, scale: B
     )
     residual = Bounded(x.value - torch.sigmoid(logits.value), logits.error / 4 + SMALL)
     column = Bounded(scale.value.unsqueeze(1), scale.error.unsqueeze(1))
-    by_h = product(residual, weight, half) * column
-    by_weight = product(residual.t, h * column, half)
-    return terms.sum(1), by_h, by_weight, (residual * column).sum(0), logits * column
+    by_logits = residual * column
+    if scaled_first:
+        by_h, by_weight = product(by_logits, weight, half), product(by_logits.t, h, half)
+    else:
+        by_h, by_weight = product(residual, weight, half) * column, product(residual.t, h * column, half)
+    return terms.sum(1), by_h, by_weight, by_logits.sum(0), logits * column
 
 
 def operands(shape: tuple[int, ...], seed: int = 0) -> list[Tensor]:
@@ -233,7 +247,7 @@ def test_decoder_in_autocast(shape, half):
     inner = product(rows, exact(first).t, half)
     hidden = inner.function(torch.tanh, 1.0)
     value, by_hidden, by_weight, by_bias, _ = head_bounds(
-        hidden, exact(weight), exact(bias), exact(x.repeat(z.shape[0], 1)), scale, half
+        hidden, exact(weight), exact(bias), exact(x.repeat(z.shape[0], 1)), scale, half, False
     )
     by_inner = by_hidden * inner.function(slope_of_tanh, 0.77)
     assert_within(result.reshape(-1), value)

@@ -166,14 +166,21 @@ def _linear_backward(
     grad, h, weight, bias, x = widen(grad), widen(h), widen(weight), widen(bias), widen(x)
     scale = grad.reshape(-1, 1)
     by_h = by_weight = by_bias = by_x = None
-    # Two products take the residual.
-    factor = residual if product_dtype is None else residual.to(product_dtype)
-    # The upstream gradient scales rows: of the hidden units, never of the wide residual.
-    if needs[0]:
-        by_hidden = matrix_product(factor, weight, product_dtype).mul_(scale)
-        by_h = sum_to_shape(by_hidden.reshape((*leading, h.shape[-1])), h.shape)
-    if needs[1]:
-        by_weight = matrix_product(factor.t(), _hidden_rows(h, leading) * scale, product_dtype)
+    if product_dtype is None:
+        # The upstream gradient scales rows: of the hidden units, never of the wide residual.
+        if needs[0]:
+            by_h = matrix_product(residual, weight).mul_(scale)
+        if needs[1]:
+            by_weight = matrix_product(residual.t(), _hidden_rows(h, leading) * scale)
+    elif needs[0] or needs[1]:
+        # Scaled before they are rounded, so that no number is rounded twice: hidden units often are of half precision.
+        by_logits = (residual * scale).to(product_dtype)
+        if needs[0]:
+            by_h = matrix_product(by_logits, weight, product_dtype)
+        if needs[1]:
+            by_weight = matrix_product(by_logits.t(), _hidden_rows(h, leading), product_dtype)
+    if by_h is not None:
+        by_h = sum_to_shape(by_h.reshape((*leading, h.shape[-1])), h.shape)
     if needs[2]:
         by_bias = sum_over(residual, 0, weights=scale.squeeze(1))
     if needs[3]:
@@ -232,7 +239,8 @@ def linear_bernoulli_log_prob(
     """``bernoulli_log_prob(x, h @ weight.T + bias)`` as one operation, for the last layer of a decoder.
 
     One matrix product, and one pass that adds the bias, sums the log-likelihood and overwrites the logits with
-    ``x - sigmoid(logits)``, which is what the backward pass needs.
+    ``x - sigmoid(logits)``, which is what the backward pass needs. In a region of ``torch.autocast`` the factors of the
+    product have the region's dtype, and the result is float32.
 
     Parameters
     ----------

@@ -197,7 +197,8 @@ def mlp(
     r"""A multilayer perceptron as one operation: :math:`a_{i+1} = f(a_i W_i^\top + b_i)`, the last layer linear.
 
     The matrix products are PyTorch's; bias and activation are one pass over each of them, and so are the activation's
-    derivative and the bias's gradient. Autograd sees one node for four layers.
+    derivative and the bias's gradient. Autograd sees one node for four layers. In a region of ``torch.autocast`` the
+    factors of the products have the region's dtype, and the result is float32.
 
     Parameters
     ----------
