@@ -121,7 +121,7 @@ def train(
                 dataset = load_data(data, found_in, download)
                 config = _new_config(context, dataset)
                 if config.precision == "bf16-mixed" and obstacle is not None:
-                    fail(f"--precision bf16-mixed would be slower than 32-true: {obstacle}")
+                    fail(f"--precision bf16-mixed gains nothing here: {obstacle}")
                 record = DataRecord.of(dataset, found_in, config.uses_labels)
                 begun = folder = context.with_resource(claimed(out, overwrite, config, record, console.print))
             else:
@@ -131,7 +131,7 @@ def train(
                 context.with_resource(reopened(folder, console.print))
                 config = _resumed_config(context, folder)
                 if config.precision == "bf16-mixed" and obstacle is not None:
-                    console.print(f"the run's precision bf16-mixed is slower than 32-true here: {obstacle}")
+                    console.print(f"the run's precision bf16-mixed gains nothing here: {obstacle}")
                 dataset, found_in = run_data(folder, config, data_dir, console, download)
                 folder.write_config(config, DataRecord.of(dataset, found_in, config.uses_labels))
         except RunError as error:
