@@ -18,7 +18,7 @@ import typer
 from fastvi.commands.shared import choose_device
 from fastvi.objectives import DReG
 from fastvi.ops import _backends
-from fastvi.training import hints
+from fastvi.training import hints, settings
 from fastvi.training import processes as training_processes
 from fastvi.training.config import RunFolder
 from fastvi.training.module import VariationalModule
@@ -84,11 +84,26 @@ def test_resuming_refuses_what_contradicts_the_run():
         ("--latent-dim", "3", "contradicts the 2 of the run"),
         ("--hidden-dims", "8,8", "contradicts the (8,) of the run"),
         ("--learning-rate", "0.5", "contradicts the 0.001 of the run"),
+        ("--precision", "bf16-mixed", "contradicts the 32-true of the run"),
         ("--epochs", "1", "already gone through 2 epochs"),
         ("--out", "elsewhere", "leave out --out and --overwrite"),
     ):
         assert_one_clear_line(call("train", "--resume", "run", option, value), kept)
     assert RunFolder(Path("run")).checkpoint_file.read_bytes() == before
+
+
+def test_bfloat16_is_refused_where_it_gains_nothing_and_a_run_that_has_it_goes_on(monkeypatch):
+    options = (*SMALL, "--no-evaluate", "--out", "run", "--precision", "bf16-mixed", "--device", "cpu")
+    monkeypatch.setattr(settings, "MULTIPLIED_BY_PROCESSOR", frozenset())
+    assert_one_clear_line(call("train", *options), "this processor has no instructions for products of bfloat16")
+    assert not Path("run").exists()
+    monkeypatch.setattr(settings, "MULTIPLIED_BY_PROCESSOR", frozenset({torch.bfloat16}))
+    assert call("train", *options).exit_code == 0
+    assert RunFolder(Path("run")).read_config().precision == "bf16-mixed"
+    monkeypatch.setattr(settings, "MULTIPLIED_BY_PROCESSOR", frozenset())
+    resumed = call("train", "--resume", "run", "--epochs", 3, "--no-evaluate", "--device", "cpu")
+    assert resumed.exit_code == 0
+    assert "the run's precision bf16-mixed gains nothing here" in resumed.output.replace("\n", " ")
 
 
 def test_existing_folders_are_not_overwritten_unasked(tmp_path):
@@ -125,6 +140,7 @@ def test_existing_folders_are_not_overwritten_unasked(tmp_path):
             "--backward-samples belongs to the objective iwae, not to elbo",
         ),
         (("train", "--resume", "nowhere"), "nowhere is not a run folder"),
+        (("train", "--precision", "16"), "--precision must be one of 32-true, bf16-mixed, got '16'"),
         (("train", "--device", "tpu"), "--device must be one of auto, cpu, cuda, got 'tpu'"),
         (("evaluate", "nowhere"), "nowhere is not a run folder"),
         (("evaluate", "nowhere", "--device", "gpu"), "--device must be one of auto, cpu, cuda, got 'gpu'"),

@@ -1,8 +1,10 @@
 """Training: batches as a function of the step, resumed runs equal to uninterrupted ones, files always whole."""
 
 import dataclasses
+import hashlib
 import io
 import itertools
+import json
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from fastvi.models import VAE, VAEOptions
 from fastvi.objectives import ELBO, IWAE, STL, DReG
 from fastvi.seeding import mix_seed
 from fastvi.training.batches import ShuffledBatches
+from fastvi.training.checkpoint import checkpoint_bytes
 from fastvi.training.config import RunError, RunFolder
 from fastvi.training.files import atomic_write
 from fastvi.training.loggers import MetricsFile
@@ -115,6 +118,59 @@ def test_training_raises_the_bound(tmp_path, digits):
     assert len(bounds) == 20
     # The bias alone gives the first epoch's bound; what two latent dimensions add is over a nat.
     assert bounds[-1] > bounds[0] + 1.0
+
+
+def test_bfloat16_run_is_close_to_the_one_in_float32_and_resumes_to_the_bit(tmp_path, digits, monkeypatch):
+    plain = run(tmp_path / "plain", digits)
+    config = dataclasses.replace(CONFIG, precision="bf16-mixed")
+    whole = run(tmp_path / "whole", digits, config)
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, 9)
+        with pytest.raises(StopHereError):
+            run(tmp_path / "resumed", digits, config, checkpoint_every=4)
+    assert_same_end(run(tmp_path / "resumed", digits, config), whole)
+    assert whole.read_config() == config
+    ends = [folder.read_checkpoint()["state_dict"] for folder in (plain, whole)]
+    assert all(value.dtype == torch.float32 for value in ends[1].values())
+    assert any(not torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    for one, other in zip(metrics_without_seconds(plain), metrics_without_seconds(whole), strict=True):
+        # Factors with relative errors of 2^-8 in 64 logits of size one, whose errors have any sign.
+        assert float(one["bound"]) == pytest.approx(float(other["bound"]), abs=0.1)
+
+
+def test_the_objective_is_in_the_region_and_the_bound_in_float32(tmp_path, digits, monkeypatch):
+    seen = []
+    whole = IWAE.__call__
+
+    def watched(self, *arguments, **options):
+        bound = whole(self, *arguments, **options)
+        seen.append((torch.is_autocast_enabled("cpu"), bound.dtype))
+        return bound
+
+    monkeypatch.setattr(IWAE, "__call__", watched)
+    for precision, inside in (("32-true", False), ("bf16-mixed", True)):
+        seen.clear()
+        run(tmp_path / precision, digits, dataclasses.replace(CONFIG, epochs=1, precision=precision))
+        assert set(seen) == {(inside, torch.float32)}
+
+
+def test_a_run_without_a_precision_was_in_float32(tmp_path, digits):
+    """As this format had none at first."""
+    whole = run(tmp_path / "whole", digits)
+    folder = run(tmp_path / "run", digits, dataclasses.replace(CONFIG, epochs=1))
+    content = json.loads(folder.config_file.read_text())
+    assert content.pop("precision") == "32-true"
+    del content["checksum"]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    content["checksum"] = hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+    folder.config_file.write_text(json.dumps(content, indent=2) + "\n")
+    checkpoint = folder.read_checkpoint()
+    assert checkpoint["settings"].pop("precision") == "32-true"
+    folder.checkpoint_file.write_bytes(checkpoint_bytes(checkpoint))
+    assert folder.read_config() == dataclasses.replace(CONFIG, epochs=1)
+    assert_same_end(run(tmp_path / "run", digits), whole)
+    with pytest.raises(RunError, match="its precision is 32-true, not bf16-mixed"):
+        folder.read_checkpoint(dataclasses.replace(CONFIG, precision="bf16-mixed"))
 
 
 @pytest.mark.parametrize("objective", [ELBO(3), DReG(3), STL(3)])
@@ -414,6 +470,7 @@ def test_grid_holds_the_images_row_by_row(tmp_path):
         (lambda: {"seed": -1}, ValueError, "seed must be from 0"),
         (lambda: {"epochs": 0}, ValueError, "epochs must be from 1"),
         (lambda: {"learning_rate": 0.0}, ValueError, "learning_rate must be positive"),
+        (lambda: {"precision": 32}, ValueError, "precision must be one of 32-true, bf16-mixed, got 32"),
         (lambda: {"objective": ELBO(beta=-1.0)}, ValueError, "beta must be finite and not negative"),
         (lambda: {"objective": ELBO(beta=4e38)}, ValueError, "beta must be a finite number of float32"),
         (lambda: {"objective": ELBO(beta=torch.tensor(1.0))}, TypeError, "beta must be a number, got tensor"),

@@ -107,6 +107,8 @@ def public_name(name: str) -> str:
 
 
 PERCEPTRONS = ("mlp", "mlp_bernoulli_log_prob")
+WITH_PRODUCTS = (*PERCEPTRONS, "linear_bernoulli_log_prob")
+"""Operations with matrix products, whose factors autocast rounds."""
 
 # The formula of the same name, but where the arguments are others.
 TWINS: dict[str, Callable[..., Any]] = {name: function_of(reference, name) for name in OPERATORS} | {
@@ -208,7 +210,8 @@ def backward_call(sample: Sample, wanted: Sequence[str] | None = None) -> tuple[
     names = [argument.name for argument in backward._schema.arguments]
     num_grads = sum(name.startswith("grad_") for name in names)
     num_auxiliary = sum(name.startswith("auxiliary_") for name in names)
-    num_tensors = sum(isinstance(argument, Tensor) or argument is None for argument in arguments)
+    declared = getattr(torch.ops.fastvi, sample.operation).default._schema.arguments
+    num_tensors = sum("Tensor" in str(argument.type) for argument in declared)
     tensors, constants = arguments[:num_tensors], arguments[num_tensors:]
     needs = [
         isinstance(tensor, Tensor) and tensor.is_floating_point() and (wanted is None or name in wanted)

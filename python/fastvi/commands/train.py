@@ -64,6 +64,13 @@ def train(
     seed: Annotated[
         int, typer.Option(parser=whole_number(0, 2**63 - 1), metavar="SEED", help="Seed of all that is drawn.")
     ] = 0,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="32-true, or bf16-mixed: matrix products of training in bfloat16, all else in float32, which is "
+            "faster on processors with bfloat16 instructions. Evaluation is in float32."
+        ),
+    ] = "32-true",
     device: Device = "auto",
     threads: Threads = None,
     out: Annotated[Path | None, path("Run folder; default: runs/DATA-OBJECTIVE-NUMBER.")] = None,
@@ -92,6 +99,7 @@ def train(
     from fastvi.training.figures import evaluate_run, evaluation_examples, some_examples
     from fastvi.training.pictures import write_pictures
     from fastvi.training.processes import from_first, is_first, join_processes
+    from fastvi.training.settings import bfloat16_obstacle
 
     try:
         join_processes()
@@ -106,11 +114,14 @@ def train(
     def prepare() -> tuple[TrainingConfig, RunFolder, str, Path | None]:
         nonlocal begun, dataset
         chosen_device = choose_device(device)
+        obstacle = bfloat16_obstacle(chosen_device)
         try:
             if resume is None:
                 found_in = data_folder(data, data_dir)
                 dataset = load_data(data, found_in, download)
                 config = _new_config(context, dataset)
+                if config.precision == "bf16-mixed" and obstacle is not None:
+                    fail(f"--precision bf16-mixed gains nothing here: {obstacle}")
                 record = DataRecord.of(dataset, found_in, config.uses_labels)
                 begun = folder = context.with_resource(claimed(out, overwrite, config, record, console.print))
             else:
@@ -119,6 +130,8 @@ def train(
                 begun = folder = RunFolder(resume)
                 context.with_resource(reopened(folder, console.print))
                 config = _resumed_config(context, folder)
+                if config.precision == "bf16-mixed" and obstacle is not None:
+                    console.print(f"the run's precision bf16-mixed gains nothing here: {obstacle}")
                 dataset, found_in = run_data(folder, config, data_dir, console, download)
                 folder.write_config(config, DataRecord.of(dataset, found_in, config.uses_labels))
         except RunError as error:
@@ -199,7 +212,7 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
     from fastvi.models import MODELS
     from fastvi.objectives import OBJECTIVES
     from fastvi.training.config import TrainingConfig, check_memory, check_settings
-    from fastvi.training.settings import check_labels
+    from fastvi.training.settings import PRECISIONS, check_labels
 
     chosen, given = context.params, given_options(context)
     objective_name = choose("objective", chosen["objective"], OBJECTIVES)
@@ -223,6 +236,7 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
         batch_size=chosen["batch_size"],
         learning_rate=chosen["learning_rate"],
         seed=chosen["seed"],
+        precision=choose("precision", chosen["precision"], PRECISIONS),
     )
     if config.uses_labels:
         config = dataclasses.replace(config, num_classes=dataset.num_classes)
@@ -247,7 +261,7 @@ def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig
     except RunError as error:
         fail(str(error))
     names = {"objective": config.objective_name, "model": config.model_name}
-    for name in ("data", "objective", "model", "binarization", "batch_size", "learning_rate", "seed"):
+    for name in ("data", "objective", "model", "binarization", "batch_size", "learning_rate", "seed", "precision"):
         if _is_given(context, name):
             _compare(name, context.params[name], names.get(name, getattr(config, name)), folder)
     given = given_options(context)

@@ -167,7 +167,7 @@ class VAE(nn.Module):
         Both are views of one tensor: the operations read strided rows without a copy.
         """
         self._check_data(x)
-        layers = read_layers(x, (self.encoder, self.posterior_head))
+        layers = read_layers(x, (self.encoder, self.posterior_head), in_autocast=True)
         found = self.posterior_head(self.encoder(x)) if layers is None else run_layers(x, layers)
         mean, logvar = found.chunk(2, -1)
         return mean, logvar
@@ -175,7 +175,7 @@ class VAE(nn.Module):
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """Return log p(x|z) in nats, shape (K, B), for ``x`` of shape (B, D) and ``z`` of shape (K, B, Z)."""
         self._check_data(x)
-        layers = read_layers(z, (self.decoder, self.likelihood_head))
+        layers = read_layers(z, (self.decoder, self.likelihood_head), in_autocast=True)
         if self.likelihood == "bernoulli":
             if self.validate_args and values_at_hand(x) and (bounds := range_outside_unit_interval(x)) is not None:
                 raise ValueError(

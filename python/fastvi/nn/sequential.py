@@ -54,12 +54,12 @@ class FusedSequential(nn.Sequential):
 _FORWARDS = (nn.Sequential.forward, FusedSequential.forward)
 
 
-def read_layers(x: object, parts: Iterable[nn.Module]) -> Layers | None:
+def read_layers(x: object, parts: Iterable[nn.Module], in_autocast: bool = False) -> Layers | None:
     """The layers of modules that are called one after the other with x; None where they have to be called themselves.
 
-    Sequences among the modules count as what they hold.
+    Sequences among the modules count as what they hold. For ``in_autocast`` see :func:`runs_by_itself`.
     """
-    if not runs_by_itself(x):
+    if not runs_by_itself(x, in_autocast):
         return None
     modules: list[nn.Module] = []
     for part in parts:

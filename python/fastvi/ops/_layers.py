@@ -74,21 +74,49 @@ def passing_slots(x: Tensor, rows: int, layers: Sequence[Layer], num_active: int
     return [Slot(memory.as_strided((rows, w), (w, 1), i % 2 * size), None) for i, w in enumerate(widths)]
 
 
-def matrix_product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right`` in its own dtype: autocast leaves a product alone that is given its output."""
-    if not autocast_active():
-        return torch.mm(left, right)
-    return torch.mm(left, right, out=left.new_empty((left.shape[0], right.shape[1])))
+PRODUCT_DTYPE = "ScalarType? product_dtype"
+"""How the operations with matrix products declare the dtype that their factors are rounded to; None: they are not."""
+
+
+def matrix_product(
+    left: Tensor, right: Tensor, product_dtype: torch.dtype | None = None, out: Tensor | None = None
+) -> Tensor:
+    """``left @ right``, whose factors may be rounded to ``product_dtype`` first: the result is float32 then.
+
+    Whatever region of autocast it is called in: that leaves a product alone that is given its output.
+    """
+    if product_dtype is not None:
+        return _narrow_product(left.to(product_dtype), right.to(product_dtype), out)
+    if out is None:
+        if not autocast_active():
+            return torch.mm(left, right)
+        out = left.new_empty((left.shape[0], right.shape[1]))
+    return torch.mm(left, right, out=out)
+
+
+def _narrow_product(left: Tensor, right: Tensor, out: Tensor | None) -> Tensor:
+    """The product of factors of half precision, in float32. PyTorch gives its sums unrounded on CUDA alone."""
+    if left.is_cuda:
+        wide = torch.mm(left, right, out_dtype=torch.float32)
+        return wide if out is None else out.copy_(wide)
+    narrow = torch.mm(left, right, out=left.new_empty((left.shape[0], right.shape[1])))
+    return narrow.float() if out is None else out.copy_(narrow)
 
 
 def hidden_values(
-    module: Any, x: Tensor, layers: Sequence[Layer], slots: Sequence[Slot], activation: str, copy: Tensor | None = None
+    module: Any,
+    x: Tensor,
+    layers: Sequence[Layer],
+    slots: Sequence[Slot],
+    activation: str,
+    product_dtype: torch.dtype | None,
+    copy: Tensor | None = None,
 ) -> Tensor:
     """The values of the activated layers, written to their slots; the last one, also to ``copy``, is returned."""
     activate, index, last = module.forward.activate_layer, INDICES[activation], len(slots) - 1
     for i, (value, slope) in enumerate(slots):
         weight, bias = layers[i]
-        torch.mm(x, weight.t(), out=value)
+        matrix_product(x, weight.t(), product_dtype, out=value)
         activate(value, index, bias, slope, copy if i == last else None)
         x = value
     return x
@@ -102,6 +130,7 @@ def hidden_gradients(
     slots: Sequence[Slot],
     activation: str,
     needs: Sequence[bool],
+    product_dtype: torch.dtype | None,
     scale: Tensor | None = None,
     scaled: Tensor | None = None,
 ) -> list[Tensor | None]:
@@ -116,11 +145,12 @@ def hidden_gradients(
         found[2 + 2 * i] = module.layer_gradient(gradient, index, value, slope, scale, scaled, needs[2 + 2 * i])
         scale = scaled = None
         before = x if i == 0 else slots[i - 1].value
+        factor = gradient if product_dtype is None else gradient.to(product_dtype)  # two products take it
         if needs[1 + 2 * i]:
-            found[1 + 2 * i] = matrix_product(gradient.t(), before)
+            found[1 + 2 * i] = matrix_product(factor.t(), before, product_dtype)
         if not any(needs[: 1 + 2 * i]):
             return found
-        gradient = matrix_product(gradient, layers[i][0])
+        gradient = matrix_product(factor, layers[i][0], product_dtype)
     found[0] = gradient
     return found
 

@@ -50,7 +50,8 @@ def define_operators(operation: Operation[Any], overload: str = "") -> Operators
     constants = [declared.replace("float ", "Tensor ") if as_tensors else declared for declared in operation.constants]
     suffix = f".{overload}" if overload else ""
     name, count, num_outputs = operation.name, operation.count, operation.num_outputs
-    arguments = ", ".join((*operation.tensors, *constants))
+    with_defaults = [f"{declared}=None" if "?" in declared else declared for declared in constants]
+    arguments = ", ".join((*operation.tensors, *with_defaults))
     LIBRARY.define(f"{name}{suffix}({arguments}) -> {_returns(num_outputs + operation.num_auxiliary)}")
     inputs = ", ".join(
         (
@@ -64,6 +65,7 @@ def define_operators(operation: Operation[Any], overload: str = "") -> Operators
     LIBRARY.define(f"{name}_backward{suffix}({inputs}) -> {_returns(count)}")
 
     def run_forward(*arguments: Any) -> Any:
+        arguments = _complete(operation, arguments)
         tensors, constants = arguments[:count], arguments[count:]
         _check_tensors(operation, tensors)
         constants = _numbers(operation, constants) if as_tensors else constants
@@ -85,7 +87,7 @@ def define_operators(operation: Operation[Any], overload: str = "") -> Operators
 
     def fake_forward(*arguments: Any) -> Any:
         _check_tensors(operation, arguments[:count])
-        return operation.fake(*arguments)
+        return operation.fake(*_complete(operation, arguments))
 
     def fake_backward(*arguments: Any) -> Any:
         grads, tensors, auxiliary, _, needs = operation.split_backward(arguments)
@@ -103,6 +105,11 @@ def define_operators(operation: Operation[Any], overload: str = "") -> Operators
         torch.library.register_fake(f"fastvi::{name}{target}{suffix}", fake, lib=LIBRARY)
     forward, backward = (getattr(torch.ops.fastvi, f"{name}{target}") for target in ("", "_backward"))
     return Operators(getattr(forward, overload or "default"), getattr(backward, overload or "default"))
+
+
+def _complete(operation: Operation[Any], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The forward operator's arguments with those that PyTorch leaves out: the last ones that have their default."""
+    return arguments + (None,) * (operation.count + len(operation.constants) - len(arguments))
 
 
 def _plain(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -135,7 +142,8 @@ def register_autograd(operation: Operation[Any], operators: Operators) -> None:
 
     def rule(operator: Any, of_backward: bool) -> Callable[..., Any]:
         def batched(info: Any, dims: tuple[Any, ...], *arguments: Any) -> Any:
-            return map_batch(operation, operator, of_backward, info.batch_size, dims, arguments)
+            complete = arguments if of_backward else _complete(operation, arguments)
+            return map_batch(operation, operator, of_backward, info.batch_size, dims, complete)
 
         return batched
 

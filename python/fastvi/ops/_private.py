@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,27 @@ dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 tracing_state: Callable[[], Any] = torch._C._get_tracing_state
 """What torch.jit.trace is recording in this thread; None where it records nothing."""
 autocast_active: Callable[[], bool] = torch._C._is_any_autocast_enabled
+
+
+def _multiplied_by_processor() -> frozenset[torch.dtype]:
+    """The half-precision dtypes of whose numbers this processor has instructions for products and their sums.
+
+    oneDNN says that it takes bfloat16 on every processor with AVX-512, where it may take several instructions instead.
+    """
+    found = set()
+    if platform.machine() in ("x86_64", "AMD64"):
+        bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if bfloat16:
+        found.add(torch.bfloat16)
+    if torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        found.add(torch.float16)
+    return frozenset(found)
+
+
+MULTIPLIED_BY_PROCESSOR = _multiplied_by_processor()
+"""Dtypes whose matrix products take less time than those of float32 on the CPU; those of others take far more."""
 
 
 def in_forward_mode() -> bool:

@@ -12,10 +12,10 @@ from torch import Tensor
 from fastvi import reference
 from fastvi._sizes import check_flag
 from fastvi.ops._backends import Functions, sum_over, sum_to_shape
-from fastvi.ops._layers import agree, matrix_product
+from fastvi.ops._layers import PRODUCT_DTYPE, agree, matrix_product
 from fastvi.ops._operation import Operation
 from fastvi.ops._patterns import row_operation
-from fastvi.ops._precision import compute_dtype, widen
+from fastvi.ops._precision import autocast_dtype, check_product_dtype, compute_dtype, widen
 from fastvi.ops._shapes import leading_shape
 from fastvi.ops._values import describe_range, has_values, range_outside_unit_interval
 
@@ -73,9 +73,12 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor, validate_args: bool = False) -
     return _LOG_PROB(x, logits)
 
 
-def _linear_shape(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> torch.Size:
+def _linear_shape(
+    h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, product_dtype: torch.dtype | None = None
+) -> torch.Size:
     """The leading shape of the result, after a check of all shapes."""
     operation = "linear_bernoulli_log_prob"
+    check_product_dtype(operation, product_dtype)
     if weight.dim() != 2:
         raise ValueError(f"{operation}: weight has shape {tuple(weight.shape)}, expected two dimensions")
     features_out, features_in = weight.shape
@@ -98,22 +101,31 @@ def _hidden_rows(h: Tensor, leading: Sequence[int]) -> Tensor:
 def _linear_functions(module: Any) -> Functions:
     epilogue = module.forward.bernoulli_epilogue
 
-    def run(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, keep_residual: bool) -> tuple[Tensor, Tensor]:
+    def run(
+        h: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        x: Tensor,
+        product_dtype: torch.dtype | None,
+        keep_residual: bool,
+    ) -> tuple[Tensor, Tensor]:
         """The log-likelihood, and x - sigmoid(logits) in the memory of the logits (meaningless if it is not kept).
 
         Logits of half precision would lose more than the sum over them gains: they are float32.
         """
-        leading = _linear_shape(h, weight, bias, x)
+        leading = _linear_shape(h, weight, bias, x, product_dtype)
         dtype = h.dtype
         h, weight, bias, x = widen(h), widen(weight), widen(bias), widen(x)
-        logits = matrix_product(_hidden_rows(h, leading), weight.t())
+        logits = matrix_product(_hidden_rows(h, leading), weight.t(), product_dtype)
         out = epilogue(logits, bias, x.expand((*leading, x.shape[-1])), keep_residual)
         return out.to(dtype), logits
 
-    def forward(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:
-        return run(h, weight, bias, x, keep_residual=True)
+    def forward(
+        h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, product_dtype: torch.dtype | None
+    ) -> tuple[Tensor, Tensor]:
+        return run(h, weight, bias, x, product_dtype, keep_residual=True)
 
-    def attempt(h: Any, weight: Any, bias: Any, x: Any) -> Any:
+    def attempt(h: Any, weight: Any, bias: Any, x: Any, product_dtype: Any) -> Any:
         if h is None or weight is None or x is None:
             return NotImplemented  # the general route says what is wrong
         route = module.route(h, weight, bias, x)
@@ -121,7 +133,7 @@ def _linear_functions(module: Any) -> Functions:
             return NotImplemented
         if route is None:
             return None
-        return run(h, weight, bias, x, keep_residual=False)[0]
+        return run(h, weight, bias, x, product_dtype, keep_residual=False)[0]
 
     def attempt_backward(grad: Tensor, *arguments: Any) -> Any:
         residual, tensors = arguments[4], arguments[:4]
@@ -140,6 +152,7 @@ def _linear_backward(
     bias: Tensor | None,
     x: Tensor,
     residual: Tensor,
+    product_dtype: torch.dtype | None,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     dtype = h.dtype
@@ -153,24 +166,39 @@ def _linear_backward(
     grad, h, weight, bias, x = widen(grad), widen(h), widen(weight), widen(bias), widen(x)
     scale = grad.reshape(-1, 1)
     by_h = by_weight = by_bias = by_x = None
-    # The upstream gradient scales rows: of the hidden units, never of the wide residual.
-    if needs[0]:
-        by_hidden = matrix_product(residual, weight).mul_(scale)
-        by_h = sum_to_shape(by_hidden.reshape((*leading, h.shape[-1])), h.shape)
-    if needs[1]:
-        by_weight = matrix_product(residual.t(), _hidden_rows(h, leading) * scale)
+    if product_dtype is None:
+        # The upstream gradient scales rows: of the hidden units, never of the wide residual.
+        if needs[0]:
+            by_h = matrix_product(residual, weight).mul_(scale)
+        if needs[1]:
+            by_weight = matrix_product(residual.t(), _hidden_rows(h, leading) * scale)
+    elif needs[0] or needs[1]:
+        # Scaled before they are rounded, so that no number is rounded twice: hidden units often are of half precision.
+        by_logits = (residual * scale).to(product_dtype)
+        if needs[0]:
+            by_h = matrix_product(by_logits, weight, product_dtype)
+        if needs[1]:
+            by_weight = matrix_product(by_logits.t(), _hidden_rows(h, leading), product_dtype)
+    if by_h is not None:
+        by_h = sum_to_shape(by_h.reshape((*leading, h.shape[-1])), h.shape)
     if needs[2]:
         by_bias = sum_over(residual, 0, weights=scale.squeeze(1))
     if needs[3]:
-        by_x = by_observations(_hidden_rows(h, leading), weight, bias, x, scale.squeeze(1), leading)
+        by_x = by_observations(_hidden_rows(h, leading), weight, bias, x, scale.squeeze(1), leading, product_dtype)
     return tuple([None if found is None else found.to(dtype) for found in (by_h, by_weight, by_bias, by_x)])
 
 
 def by_observations(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, scale: Tensor, leading: Sequence[int]
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    x: Tensor,
+    scale: Tensor,
+    leading: Sequence[int],
+    product_dtype: torch.dtype | None,
 ) -> Tensor:
     """The gradient by x: the logits, each row of them times ``scale``."""
-    logits = matrix_product(hidden, weight.t())
+    logits = matrix_product(hidden, weight.t(), product_dtype)
     logits = logits if bias is None else logits.add_(bias)
     # As in the operation on logits alone: where x * logit is 0 * inf, it is zero, and so is its derivative.
     targets = x.expand((*leading, x.shape[-1])).reshape(logits.shape)
@@ -178,13 +206,17 @@ def by_observations(
     return sum_to_shape(logits.mul_(scale.unsqueeze(1)).reshape((*leading, x.shape[-1])), x.shape)
 
 
-def _linear_formula(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+def _linear_formula(
+    h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, product_dtype: torch.dtype | None
+) -> Tensor:
     with torch.autocast(h.device.type, enabled=False):
         return reference.linear_bernoulli_log_prob(h, weight, bias, x)
 
 
-def _linear_fake(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:
-    leading = _linear_shape(h, weight, bias, x)
+def _linear_fake(
+    h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, product_dtype: torch.dtype | None
+) -> tuple[Tensor, Tensor]:
+    leading = _linear_shape(h, weight, bias, x, product_dtype)
     logits = h.new_empty((math.prod(leading), weight.shape[0]), dtype=compute_dtype(h.dtype))
     return h.new_empty(leading), logits
 
@@ -192,7 +224,7 @@ def _linear_fake(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> t
 _LINEAR: Operation[Tensor] = Operation(
     name="linear_bernoulli_log_prob",
     tensors=("Tensor h", "Tensor weight", "Tensor? bias", "Tensor x"),
-    constants=(),
+    constants=(PRODUCT_DTYPE,),
     formula=_linear_formula,
     fake=_linear_fake,
     functions=_linear_functions,
@@ -207,7 +239,8 @@ def linear_bernoulli_log_prob(
     """``bernoulli_log_prob(x, h @ weight.T + bias)`` as one operation, for the last layer of a decoder.
 
     One matrix product, and one pass that adds the bias, sums the log-likelihood and overwrites the logits with
-    ``x - sigmoid(logits)``, which is what the backward pass needs.
+    ``x - sigmoid(logits)``, which is what the backward pass needs. In a region of ``torch.autocast`` the factors of the
+    product have the region's dtype, and the result is float32.
 
     Parameters
     ----------
@@ -242,4 +275,4 @@ def linear_bernoulli_log_prob(
     """
     if check_flag("linear_bernoulli_log_prob", "validate_args", validate_args):
         check_observations("linear_bernoulli_log_prob", x)
-    return _LINEAR(h, weight, bias, x)
+    return _LINEAR(h, weight, bias, x, autocast_dtype(h))

@@ -17,6 +17,7 @@ from fastvi.ops._checks import check_operands
 from fastvi.ops._layers import (
     MAX_LAYERS,
     PARAMETERS,
+    PRODUCT_DTYPE,
     PUBLIC_NAMES,
     Layer,
     agree,
@@ -33,17 +34,24 @@ from fastvi.ops._layers import (
     widened,
 )
 from fastvi.ops._operation import Operation
-from fastvi.ops._precision import compute_dtype, widen
+from fastvi.ops._precision import autocast_dtype, check_product_dtype, compute_dtype, widen
 from fastvi.ops._shapes import leading_shape
 from fastvi.ops.bernoulli import by_observations, check_observations
+
+
+def _features(x: Tensor, *arguments: Any) -> int:
+    """The number of features of the result, after a check of all shapes."""
+    check_product_dtype("mlp", arguments[-1])
+    return check_layers("mlp", "x", x, layers_of(arguments[:-3]))
 
 
 def _mlp_functions(module: Any) -> Functions:
     activate = module.forward.activate_layer
 
-    def run(x: Tensor, parameters: Sequence[Any], activation: str, activate_last: bool, keep: bool) -> Any:
+    def run(x: Tensor, arguments: Sequence[Any], keep: bool) -> Any:
+        *parameters, activation, activate_last, product_dtype = arguments
         layers, dtype = layers_of(parameters), x.dtype
-        features = check_layers("mlp", "x", x, layers)
+        features = _features(x, *arguments)
         if dtype is not compute_dtype(dtype):
             x, layers = widen(x), widened(layers)
         inputs, num_active = as_rows(x), len(layers) - (not activate_last)
@@ -56,26 +64,28 @@ def _mlp_functions(module: Any) -> Functions:
             slots = slots_in(memory, rows, layers, num_active, activation)
         else:
             slots = passing_slots(x, rows, layers, num_active)
-        last = hidden_values(module, inputs, layers, slots, activation, matrix if activate_last else None)
+        last = hidden_values(
+            module, inputs, layers, slots, activation, product_dtype, matrix if activate_last else None
+        )
         if not activate_last:
             weight, bias = layers[-1]
-            torch.mm(last, weight.t(), out=matrix)
+            matrix_product(last, weight.t(), product_dtype, out=matrix)
             if bias is not None:
                 activate(matrix, IDENTITY, bias, None, None)
         return out if out.dtype is dtype else out.to(dtype), memory
 
     def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = run(x, arguments[:-2], arguments[-2], arguments[-1], keep=True)
+        result: tuple[Tensor, Tensor] = run(x, arguments, keep=True)
         return result
 
     def attempt(x: Any, *arguments: Any) -> Any:
-        route = module.route(x, *arguments[:-2])
-        if route is NotImplemented or x is None or arguments[0] is None or not agree(x, arguments[:-2]):
+        route = module.route(x, *arguments[:-3])
+        if route is NotImplemented or x is None or arguments[0] is None or not agree(x, arguments[:-3]):
             return NotImplemented
-        return None if route is None else run(x, arguments[:-2], arguments[-2], arguments[-1], keep=False)[0]
+        return None if route is None else run(x, arguments, keep=False)[0]
 
     def backward(grad: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
-        *parameters, memory, activation, activate_last, needs = arguments
+        *parameters, memory, activation, activate_last, product_dtype, needs = arguments
         layers, dtype = layers_of(parameters), x.dtype
         features = check_layers("mlp", "x", x, layers)
         shape = x.shape
@@ -97,20 +107,21 @@ def _mlp_functions(module: Any) -> Functions:
         else:
             last = slots[-1].value if slots else inputs
             place = 1 + 2 * num_active
+            factor = upstream if product_dtype is None else upstream.to(product_dtype)  # two products take it
             by_last = [
-                matrix_product(upstream.t(), last) if needs[place] else None,
+                matrix_product(factor.t(), last, product_dtype) if needs[place] else None,
                 sum_over(upstream, 0) if needs[place + 1] else None,
             ]
-            gradient = matrix_product(upstream, layers[-1][0]) if any(needs[:place]) else None
+            gradient = matrix_product(factor, layers[-1][0], product_dtype) if any(needs[:place]) else None
         if gradient is None:
             found: list[Tensor | None] = [None] * (1 + 2 * num_active)
         else:
-            found = hidden_gradients(module, gradient, inputs, layers, slots, activation, needs)
+            found = hidden_gradients(module, gradient, inputs, layers, slots, activation, needs, product_dtype)
         found[0] = None if found[0] is None or not needs[0] else found[0].reshape(shape)
         return rounded([*found, *by_last], dtype, 1 + len(parameters))
 
     def attempt_backward(grad: Tensor, *arguments: Any) -> Any:
-        tensors, memory = arguments[:-4], arguments[-4]
+        tensors, memory = arguments[:-5], arguments[-5]
         fits = module.runs_backward(grad, *tensors, memory) and agree(grad, tensors)
         if not fits or memory.dtype is not compute_dtype(grad.dtype):
             return NotImplemented
@@ -120,16 +131,16 @@ def _mlp_functions(module: Any) -> Functions:
 
 
 def _mlp_formula(x: Tensor, *arguments: Any) -> Tensor:
-    *parameters, activation, activate_last = arguments
+    *parameters, activation, activate_last, _ = arguments
     layers = layers_of(parameters)
     with torch.autocast(x.device.type, enabled=False):
         return reference.mlp(x, [w for w, _ in layers], [b for _, b in layers], activation, activate_last)
 
 
 def _mlp_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    *parameters, activation, activate_last = arguments
+    *parameters, activation, activate_last, _ = arguments
     layers = layers_of(parameters)
-    features = check_layers("mlp", "x", x, layers)
+    features = _features(x, *arguments)
     leading = x.shape[:-1]
     columns = kept_columns(layers, len(layers) - (not activate_last), activation)
     memory = x.new_empty(math.prod(leading) * columns, dtype=compute_dtype(x.dtype))
@@ -139,13 +150,13 @@ def _mlp_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
 _MLP: Operation[Tensor] = Operation(
     name="mlp",
     tensors=("Tensor x", *PARAMETERS),
-    constants=("str activation", "bool activate_last"),
+    constants=("str activation", "bool activate_last", PRODUCT_DTYPE),
     formula=_mlp_formula,
     fake=_mlp_fake,
     functions=_mlp_functions,
     num_auxiliary=1,
     public_names=PUBLIC_NAMES,
-    check=lambda x, *arguments: check_layers("mlp", "x", x, layers_of(arguments[:-2])),
+    check=_features,
 )
 
 
@@ -171,7 +182,7 @@ def _parameters(layers: Sequence[Layer]) -> list[Tensor | None]:
 def _last_layers(x: Tensor, layers: list[Layer], activation: str) -> tuple[Tensor, list[Layer]]:
     """The perceptron's last layers, as many as one operation takes, and what the ones before them give."""
     while len(layers) > MAX_LAYERS:
-        x = _MLP(x, *_parameters(layers[:MAX_LAYERS]), activation, True)
+        x = _MLP(x, *_parameters(layers[:MAX_LAYERS]), activation, True, autocast_dtype(x))
         layers = layers[MAX_LAYERS:]
     return x, layers
 
@@ -186,7 +197,8 @@ def mlp(
     r"""A multilayer perceptron as one operation: :math:`a_{i+1} = f(a_i W_i^\top + b_i)`, the last layer linear.
 
     The matrix products are PyTorch's; bias and activation are one pass over each of them, and so are the activation's
-    derivative and the bias's gradient. Autograd sees one node for four layers.
+    derivative and the bias's gradient. Autograd sees one node for four layers. In a region of ``torch.autocast`` the
+    factors of the products have the region's dtype, and the result is float32.
 
     Parameters
     ----------
@@ -226,12 +238,13 @@ def mlp(
     layers = _layers_given("mlp", "x", x, weights, biases, activation)
     activate = check_flag("mlp", "activate_last", activate_last)
     x, layers = _last_layers(x, layers, activation)
-    return _MLP(x, *_parameters(layers), activation, activate)
+    return _MLP(x, *_parameters(layers), activation, activate, autocast_dtype(x))
 
 
-def _leading(z: Tensor, x: Tensor, layers: Sequence[Layer]) -> torch.Size:
+def _leading(z: Tensor, x: Tensor, layers: Sequence[Layer], product_dtype: torch.dtype | None) -> torch.Size:
     """The leading shape of the log-likelihood, after a check of all shapes."""
     operation = "mlp_bernoulli_log_prob"
+    check_product_dtype(operation, product_dtype)
     features = check_layers(operation, "z", z, layers)
     if x.dim() == 0 or x.shape[-1] != features:
         raise ValueError(
@@ -244,10 +257,11 @@ def _leading(z: Tensor, x: Tensor, layers: Sequence[Layer]) -> torch.Size:
 def _bernoulli_functions(module: Any) -> Functions:
     epilogue = module.forward.bernoulli_epilogue
 
-    def run(z: Tensor, x: Tensor, parameters: Sequence[Any], activation: str, keep: bool) -> Any:
+    def run(z: Tensor, x: Tensor, arguments: Sequence[Any], keep: bool) -> Any:
         """The log-likelihood, the hidden layers, and x - sigmoid(logits) in the memory of the logits."""
+        *parameters, activation, product_dtype = arguments
         layers, dtype = layers_of(parameters), z.dtype
-        leading = _leading(z, x, layers)
+        leading = _leading(z, x, layers, product_dtype)
         if dtype is not compute_dtype(dtype):
             z, x, layers = widen(z), widen(x), widened(layers)
         inputs, rows, num_active = as_rows(z.expand((*leading, z.shape[-1]))), math.prod(leading), len(layers) - 1
@@ -257,28 +271,28 @@ def _bernoulli_functions(module: Any) -> Functions:
             slots = slots_in(memory, rows, layers, num_active, activation)
         else:
             slots = passing_slots(z, rows, layers, num_active)
-        hidden = hidden_values(module, inputs, layers, slots, activation)
+        hidden = hidden_values(module, inputs, layers, slots, activation, product_dtype)
         weight, bias = layers[-1]
-        logits = matrix_product(hidden, weight.t())
+        logits = matrix_product(hidden, weight.t(), product_dtype)
         out = epilogue(logits, bias, x.expand((*leading, x.shape[-1])), keep)
         return out if out.dtype is dtype else out.to(dtype), memory, logits
 
     def forward(z: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        result: tuple[Tensor, Tensor, Tensor] = run(z, x, arguments[:-1], arguments[-1], keep=True)
+        result: tuple[Tensor, Tensor, Tensor] = run(z, x, arguments, keep=True)
         return result
 
     def attempt(z: Any, x: Any, *arguments: Any) -> Any:
-        route = module.route(z, x, *arguments[:-1])
+        route = module.route(z, x, *arguments[:-2])
         if route is NotImplemented or z is None or x is None or arguments[0] is None:
             return NotImplemented
-        if not agree(z, (x, *arguments[:-1])):
+        if not agree(z, (x, *arguments[:-2])):
             return NotImplemented
-        return None if route is None else run(z, x, arguments[:-1], arguments[-1], keep=False)[0]
+        return None if route is None else run(z, x, arguments, keep=False)[0]
 
     def backward(grad: Tensor, z: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
-        *parameters, memory, residual, activation, needs = arguments
+        *parameters, memory, residual, activation, product_dtype, needs = arguments
         layers, dtype = layers_of(parameters), z.dtype
-        leading = _leading(z, x, layers)
+        leading = _leading(z, x, layers, product_dtype)
         rows, num_active = math.prod(leading), len(layers) - 1
         columns = kept_columns(layers, num_active, activation)
         expected = (rows, x.shape[-1])
@@ -299,23 +313,26 @@ def _bernoulli_functions(module: Any) -> Functions:
         # The upstream gradient scales rows: of the hidden units, never of the wide residual.
         scaled = torch.empty_like(last) if needs[place] and slots else None
         hidden_needs = [needs[0], *needs[2:place]]
+        factor = residual if product_dtype is None else residual.to(product_dtype)  # two products take it
         if slots and (any(hidden_needs) or needs[place]):
-            gradient = matrix_product(residual, weight)
-            found = hidden_gradients(module, gradient, inputs, layers, slots, activation, hidden_needs, scale, scaled)
+            gradient = matrix_product(factor, weight, product_dtype)
+            found = hidden_gradients(
+                module, gradient, inputs, layers, slots, activation, hidden_needs, product_dtype, scale, scaled
+            )
         else:
             found = [None] * (1 + 2 * num_active)
             if needs[place]:
                 scaled = last * scale.unsqueeze(1)
             if needs[0]:
-                found[0] = matrix_product(residual, weight).mul_(scale.unsqueeze(1))
+                found[0] = matrix_product(factor, weight, product_dtype).mul_(scale.unsqueeze(1))
         by_z = None if found[0] is None or not needs[0] else sum_to_shape(found[0].view(shape), z.shape)
-        by_weight = None if scaled is None else matrix_product(residual.t(), scaled)
+        by_weight = None if scaled is None else matrix_product(factor.t(), scaled, product_dtype)
         by_bias = sum_over(residual, 0, weights=scale) if needs[place + 1] else None
-        by_x = by_observations(last, weight, bias, x, scale, leading) if needs[1] else None
+        by_x = by_observations(last, weight, bias, x, scale, leading, product_dtype) if needs[1] else None
         return rounded([by_z, by_x, *found[1:], by_weight, by_bias], dtype, 2 + len(parameters))
 
     def attempt_backward(grad: Tensor, *arguments: Any) -> Any:
-        tensors, kept = arguments[:-4], arguments[-4:-2]
+        tensors, kept = arguments[:-5], arguments[-5:-3]
         fits = module.runs_backward(grad, *tensors, *kept) and agree(grad, tensors)
         if not fits or any(each.dtype is not compute_dtype(grad.dtype) for each in kept):
             return NotImplemented
@@ -325,16 +342,16 @@ def _bernoulli_functions(module: Any) -> Functions:
 
 
 def _bernoulli_formula(z: Tensor, x: Tensor, *arguments: Any) -> Tensor:
-    *parameters, activation = arguments
+    *parameters, activation, _ = arguments
     layers = layers_of(parameters)
     with torch.autocast(z.device.type, enabled=False):
         return reference.mlp_bernoulli_log_prob(z, [w for w, _ in layers], [b for _, b in layers], x, activation)
 
 
 def _bernoulli_fake(z: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *parameters, activation = arguments
+    *parameters, activation, product_dtype = arguments
     layers, dtype = layers_of(parameters), compute_dtype(z.dtype)
-    leading = _leading(z, x, layers)
+    leading = _leading(z, x, layers, product_dtype)
     rows = math.prod(leading)
     memory = z.new_empty(rows * kept_columns(layers, len(layers) - 1, activation), dtype=dtype)
     return z.new_empty(leading), memory, z.new_empty((rows, x.shape[-1]), dtype=dtype)
@@ -343,13 +360,13 @@ def _bernoulli_fake(z: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, Tens
 _BERNOULLI: Operation[Tensor] = Operation(
     name="mlp_bernoulli_log_prob",
     tensors=("Tensor z", "Tensor x", *PARAMETERS),
-    constants=("str activation",),
+    constants=("str activation", PRODUCT_DTYPE),
     formula=_bernoulli_formula,
     fake=_bernoulli_fake,
     functions=_bernoulli_functions,
     num_auxiliary=2,
     public_names=PUBLIC_NAMES,
-    check=lambda z, x, *arguments: _leading(z, x, layers_of(arguments[:-1])),
+    check=lambda z, x, *arguments: _leading(z, x, layers_of(arguments[:-2]), arguments[-1]),
 )
 
 
@@ -402,4 +419,4 @@ def mlp_bernoulli_log_prob(
     if check_flag(operation, "validate_args", validate_args):
         check_observations(operation, x)
     z, layers = _last_layers(z, layers, activation)
-    return _BERNOULLI(z, x, *_parameters(layers), activation)
+    return _BERNOULLI(z, x, *_parameters(layers), activation, autocast_dtype(z))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fastvi.training.config_file import FORMAT_KEY, check_format, from_former
 from fastvi.training.errors import NoCheckpointError, RunError, reason
+from fastvi.training.settings import with_precision
 
 _MARK = b"fastvi blake2b "
 _DIGEST_BYTES = 32
@@ -113,7 +114,7 @@ def check_fit(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], model:
     try:
         if kept is not settings and FORMAT_KEY not in checkpoint:
             kept = from_former(kept, lasting=True)
-        found_settings = _flat(kept)
+        found_settings = _flat(with_precision(kept))
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # of no settings at all, or of other ones
         raise RunError(f"{path} is of another version of fastvi: {_ADVICE}") from error
     for place, value in _flat(settings).items():

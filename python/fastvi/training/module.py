@@ -74,7 +74,9 @@ class VariationalModule(LightningModule):
         """Take one step up the bound's mean over the whole batch, or down the loss's."""
         objective = self.objective.at_step(batch.step)
         noise_seed = mix_seed(self.config.seed, NOISE_STREAM, batch.step)
-        total = objective(self.model, self._present(batch), seed=noise_seed, row_offset=batch.row_offset).sum()
+        examples = self._present(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16-mixed"):
+            total = objective(self.model, examples, seed=noise_seed, row_offset=batch.row_offset).sum()
         global_total = self.trainer.strategy.reduce(total.detach().double(), reduce_op="sum")
         self.latest_value = global_total / batch.global_size
         self._epoch_total += global_total

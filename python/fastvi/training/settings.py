@@ -16,7 +16,10 @@ from fastvi._options import options_of
 from fastvi.data import BINARIZATIONS, Dataset
 from fastvi.models import MODELS, DataShape, ModelOptions
 from fastvi.objectives import OBJECTIVES, Objective
+from fastvi.ops._private import MULTIPLIED_BY_PROCESSOR
 
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Of the arithmetic in training, by the names of PyTorch Lightning; runs without the setting have the first."""
 _LARGEST_SIZE = 2**31 - 1
 _LARGEST_SEED = 2**64 - 1
 _LARGEST_NUMBER = torch.finfo(torch.float32).max
@@ -41,6 +44,9 @@ class TrainingConfig:
         Adam's schedule, and the seed of everything drawn.
     num_classes
         Number of classes of the labels, where the objective or the model uses them; else None.
+    precision
+        ``"32-true"``: float32. ``"bf16-mixed"``: the factors of matrix products are bfloat16, in a region of
+        ``torch.autocast``; parameters, their gradients, the optimiser and the bound stay float32.
     """
 
     data: str
@@ -53,6 +59,7 @@ class TrainingConfig:
     learning_rate: float
     seed: int
     num_classes: int | None = None
+    precision: str = PRECISIONS[0]
 
     def __post_init__(self) -> None:
         """Take NumPy's numbers for Python's, and a list of sizes for a tuple; the rest is for `check_settings`."""
@@ -113,6 +120,7 @@ class TrainingConfig:
         ValueError, TypeError
             If one is missing, unknown or cannot be.
         """
+        settings = with_precision(settings)
         names = {field.name for field in dataclasses.fields(cls)}
         missing, unknown = sorted(names - settings.keys()), sorted(settings.keys() - names)
         wrong = [f"{', '.join(missing)} missing"] if missing else []
@@ -132,6 +140,11 @@ class TrainingConfig:
         settings = self.as_dict()
         del settings["epochs"]
         return settings
+
+
+def with_precision(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings by name with the precision, which those of older runs lack: they were float32."""
+    return {"precision": PRECISIONS[0], **settings}
 
 
 def check_settings(config: TrainingConfig) -> None:
@@ -161,6 +174,8 @@ def check_settings(config: TrainingConfig) -> None:
     for name in ("data", "binarization"):
         if not isinstance(getattr(config, name), str):
             raise TypeError(f"{name} must be a name, got {getattr(config, name)!r}")
+    if config.precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
     if not isinstance(config.image_shape, tuple):
         raise TypeError(f"image_shape must be a tuple of sizes, got {config.image_shape!r}")
     for size in config.image_shape:
@@ -175,6 +190,16 @@ def check_settings(config: TrainingConfig) -> None:
     except RuntimeError as error:  # sizes whose product is beyond 64 bits
         sizes = {"image_shape": config.image_shape, **config.model.sizes()}
         raise ValueError(f"{', '.join(f'{name} {size}' for name, size in sizes.items())} are too large") from error
+
+
+def bfloat16_obstacle(device: str) -> str | None:
+    """Why products of bfloat16 take more time than those of float32 on a kind of device; None where they take less."""
+    if device == "cuda":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        supported = torch.bfloat16 in MULTIPLIED_BY_PROCESSOR
+    what = "GPU" if device == "cuda" else "processor"
+    return None if supported else f"this {what} has no instructions for products of bfloat16"
 
 
 def check_labels(config: TrainingConfig, data: Dataset) -> None:
