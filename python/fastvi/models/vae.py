@@ -21,6 +21,7 @@ from fastvi._sizes import as_integer, shown
 from fastvi.models.base import DataShape, ModelOptions
 from fastvi.nn.layers import run_layers
 from fastvi.nn.sequential import read_layers
+from fastvi.ops._one_node import Network, Terms, fits, terms
 from fastvi.ops._values import describe_range, range_outside_unit_interval, values_at_hand
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU}
@@ -177,11 +178,7 @@ class VAE(nn.Module):
         self._check_data(x)
         layers = read_layers(z, (self.decoder, self.likelihood_head), in_autocast=True)
         if self.likelihood == "bernoulli":
-            if self.validate_args and values_at_hand(x) and (bounds := range_outside_unit_interval(x)) is not None:
-                raise ValueError(
-                    f"{type(self).__name__}: a Bernoulli likelihood needs x in [0, 1], got {describe_range(bounds)} "
-                    "(validate_args=False lets it pass)"
-                )
+            self._check_values(x)
             if layers is not None and not layers.activate_last:
                 return ops.mlp_bernoulli_log_prob(z, layers.weights, layers.biases, x, layers.activation)
             head = self.likelihood_head
@@ -189,6 +186,42 @@ class VAE(nn.Module):
         outputs = self.likelihood_head(self.decoder(z)) if layers is None else run_layers(z, layers)
         logits, logvar = outputs.chunk(2, -1)
         return ops.normal_log_prob(x, torch.sigmoid(logits), logvar.clamp(*LOGVAR_RANGE))
+
+    def terms_at_once(self, x: Tensor, asked: Terms, seed: int | None) -> Any:
+        """What `fastvi.objectives` asks for first: the terms of a bound as one node of autograd.
+
+        None where `encode` and `log_likelihood` have to be called: those of a subclass, with a prior that is not the
+        standard normal or another likelihood, with hooks on the layers, or where no gradient is recorded.
+        """
+        own = type(self)
+        is_plain = (
+            own.encode is VAE.encode
+            and own.log_likelihood is VAE.log_likelihood
+            and self.likelihood == "bernoulli"
+            and "encode" not in self.__dict__
+            and "log_likelihood" not in self.__dict__
+            and self.prior_mean is None
+            and self.prior_logvar is None
+        )
+        if not is_plain or not isinstance(x, Tensor):
+            return None
+        encoder = read_layers(x, (self.encoder, self.posterior_head), in_autocast=True)
+        decoder = read_layers(x, (self.decoder, self.likelihood_head), in_autocast=True)
+        if encoder is None or decoder is None or encoder.activate_last or decoder.activate_last:
+            return None
+        networks = Network.of(*encoder[:3]), Network.of(*decoder[:3])
+        if networks[0] is None or networks[1] is None or not fits(x, networks[0], networks[1]):
+            return None
+        self._check_data(x)
+        self._check_values(x)
+        return terms(x, networks[0], networks[1], asked, seed)
+
+    def _check_values(self, x: Tensor) -> None:
+        if self.validate_args and values_at_hand(x) and (bounds := range_outside_unit_interval(x)) is not None:
+            raise ValueError(
+                f"{type(self).__name__}: a Bernoulli likelihood needs x in [0, 1], got {describe_range(bounds)} "
+                "(validate_args=False lets it pass)"
+            )
 
     def _check_data(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fastvi import ops
 from fastvi.objectives.draws import DrawingModel, draw
-from fastvi.objectives.model import LatentVariableModel
+from fastvi.objectives.model import LatentVariableModel, terms_at_once
+from fastvi.ops._one_node import Terms
 
 
 def log_weights(
@@ -51,6 +52,10 @@ def log_weights(
     >>> bool((iwae_bound(found) >= elbo_bound(found)).all())
     True
     """
+    terms = Terms(num_samples, detach_posterior=detach_posterior, row_offset=row_offset)
+    found = terms_at_once(model, x, terms, seed)
+    if found is not None:
+        return found  # type: ignore[no-any-return]
     drawn = draw(model, x, num_samples, detach_posterior=detach_posterior, seed=seed, row_offset=row_offset)
     return drawn.log_weights
 

@@ -24,7 +24,9 @@ from fastvi.objectives.model import (
     posterior,
     prior,
     require_encoder,
+    terms_at_once,
 )
+from fastvi.ops._one_node import Terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +159,14 @@ class ELBO(Bound):
     ) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
         self.check_model(model)
-        if not self.analytic_kl and has_own_draw(model):
+        is_plain = not isinstance(self.beta, Tensor) and self.beta == 1.0
+        if not self.analytic_kl and (is_plain or has_own_draw(model)):
             return elbo_bound(log_weights(model, x, self.num_samples, seed=seed, row_offset=row_offset))
+        if self.analytic_kl:
+            terms = Terms(self.num_samples, free_bits=self.free_bits, row_offset=row_offset)
+            found = terms_at_once(model, x, terms, seed)
+            if found is not None:
+                return add_scaled(found[0].mean(0), found[1], -self.beta)
         mean, logvar = posterior(model, x)
         prior_mean, prior_logvar = prior(model, mean)
         if self.analytic_kl:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastvi import ops
+from fastvi.ops._one_node import Terms
 
 
 class LatentVariableModel(Protocol):
@@ -87,6 +88,12 @@ def require_gaussian(model: object, owner: str) -> None:
             "whose samples may come in any other way"
         )
     require_encoder(model, owner)
+
+
+def terms_at_once(model: Any, x: Any, asked: Terms, seed: int | None) -> Any:
+    """The terms of a bound by one operation of the model's; None where the model has none for this call."""
+    at_once = getattr(type(model), "terms_at_once", None)
+    return None if at_once is None else at_once(model, x, asked, seed)
 
 
 def posterior(model: Any, x: Any) -> tuple[Tensor, Tensor]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from fastvi import reference
-from fastvi._perceptron import IDENTITY, check_layers, read_layers
+from fastvi._perceptron import IDENTITY, INDICES, check_layers, read_layers
 from fastvi._sizes import check_flag
 from fastvi.ops._backends import Functions, sum_over, sum_to_shape
 from fastvi.ops._checks import check_operands
@@ -39,6 +39,10 @@ from fastvi.ops._shapes import leading_shape
 from fastvi.ops.bernoulli import by_observations, check_observations
 
 
+def _no_kernel(*arguments: Any) -> Any:
+    return NotImplemented
+
+
 def _features(x: Tensor, *arguments: Any) -> int:
     """The number of features of the result, after a check of all shapes."""
     check_product_dtype("mlp", arguments[-1])
@@ -47,9 +51,15 @@ def _features(x: Tensor, *arguments: Any) -> int:
 
 def _mlp_functions(module: Any) -> Functions:
     activate = module.forward.activate_layer
+    all_layers = getattr(module, "perceptron", _no_kernel)
+    all_layers_backward = getattr(module, "perceptron_backward", _no_kernel)
 
     def run(x: Tensor, arguments: Sequence[Any], keep: bool) -> Any:
         *parameters, activation, activate_last, product_dtype = arguments
+        if product_dtype is None:
+            found = all_layers(x, *parameters, INDICES[activation], activate_last)
+            if found is not NotImplemented:
+                return found
         layers, dtype = layers_of(parameters), x.dtype
         features = _features(x, *arguments)
         if dtype is not compute_dtype(dtype):
@@ -86,6 +96,10 @@ def _mlp_functions(module: Any) -> Functions:
 
     def backward(grad: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
         *parameters, memory, activation, activate_last, product_dtype, needs = arguments
+        if product_dtype is None:
+            found = all_layers_backward(grad, x, *parameters, memory, INDICES[activation], activate_last, needs)
+            if found is not NotImplemented:
+                return cast("tuple[Tensor | None, ...]", found)
         layers, dtype = layers_of(parameters), x.dtype
         features = check_layers("mlp", "x", x, layers)
         shape = x.shape
@@ -114,7 +128,7 @@ def _mlp_functions(module: Any) -> Functions:
             ]
             gradient = matrix_product(factor, layers[-1][0], product_dtype) if any(needs[:place]) else None
         if gradient is None:
-            found: list[Tensor | None] = [None] * (1 + 2 * num_active)
+            found = [None] * (1 + 2 * num_active)
         else:
             found = hidden_gradients(module, gradient, inputs, layers, slots, activation, needs, product_dtype)
         found[0] = None if found[0] is None or not needs[0] else found[0].reshape(shape)
@@ -196,7 +210,7 @@ def mlp(
 ) -> Tensor:
     r"""A multilayer perceptron as one operation: :math:`a_{i+1} = f(a_i W_i^\top + b_i)`, the last layer linear.
 
-    The matrix products are PyTorch's; bias and activation are one pass over each of them, and so are the activation's
+    Bias and activation are one pass over each matrix product, and so are the activation's
     derivative and the bias's gradient. Autograd sees one node for four layers. In a region of ``torch.autocast`` the
     factors of the products have the region's dtype, and the result is float32.
 
@@ -256,10 +270,16 @@ def _leading(z: Tensor, x: Tensor, layers: Sequence[Layer], product_dtype: torch
 
 def _bernoulli_functions(module: Any) -> Functions:
     epilogue = module.forward.bernoulli_epilogue
+    all_layers = getattr(module, "bernoulli_perceptron", _no_kernel)
+    all_layers_backward = getattr(module, "bernoulli_perceptron_backward", _no_kernel)
 
     def run(z: Tensor, x: Tensor, arguments: Sequence[Any], keep: bool) -> Any:
         """The log-likelihood, the hidden layers, and x - sigmoid(logits) in the memory of the logits."""
         *parameters, activation, product_dtype = arguments
+        if product_dtype is None:
+            found = all_layers(z, x, *parameters, INDICES[activation])
+            if found is not NotImplemented:
+                return found
         layers, dtype = layers_of(parameters), z.dtype
         leading = _leading(z, x, layers, product_dtype)
         if dtype is not compute_dtype(dtype):
@@ -291,6 +311,10 @@ def _bernoulli_functions(module: Any) -> Functions:
 
     def backward(grad: Tensor, z: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
         *parameters, memory, residual, activation, product_dtype, needs = arguments
+        if product_dtype is None:
+            found = all_layers_backward(grad, z, x, *parameters, memory, residual, INDICES[activation], needs)
+            if found is not NotImplemented:
+                return cast("tuple[Tensor | None, ...]", found)
         layers, dtype = layers_of(parameters), z.dtype
         leading = _leading(z, x, layers, product_dtype)
         rows, num_active = math.prod(leading), len(layers) - 1
