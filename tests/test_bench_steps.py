@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from importlib.util import find_spec
@@ -11,11 +12,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import fastvi
 from fastvi.benchmarks import harness, jax_step, perceptron_step
 from fastvi.benchmarks.convolutional_step import ConvolutionalVAE
 from fastvi.benchmarks.floor import matrix_products
 from fastvi.benchmarks.jax_runtime import from_jax, operation_call, to_jax
 from fastvi.benchmarks.results import EAGER, FASTVI, FLOOR, GEMMS
+from fastvi.benchmarks.tutorial_step import SequentialVAE, tutorial_loss
 
 needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
 PERCEPTRONS = ("IWAE step, batch 20, K 1", "IWAE step, batch 128, K 1", "IWAE step, batch 100, K 1, bfloat16")
@@ -50,6 +53,33 @@ def test_the_convolutional_step_of_every_provider_runs() -> None:
     assert workload.make_jax is None
     for call in workload.calls.values():
         call()
+
+
+@pytest.mark.parametrize("style", ["nn.Sequential", "functions"])
+def test_the_tutorial_step_of_every_provider_runs(style: str) -> None:
+    workload = _workload(f"tutorial step, {style}, batch 128, K 1")
+    workload.check()
+    assert list(workload.calls) == [EAGER, FASTVI]
+    for call in workload.calls.values():
+        call()
+
+
+def test_the_tutorial_losses_are_the_same_with_the_same_draws() -> None:
+    x = torch.rand(16, 784)
+    plain = SequentialVAE()
+    fused = copy.deepcopy(plain)
+    assert fastvi.fuse(fused).fused == ("encoder.0 to encoder.2", "decoder.0 to decoder.2")
+    losses = []
+    for model in (plain, fused):
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        torch.manual_seed(0)
+        for _ in range(10):
+            optimizer.zero_grad()
+            loss = tutorial_loss(model, x)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[:10] == pytest.approx(losses[10:], rel=1e-5)
 
 
 def test_the_convolutional_model_goes_down_and_up_again() -> None:
