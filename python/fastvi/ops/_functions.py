@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,8 +19,33 @@ _vjp: Any = torch.func.vjp  # typed as if a third result, auxiliary ones, might 
 
 
 def gradient_function(operation: Operation[Any]) -> type[torch.autograd.Function]:
+    num_outputs, num_saved, second = operation.num_outputs, operation.num_outputs + operation.count, operation.second
+
+    def by_formula(
+        saved: Sequence[Any], outer: Sequence[Tensor | None], ctx: Any, needed: Sequence[bool]
+    ) -> list[Tensor | None]:
+        wanted = [i for i, need in enumerate(needed) if need]
+
+        def of_wanted(*values: Tensor) -> Any:
+            complete = list(saved)
+            for i, value in zip(wanted, values, strict=True):
+                complete[i] = value
+            grads, tensors = complete[:num_outputs], complete[num_outputs:]
+            return operation.plain_backward(tuple(grads), tuple(tensors), ctx.constants, ctx.needs)
+
+        # Autocast would round the products in the derivatives of the formula.
+        with torch.autocast(saved[wanted[0]].device.type, enabled=False):
+            outputs, pull_back = _vjp(of_wanted, *(saved[i] for i in wanted))
+            given = [grad for grad, need in zip(outer, ctx.needs, strict=True) if need]
+            found = iter(
+                pull_back(
+                    tuple(torch.zeros_like(o) if grad is None else grad for grad, o in zip(given, outputs, strict=True))
+                )
+            )
+        return [next(found) if need else None for need in needed]
+
     class Gradient(torch.autograd.Function):
-        """The backward pass as an operation of its own, with the derivatives of the plain formula."""
+        """The backward pass as an operation of its own, with derivatives of its own or those of the plain formula."""
 
         @staticmethod
         def forward(*arguments: Any) -> Any:
@@ -27,8 +53,8 @@ def gradient_function(operation: Operation[Any]) -> type[torch.autograd.Function
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            grads, tensors, _, ctx.constants, ctx.needs = operation.split_backward(inputs)
-            ctx.save_for_backward(*grads, *tensors)
+            _, _, auxiliary, ctx.constants, ctx.needs = operation.split_backward(inputs)
+            ctx.save_for_backward(*inputs[:num_saved], *(() if second is None else auxiliary))
             ctx.set_materialize_grads(False)
             unwanted = [o for o, need in zip(as_tuple(output), ctx.needs, strict=True) if not need]
             ctx.mark_non_differentiable(*unwanted)
@@ -36,26 +62,13 @@ def gradient_function(operation: Operation[Any]) -> type[torch.autograd.Function
         @staticmethod
         def backward(ctx: Any, *outer_grads: Tensor | None) -> Any:
             saved: list[Any] = [without_dead_levels(tensor) for tensor in ctx.saved_tensors]
-            wanted = [i for i, need in enumerate(ctx.needs_input_grad[: len(saved)]) if need]
-            outer = [without_dead_levels(grad) for grad, need in zip(outer_grads, ctx.needs, strict=True) if need]
-
-            def of_wanted(*values: Tensor) -> Any:
-                complete = list(saved)
-                for i, value in zip(wanted, values, strict=True):
-                    complete[i] = value
-                grads, tensors = complete[: operation.num_outputs], complete[operation.num_outputs :]
-                return operation.plain_backward(tuple(grads), tuple(tensors), ctx.constants, ctx.needs)
-
-            # Autocast would round the products in the derivatives of the formula.
-            with torch.autocast(saved[wanted[0]].device.type, enabled=False):
-                outputs, pull_back = _vjp(of_wanted, *(saved[i] for i in wanted))
-                found = pull_back(
-                    tuple(torch.zeros_like(o) if grad is None else grad for grad, o in zip(outer, outputs, strict=True))
-                )
-            result: list[Tensor | None] = [None] * (len(saved) + operation.num_auxiliary + len(ctx.constants) + 1)
-            for i, grad in zip(wanted, found, strict=True):
-                result[i] = grad
-            return tuple(result)
+            given = zip(outer_grads, ctx.needs, strict=True)
+            outer = [without_dead_levels(grad) if need else None for grad, need in given]
+            needed = ctx.needs_input_grad[:num_saved]
+            found = NotImplemented if second is None else second(outer, saved, ctx.constants, needed)
+            if found is NotImplemented:
+                found = by_formula(saved[:num_saved], outer, ctx, needed)
+            return *found, *(None,) * (len(ctx.needs_input_grad) - num_saved)
 
         @staticmethod
         def vmap(info: Any, dims: tuple[Any, ...], *arguments: Any) -> Any:

@@ -4,7 +4,8 @@ Two routes lead to the same kernels. Plain CPU and CUDA tensors in eager mode ta
 ctx-style ``autograd.Function`` over it, the cheapest there is, where PyTorch records. Everything else takes operators
 registered with ``torch.library``: ``torch.compile`` and ``torch.export`` as they are; ``torch.func``, tensor
 subclasses, modes and meta tensors through a second pair of Functions; and a transform inside of ``torch.compile`` the
-plain formula. Second derivatives are those of the plain formula, taken by ``torch.func.vjp``.
+plain formula. Second derivatives are those of the plain formula, taken by ``torch.func.vjp``, but for operations that
+have functions of their own for them.
 """
 
 from __future__ import annotations
@@ -53,7 +54,11 @@ class Operation(Generic[Result]):
     which checks them itself; it rejects values that belong to no single argument. ``batch`` brings mapped operands to
     shapes on which the same kernels do the whole batch; without it, ``vmap`` maps the plain formula. Under
     torch.compile a number that is none of the ``usual_numbers`` is an input of the program, whose change compiles
-    nothing anew. ``public_names`` are what the public function's messages call arguments that have another name there.
+    nothing anew. ``second`` is the derivative of the backward pass, for plain tensors where PyTorch does not record it:
+    of outer gradients, one for each operand; of the upstream gradients, operands and auxiliary tensors; of the
+    constants; and of what is wanted, by upstream gradients and operands, it returns that, or NotImplemented where the
+    plain formula is to give it. ``public_names`` are what the public function's messages call arguments that have
+    another name there.
     """
 
     name: str
@@ -71,6 +76,7 @@ class Operation(Generic[Result]):
     batch: BatchRule | None = None
     batch_constants: Callable[[tuple[Any, ...]], tuple[Any, ...]] = lambda constants: constants
     usual_numbers: tuple[float, ...] = ()
+    second: Callable[..., Any] | None = None
     public_names: dict[str, str] = field(default_factory=dict)
     fast: type[torch.autograd.Function] = field(init=False)
     transformable: type[torch.autograd.Function] = field(init=False)

@@ -35,6 +35,7 @@ from fastvi.ops._layers import (
 )
 from fastvi.ops._operation import Operation
 from fastvi.ops._precision import autocast_dtype, check_product_dtype, compute_dtype, widen
+from fastvi.ops._second_derivatives import of_mlp, of_mlp_bernoulli_log_prob
 from fastvi.ops._shapes import leading_shape
 from fastvi.ops.bernoulli import by_observations, check_observations
 
@@ -171,6 +172,7 @@ _MLP: Operation[Tensor] = Operation(
     num_auxiliary=1,
     public_names=PUBLIC_NAMES,
     check=_features,
+    second=of_mlp,
 )
 
 
@@ -391,6 +393,7 @@ _BERNOULLI: Operation[Tensor] = Operation(
     num_auxiliary=2,
     public_names=PUBLIC_NAMES,
     check=lambda z, x, *arguments: _leading(z, x, layers_of(arguments[:-2]), arguments[-1]),
+    second=of_mlp_bernoulli_log_prob,
 )
 
 
