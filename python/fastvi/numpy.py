@@ -27,6 +27,7 @@ from fastvi._array_products import (
     mlp,
     mlp_bernoulli_log_prob,
     narrow,
+    plain,
     widen,
 )
 from fastvi._running import RunningLogMeanExp, Summary
@@ -312,7 +313,7 @@ class LogMeanExp(RunningLogMeanExp[Array]):
     _library: ClassVar[Any] = np
 
     def _summarise(self, chunk: Array) -> Summary:
-        check_array("LogMeanExp.update", "chunk", chunk)
+        chunk = check_array("LogMeanExp.update", "chunk", chunk)
         dim, rank = check_integer("LogMeanExp.update", "dim", self.dim), chunk.ndim
         if not -rank <= dim < rank:
             raise ValueError(f"LogMeanExp.update: dim is {dim}, expected one of the {rank} dimensions of {chunk.shape}")
@@ -333,9 +334,9 @@ class LogMeanExp(RunningLogMeanExp[Array]):
 
 
 def _as_factor(operation: str, name: str, value: object) -> Any:
-    """An array as it is, or a number."""
+    """An array, or a number."""
     if is_array(value):
-        return value
+        return plain(value)
     return check_number(operation, name, value, "a numpy.ndarray or a number")
 
 
@@ -366,7 +367,7 @@ def leapfrog_step(
     (array([0.995, 0.995]), array([-0.05, -0.05]))
     """
     operation = "leapfrog_step"
-    check_array(operation, "q", q)
+    q = check_array(operation, "q", q)
     step = _as_factor(operation, "step_size", step_size)
     mass = None if inverse_mass is None else _as_factor(operation, "inverse_mass", inverse_mass)
     position, momentum = _NATIVE.leapfrog_step(q, p, grad, step, mass, kick)
@@ -384,7 +385,7 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
     >>> fastvi.numpy.kinetic_energy(np.array([[3.0, 4.0]]))
     array([12.5])
     """
-    check_array("kinetic_energy", "p", p)
+    p = check_array("kinetic_energy", "p", p)
     dtype, mass = p.dtype, inverse_mass
     if mass is not None:
         mass = _as_factor("kinetic_energy", "inverse_mass", mass)
@@ -407,6 +408,6 @@ def soft_threshold(x: Array, threshold: Array | float) -> Array:
     >>> fastvi.numpy.soft_threshold(np.array([-3.0, 0.5, 2.0]), 1.0)
     array([-2.,  0.,  1.])
     """
-    check_array("soft_threshold", "x", x)
+    x = check_array("soft_threshold", "x", x)
     result: Array = _NATIVE.soft_threshold(x, _as_factor("soft_threshold", "threshold", threshold))
     return result
