@@ -90,7 +90,13 @@ def standard_normal(shape: int | Sequence[int], seed: int | None = None, *, dtyp
         known = False
     if not known:
         raise TypeError(f"standard_normal: dtype is {dtype!r}, expected {DTYPE_NAMES}")
-    out: Array = np.empty(sizes, dtype)
+    try:
+        out: Array = np.empty(sizes, dtype)
+    except (MemoryError, ValueError) as error:
+        if isinstance(error, ValueError) and math.prod(sizes) < 2**60:  # NumPy 1 has arrays of 32 dimensions at most
+            raise
+        what = f"shape {sizes} and dtype {np.dtype(dtype)}"
+        raise MemoryError(f"standard_normal: no memory for a result of {what}") from None
     _NATIVE.fill_standard_normal(out, _seed("standard_normal", seed))
     return out
 
