@@ -406,6 +406,8 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
 def soft_threshold(x: Array, threshold: Array | float) -> Array:
     """``sign(x) * max(|x| - threshold, 0)`` for each element, as :func:`fastvi.soft_threshold`.
 
+    Negative thresholds and NaN give what they give there.
+
     Raises: see :func:`fastvi.soft_threshold`.
 
     Examples
