@@ -26,6 +26,17 @@ struct Constant {
 
 // ---- Row operations: operands that broadcast, of which the last may be left out, all of them together.
 
+// What operations share that have no constants and the same term for all operands.
+template <template <class> class Term>
+struct SingleTerm {
+  static constexpr std::array<Constant, 0> constants{};
+
+  template <class T, class Use>
+  static void with_term(std::size_t, const std::array<T, 0>&, const Use& use) {
+    use(Term<T>{});
+  }
+};
+
 struct KlNormal {
   static constexpr const char* name = "kl_normal";
   static constexpr std::array<const char*, 4> operands{"mean", "logvar", "prior_mean", "prior_logvar"};
@@ -41,40 +52,22 @@ struct KlNormal {
   }
 };
 
-struct NormalLogProb {
+struct NormalLogProb : SingleTerm<NormalLogDensity> {
   static constexpr const char* name = "normal_log_prob";
   static constexpr std::array<const char*, 3> operands{"x", "mean", "logvar"};
   static constexpr std::size_t required = 3;
-  static constexpr std::array<Constant, 0> constants{};
-
-  template <class T, class Use>
-  static void with_term(std::size_t, const std::array<T, 0>&, const Use& use) {
-    use(NormalLogDensity<T>{});
-  }
 };
 
-struct NormalEntropyOperation {
+struct NormalEntropyOperation : SingleTerm<NormalEntropy> {
   static constexpr const char* name = "normal_entropy";
   static constexpr std::array<const char*, 1> operands{"logvar"};
   static constexpr std::size_t required = 1;
-  static constexpr std::array<Constant, 0> constants{};
-
-  template <class T, class Use>
-  static void with_term(std::size_t, const std::array<T, 0>&, const Use& use) {
-    use(NormalEntropy<T>{});
-  }
 };
 
-struct BernoulliLogProb {
+struct BernoulliLogProb : SingleTerm<BernoulliLogDensity> {
   static constexpr const char* name = "bernoulli_log_prob";
   static constexpr std::array<const char*, 2> operands{"x", "logits"};
   static constexpr std::size_t required = 2;
-  static constexpr std::array<Constant, 0> constants{};
-
-  template <class T, class Use>
-  static void with_term(std::size_t, const std::array<T, 0>&, const Use& use) {
-    use(BernoulliLogDensity<T>{});
-  }
 };
 
 struct KineticEnergyOperation {
@@ -90,16 +83,10 @@ struct KineticEnergyOperation {
   }
 };
 
-struct LaplaceLogProb {
+struct LaplaceLogProb : SingleTerm<LaplaceLogDensity> {
   static constexpr const char* name = "laplace_log_prob";
   static constexpr std::array<const char*, 3> operands{"x", "loc", "log_scale"};
   static constexpr std::size_t required = 3;
-  static constexpr std::array<Constant, 0> constants{};
-
-  template <class T, class Use>
-  static void with_term(std::size_t, const std::array<T, 0>&, const Use& use) {
-    use(LaplaceLogDensity<T>{});
-  }
 };
 
 // ---- Map operations: states of one shape, and factors, which are one number, one a row or one a column, in the type

@@ -294,6 +294,7 @@ def test_docstring_examples() -> None:
 
 def test_observations_outside_the_unit_interval_are_named_where_that_is_asked_for():
     x, logits, weight = np.array([[0.0, 255.0]]), np.zeros((1, 2)), np.zeros((2, 3))
+    words = "values from 0 to 255; grey values from 0 to 255 are divided by 255 first"
     fnp.bernoulli_log_prob(x, logits)
     for name, call in {
         "bernoulli_log_prob": lambda: fnp.bernoulli_log_prob(x, logits, validate_args=True),
@@ -304,7 +305,7 @@ def test_observations_outside_the_unit_interval_are_named_where_that_is_asked_fo
             np.zeros((1, 3)), [weight], None, x, validate_args=True
         ),
     }.items():
-        with pytest.raises(ValueError, match=rf"^{name}: x must lie in \[0, 1\], got values from 0 to 255$"):
+        with pytest.raises(ValueError, match=rf"^{name}: x must lie in \[0, 1\], got {words}$"):
             call()
 
 

@@ -68,7 +68,7 @@ py::object importance_weights(Library library, Arguments arguments) {
 }
 
 py::object log_mean_exp_backward(Arguments arguments) {
-  const bool needed = read_needs(arguments[3], 1)[0];
+  const bool needed = read_needs("log_mean_exp", arguments[3], 1)[0];
   AxisCall axis("log_mean_exp", Library::torch, "x", arguments[1], arguments[2]);
   Operand upstream;
   axis.call.read_upstream(upstream, arguments[0], axis.rest);

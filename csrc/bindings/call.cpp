@@ -24,12 +24,15 @@ PyObject* call_function(PyObject* self, PyObject* const* arguments, Py_ssize_t c
     return function->body({arguments, static_cast<std::size_t>(count)}).release().ptr();
   } catch (py::error_already_set& error) {
     error.restore();
+  } catch (const NoMemory& error) {
+    PyErr_Format(error.library == Library::numpy ? PyExc_MemoryError : PyExc_RuntimeError, "%s: %s",
+                 function->name.c_str(), error.what());
   } catch (const TypeError& error) {
     PyErr_SetString(PyExc_TypeError, error.what());
   } catch (const std::invalid_argument& error) {
     PyErr_SetString(PyExc_ValueError, error.what());
   } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
+    PyErr_Format(PyExc_MemoryError, "%s: no memory for intermediate results", function->name.c_str());
   } catch (const std::exception& error) {  // PyTorch's own among them
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }
@@ -120,6 +123,7 @@ void Call::check(const char* name, PyObject* object, const Operand& operand, boo
   const std::string subject = std::string(operation_) + ": " + name;
   if (operand.library() != library_) {
     const bool tensor = library_ == Library::torch && py::hasattr(object, "data_ptr");
+    if (tensor) refuse_rank(name, py::handle(object).attr("ndim").cast<std::int64_t>());
     if (tensor) throw std::invalid_argument(subject + " has no memory that a kernel may read");
     throw TypeError(subject + " must be a " + (library_ == Library::numpy ? "numpy.ndarray" : "torch.Tensor") +
                     ", got " + Py_TYPE(object)->tp_name);
@@ -138,6 +142,13 @@ void Call::check(const char* name, PyObject* object, const Operand& operand, boo
   }
   if (operand.device().type != backend_device) {
     refuse(std::string(name) + " is on " + device_name(operand) + ", which has other kernels");
+  }
+}
+
+void Call::refuse_rank(const char* subject, std::int64_t rank) const {
+  if (rank > max_rank) {
+    refuse(std::string(subject) + " has " + std::to_string(rank) + " dimensions, expected at most " +
+           std::to_string(max_rank));
   }
 }
 
@@ -243,7 +254,7 @@ Sizes Call::sizes(const char* name, PyObject* object) const {
   } else {
     sizes = rule("check_shape")(operation_, name, py::handle(object));
   }
-  if (sizes.size() > max_rank) refuse(std::string(name) + " has more than 64 dimensions");
+  refuse_rank(name, static_cast<std::int64_t>(sizes.size()));
   for (const py::handle size : sizes) result.append(size.cast<std::int64_t>());
   return result;
 }
@@ -270,6 +281,7 @@ void Call::check_counters(std::int64_t samples, std::int64_t columns) const {
 Seed Call::seed(PyObject* object, Operand& operand, std::int64_t& local) const {
   const py::object drawn = object == Py_None ? new_seed() : py::reinterpret_borrow<py::object>(object);
   if (!operand.read(drawn.ptr())) {
+    if (py::hasattr(drawn, "data_ptr")) refuse_rank("seed", drawn.attr("ndim").cast<std::int64_t>());
     local = rule("check_seed")(operation_, drawn, "an int, an int64 tensor or None").cast<std::int64_t>();
     return &local;
   }
@@ -285,15 +297,21 @@ Seed Call::seed(PyObject* object, Operand& operand, std::int64_t& local) const {
   return static_cast<Seed>(operand.data());
 }
 
-std::vector<bool> read_needs(PyObject* object, std::size_t count) {
+std::vector<bool> read_needs(const char* operation, PyObject* object, std::size_t count) {
+  const auto subject = [operation] { return std::string(operation) + ": needs"; };
+  if (!PyList_Check(object) && !PyTuple_Check(object)) {
+    throw TypeError(subject() + " must be a list or a tuple of bools, got " + Py_TYPE(object)->tp_name);
+  }
   std::vector<bool> needs;
   for (const py::handle each : py::reinterpret_borrow<py::sequence>(object)) {
-    const int is_true = PyObject_IsTrue(each.ptr());
-    if (is_true < 0) throw py::error_already_set();
-    needs.push_back(is_true == 1);
+    if (!PyBool_Check(each.ptr())) {
+      throw TypeError(subject() + "[" + std::to_string(needs.size()) + "] must be a bool, got " +
+                      Py_TYPE(each.ptr())->tp_name);
+    }
+    needs.push_back(each.ptr() == Py_True);
   }
   if (needs.size() != count) {
-    throw std::invalid_argument("needs has " + std::to_string(needs.size()) + " elements, expected " +
+    throw std::invalid_argument(subject() + " has " + std::to_string(needs.size()) + " elements, expected " +
                                 std::to_string(count));
   }
   return needs;

@@ -104,6 +104,9 @@ class Call {
   // Where the kernels read the seed: a tensor of one number, or `local` for a number; None draws one from PyTorch.
   Seed seed(PyObject* object, Operand& operand, std::int64_t& local) const;
 
+  // What has more dimensions than Sizes holds is refused.
+  void refuse_rank(const char* subject, std::int64_t rank) const;
+
   [[noreturn]] void refuse(const std::string& what) const {
     throw std::invalid_argument(std::string(operation_) + ": " + what);
   }
@@ -122,9 +125,8 @@ class Call {
 inline bool is_half(DType dtype) { return dtype == DType::bfloat16 || dtype == DType::float16; }
 inline DType compute_dtype(DType dtype) { return is_half(dtype) ? DType::float32 : dtype; }
 
-// For which of `count` tensors a gradient is needed. Read before any tensor is, as all arguments whose reading may run
-// the caller's code.
-std::vector<bool> read_needs(PyObject* object, std::size_t count);
+// For which of `count` tensors a gradient is needed: truth values in a list or a tuple.
+std::vector<bool> read_needs(const char* operation, PyObject* object, std::size_t count);
 
 // A tensor that a kernel may step through one element after the other.
 inline void make_contiguous(Operand& operand) {

@@ -14,7 +14,7 @@ py::tuple OperandGradients::release(std::size_t others) {
     } else {
       const DType computed = call_[i].dtype();
       py::object gradient = call_.summed(std::move(results_[i]), plans_[i].shape, shapes_[i], computed);
-      found[i] = computed == dtypes_[i] ? std::move(gradient) : to_dtype(gradient, dtypes_[i]);
+      found[i] = computed == dtypes_[i] ? std::move(gradient) : to_dtype(gradient, shapes_[i], dtypes_[i]);
     }
   }
   return found;

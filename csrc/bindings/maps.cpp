@@ -136,7 +136,7 @@ py::object forward(const MapOperation& operation, Library library, Arguments arg
 
 py::object backward(const MapOperation& operation, Arguments arguments) {
   const std::size_t outputs = operation.outputs, tensors = operation.states.size() + operation.factors.size();
-  const std::vector<bool> needs = read_needs(arguments.back(), tensors);
+  const std::vector<bool> needs = read_needs(operation.name, arguments.back(), tensors);
   MapCall map(operation, Library::torch, arguments.subspan(outputs, tensors), arguments.subspan(outputs + tensors),
               true);
   Call& call = map.call;

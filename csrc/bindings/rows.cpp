@@ -62,7 +62,7 @@ View upstream_view(Operand& upstream, const Extent& extent) {
 
 py::object backward(const RowOperation& operation, Arguments arguments) {
   const std::size_t count = operation.operands.size();
-  const std::vector<bool> needs = read_needs(arguments.back(), count);
+  const std::vector<bool> needs = read_needs(operation.name, arguments.back(), count);
   RowCall rows(operation, Library::torch, arguments.subspan(1, count), arguments.subspan(1 + count));
   Call& call = rows.call;
   Operand upstream;

@@ -50,7 +50,7 @@ struct SampleCall {
 
   Sizes shape(std::span<const std::int64_t> samples, bool with_columns) const {
     Sizes result(samples);
-    if (result.rank + plan.leading.rank >= max_rank) call.refuse("the result would have more than 64 dimensions");
+    call.refuse_rank("the result", result.rank + plan.leading.rank + 1);
     for (const std::int64_t size : plan.leading.span()) result.append(size);
     if (with_columns) result.append(plan.extent.columns);
     return result;
@@ -63,9 +63,9 @@ struct SampleCall {
 };
 
 // For which parameters a gradient is needed; the last number is the seed's, which has none.
-std::vector<bool> read_parameter_needs(PyObject* object, std::size_t parameters) {
-  std::vector<bool> needs = read_needs(object, parameters + 1);
-  if (needs.back()) throw std::invalid_argument("needs asks for the gradient of seed, which has none");
+std::vector<bool> read_parameter_needs(const Call& call, PyObject* object, std::size_t parameters) {
+  std::vector<bool> needs = read_needs(call.operation(), object, parameters + 1);
+  if (needs.back()) call.refuse("needs asks for the gradient of seed, which has none");
   return needs;
 }
 
@@ -89,7 +89,7 @@ py::object rsample(Library library, Arguments arguments) {
 py::object rsample_backward(Arguments arguments) {
   SampleCall sample("rsample_normal", Library::torch, arguments[5]);
   const Sizes sample_shape = sample.call.sizes("sample_shape", arguments[4]);
-  const std::vector<bool> needs = read_parameter_needs(arguments[6], 2);
+  const std::vector<bool> needs = read_parameter_needs(sample.call, arguments[6], 2);
   sample.read(arguments.subspan(1, 2));
   const Extent extent = sample.extent(product(sample_shape));
   Operand upstream;
@@ -135,7 +135,7 @@ py::object rsample_with_log_ratio_backward(Arguments arguments) {
   SampleCall sample("rsample_normal_with_log_ratio", Library::torch, arguments[9]);
   const std::array samples{sample.call.size("num_samples", arguments[7])};
   const bool detach_posterior = sample.call.flag("detach_posterior", arguments[8]);
-  const std::vector<bool> needs = read_parameter_needs(arguments[10], 4);
+  const std::vector<bool> needs = read_parameter_needs(sample.call, arguments[10], 4);
   sample.read(arguments.subspan(2, 4));
   const Extent extent = sample.extent(samples[0]);
   Operand by_z, by_ratio;

@@ -19,26 +19,21 @@ FASTVI_HD T sum_log_prob(std::int64_t count, const T* x, const Logit& logit, con
   for (std::int64_t first = 0; first < count; first += most) {
     const std::int64_t length = std::min(most, count - first);
     T linear[lanes] = {}, product_minus_1[lanes] = {};
+    const auto add = [&](std::int64_t d, int lane) {
+      const T l = logit(d);
+      const BernoulliTerm<T> term = bernoulli_term(x[d], l);
+      linear[lane] += term.linear;
+      product_minus_1[lane] = append_to_product_minus_1(product_minus_1[lane], term.exponential);
+      visit(d, l, term.exponential);
+    };
     std::int64_t d = first;
     for (; d + lanes <= first + length; d += lanes) {
 #pragma omp simd
-      for (int lane = 0; lane < lanes; ++lane) {
-        const T l = logit(d + lane);
-        const BernoulliTerm<T> term = bernoulli_term(x[d + lane], l);
-        linear[lane] += term.linear;
-        product_minus_1[lane] = append_to_product_minus_1(product_minus_1[lane], term.exponential);
-        visit(d + lane, l, term.exponential);
-      }
+      for (int lane = 0; lane < lanes; ++lane) add(d + lane, lane);
     }
     const int rest = static_cast<int>(first + length - d);
 #pragma omp simd
-    for (int lane = 0; lane < rest; ++lane) {
-      const T l = logit(d + lane);
-      const BernoulliTerm<T> term = bernoulli_term(x[d + lane], l);
-      linear[lane] += term.linear;
-      product_minus_1[lane] = append_to_product_minus_1(product_minus_1[lane], term.exponential);
-      visit(d + lane, l, term.exponential);
-    }
+    for (int lane = 0; lane < rest; ++lane) add(d + lane, lane);
 #pragma omp simd
     for (int lane = 0; lane < lanes; ++lane) linear[lane] -= log1p(product_minus_1[lane]);
     total += sum_lanes<T, lanes>(linear);

@@ -85,6 +85,7 @@ constexpr std::array<dlpack::DataType, 5> dlpack_dtypes{{{dlpack::floating_point
                                                          {dlpack::bfloat, 16, 1},
                                                          {dlpack::floating_point, 16, 1},
                                                          {dlpack::integer, 64, 1}}};
+constexpr std::array<const char*, 5> dtype_names{"float32", "float64", "bfloat16", "float16", "int64"};
 static_assert(static_cast<std::size_t>(DType::other) == dlpack_dtypes.size());
 
 DType dtype_of(const dlpack::DataType& dtype) {
@@ -104,10 +105,36 @@ DType dtype_of(const Py_buffer& buffer) {
                                            : DType::other;
 }
 
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+// What a library makes that takes memory. That there is not enough is all that PyTorch has to say of a CPU's memory; of
+// a GPU's it says more. NumPy has an error of its own for sizes that no memory could hold.
+template <class Make>
+py::object allocated(Library library, const char* what, std::span<const std::int64_t> shape, DType dtype, bool on_cpu,
+                     const Make& make) {
+  try {
+    return make();
+  } catch (py::error_already_set& error) {
+    const bool is_too_large = product(shape) > std::numeric_limits<std::int64_t>::max() / 8;
+    const bool is_numpy = library == Library::numpy;
+    const bool lacks_memory =
+        is_numpy ? error.matches(PyExc_MemoryError) || is_too_large : error.matches(PyExc_RuntimeError);
+    if (!lacks_memory) throw;
+    throw NoMemory(library, what, shape, dtype, on_cpu ? "" : first_line(py::str(error.value())));
+  }
+}
+
 // What PyTorch's allocator reports: of its kind and message the message.
 void keep_message(void* context, const char*, const char* message) { *static_cast<std::string*>(context) = message; }
 
 }  // namespace
+
+NoMemory::NoMemory(Library of, const char* what, std::span<const std::int64_t> shape, DType dtype,
+                   const std::string& reason)
+    : std::runtime_error("no memory for " + std::string(what) + " of shape " + to_string(shape) + " and dtype " +
+                         (of == Library::torch ? "torch." : "") + dtype_names[static_cast<std::size_t>(dtype)] +
+                         (reason.empty() ? "" : ": " + reason)),
+      library(of) {}
 
 bool Operand::read(PyObject* object) {
   clear();
@@ -177,21 +204,20 @@ bool Operand::read_array(PyObject* object) {
 
 void Operand::copy(std::span<const std::int64_t> shape) {
   const py::tuple sizes = shape_tuple(shape);
-  py::object copied;
-  if (library_ == Library::torch) {
-    copied = object_.attr("detach")().attr("expand")(sizes).attr("contiguous")();
-  } else {
+  const py::object copied = allocated(library_, "a copy", shape, dtype_, is_on_cpu(), [&]() -> py::object {
+    if (library_ == Library::torch) return object_.attr("detach")().attr("expand")(sizes).attr("contiguous")();
     const py::handle broadcast_to = numpy()->broadcast_to, require = numpy()->require;
-    copied = require(broadcast_to(plain_array(), sizes), py::none(), py::make_tuple("C_CONTIGUOUS", "ALIGNED"));
-  }
+    return require(broadcast_to(plain_array(), sizes), py::none(), py::make_tuple("C_CONTIGUOUS", "ALIGNED"));
+  });
   if (!read(copied.ptr())) throw std::runtime_error("fastvi: a copy cannot be read");
 }
 
 void Operand::cast(DType dtype) {
   const auto place = static_cast<std::size_t>(dtype);
-  const py::object converted = library_ == Library::torch
-                                   ? object_.attr("detach")().attr("to")(py::handle(torch.dtypes[place]))
-                                   : plain_array().attr("astype")(py::handle(numpy()->dtypes[place]));
+  const py::object converted = allocated(library_, "a copy", shape(), dtype, is_on_cpu(), [&]() -> py::object {
+    if (library_ == Library::torch) return object_.attr("detach")().attr("to")(py::handle(torch.dtypes[place]));
+    return plain_array().attr("astype")(py::handle(numpy()->dtypes[place]));
+  });
   if (!read(converted.ptr())) throw std::runtime_error("fastvi: a converted copy cannot be read");
 }
 
@@ -210,7 +236,9 @@ void Operand::clear() {
 Result::Result(Library library, DType dtype, const Device& device, std::span<const std::int64_t> shape) {
   if (library == Library::numpy) {
     const auto place = static_cast<std::size_t>(dtype);
-    array_ = py::handle(numpy()->empty)(shape_tuple(shape), py::handle(numpy()->dtypes[place]));
+    array_ = allocated(library, "a result", shape, dtype, true, [&] {
+      return py::handle(numpy()->empty)(shape_tuple(shape), py::handle(numpy()->dtypes[place]));
+    });
     Operand operand;
     operand.read(array_.ptr());
     data_ = operand.data();
@@ -227,8 +255,7 @@ Result::Result(Library library, DType dtype, const Device& device, std::span<con
   std::string message;
   if (torch.api->allocate(&prototype, &allocated, &message, keep_message) != 0) {
     if (PyErr_Occurred() != nullptr) throw py::error_already_set();
-    throw std::runtime_error("fastvi: no memory for shape " + to_string(shape) + ": " +
-                             message.substr(0, message.find('\n')));
+    throw NoMemory(library, "a result", shape, dtype, device.type == dlpack::cpu ? "" : first_line(message));
   }
   managed_.reset(allocated);
   data_ = static_cast<char*>(allocated->tensor.data) + allocated->tensor.byte_offset;
@@ -300,8 +327,11 @@ py::tuple shape_tuple(std::span<const std::int64_t> shape) {
   return result;
 }
 
-py::object to_dtype(const py::object& tensor, DType dtype) {
-  return tensor.attr("to")(py::handle(torch.dtypes[static_cast<std::size_t>(dtype)]));
+py::object to_dtype(const py::object& tensor, std::span<const std::int64_t> shape, DType dtype) {
+  const bool on_cpu = tensor.attr("is_cpu").cast<bool>();
+  return allocated(Library::torch, "a gradient", shape, dtype, on_cpu, [&]() -> py::object {
+    return tensor.attr("to")(py::handle(torch.dtypes[static_cast<std::size_t>(dtype)]));
+  });
 }
 
 std::string dtype_name(const Operand& operand) { return py::str(py::handle(operand.object()).attr("dtype")); }

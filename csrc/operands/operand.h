@@ -25,6 +25,13 @@ struct TypeError : std::runtime_error {
 
 enum class Library { none, torch, numpy };
 
+// Memory that could not be had: what() tells for what, in words that stand after the operation's name.
+struct NoMemory : std::runtime_error {
+  NoMemory(Library of, const char* what, std::span<const std::int64_t> shape, DType dtype, const std::string& reason);
+
+  Library library;
+};
+
 // A tensor or an array; empty where an argument was not given.
 class Operand {
  public:
@@ -51,6 +58,7 @@ class Operand {
   std::span<const std::int64_t> shape() const { return {shape_, rank_}; }
   std::span<const std::int64_t> strides() const { return {strides_, rank_}; }  // in elements
   std::int64_t elements() const { return product(shape()); }
+  bool is_on_cpu() const { return device_.type == dlpack::cpu; }
   bool is_contiguous() const { return contiguous(shape(), strides()); }
   bool is_writable() const { return buffer_ == nullptr || buffer_->readonly == 0; }
 
@@ -120,8 +128,8 @@ pybind11::object new_seed();
 std::string dtype_name(const Operand& operand);
 pybind11::tuple shape_tuple(std::span<const std::int64_t> shape);
 
-// A tensor in another dtype.
-pybind11::object to_dtype(const pybind11::object& tensor, DType dtype);
+// A tensor of a shape in another dtype.
+pybind11::object to_dtype(const pybind11::object& tensor, std::span<const std::int64_t> shape, DType dtype);
 
 // Gives this module PyTorch's functions, before it reads the first tensor.
 void use_torch(const pybind11::dict& functions);

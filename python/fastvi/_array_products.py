@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvi import _native
-from fastvi._perceptron import IDENTITY, INDICES, check_layers, read_layers
-from fastvi._sizes import check_flag
+from fastvi._perceptron import IDENTITY, INDICES, check_head, check_layers, read_layers
+from fastvi._sizes import check_flag, describe_range
 
 Array: TypeAlias = NDArray[np.floating[Any]]
 
@@ -24,12 +24,30 @@ def is_array(value: object) -> TypeGuard[Array]:
     return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
 
 
-def check_array(operation: str, name: str, array: object) -> None:
-    """Reject anything but floating-point arrays."""
+def plain(array: Array) -> Array:
+    """The array as NumPy's own class: a subclass may do what it likes in the functions that it overrides."""
+    return array if type(array) is np.ndarray else np.ndarray.view(array, np.ndarray)
+
+
+def check_array(operation: str, name: str, array: object) -> Array:
+    """The array as NumPy's own class, after a check that its numbers are floating-point ones."""
     if not is_array(array):
         raise TypeError(f"{operation}: {name} must be a numpy.ndarray, got {type(array).__name__}")
+    array = plain(array)
     if array.dtype not in DTYPES:
         raise TypeError(f"{operation}: {name} has dtype {array.dtype}, expected {DTYPE_NAMES}")
+    return array
+
+
+def check_arrays(operation: str, named: dict[str, Any]) -> dict[str, Array]:
+    """The arrays as NumPy's own class, after a check that they are of the first one's dtype."""
+    found: dict[str, Array] = {}
+    for name, given in named.items():
+        array = found[name] = check_array(operation, name, given)
+        first = next(iter(found))
+        if array.dtype != found[first].dtype:
+            raise TypeError(f"{operation}: {name} has dtype {array.dtype}, but {first} has {found[first].dtype}")
+    return found
 
 
 def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -49,10 +67,10 @@ def narrow(array: Array, dtype: np.dtype[Any]) -> Array:
 
 def check_observations(operation: str, x: Array) -> None:
     """Reject values outside [0, 1], NaN among them."""
-    check_array(operation, "x", x)
-    if x.size and not (x.min() >= 0.0 and x.max() <= 1.0):
-        values = "NaN among them" if np.isnan(x).any() else f"values from {x.min():g} to {x.max():g}"
-        raise ValueError(f"{operation}: x must lie in [0, 1], got {values}")
+    x = check_array(operation, "x", x)
+    bounds = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
+    if not (bounds[0] >= 0.0 and bounds[1] <= 1.0):
+        raise ValueError(f"{operation}: x must lie in [0, 1], got {describe_range(bounds)}")
 
 
 def linear_bernoulli_log_prob(
@@ -72,23 +90,11 @@ def linear_bernoulli_log_prob(
     (5, 3)
     """
     operation = "linear_bernoulli_log_prob"
-    named = {"h": h, "weight": weight, "x": x} | ({} if bias is None else {"bias": bias})
-    for name, array in named.items():
-        check_array(operation, name, array)
-        if array.dtype != h.dtype:
-            raise TypeError(f"{operation}: {name} has dtype {array.dtype}, but h has {h.dtype}")
+    named = check_arrays(operation, {"h": h, "weight": weight} | ({} if bias is None else {"bias": bias}) | {"x": x})
+    h, weight, bias, x = named["h"], named["weight"], named.get("bias"), named["x"]
     if check_flag(operation, "validate_args", validate_args):
         check_observations(operation, x)
-    if weight.ndim != 2:
-        raise ValueError(f"{operation}: weight has shape {weight.shape}, expected (features of x, features of h)")
-    features_out, features_in = weight.shape
-    for name, array, features in (("h", h, features_in), ("x", x, features_out)):
-        if array.ndim == 0 or array.shape[-1] != features:
-            raise ValueError(
-                f"{operation}: {name} has shape {array.shape}, expected (..., {features}) for weight {weight.shape}"
-            )
-    if bias is not None and bias.shape != (features_out,):
-        raise ValueError(f"{operation}: bias has shape {bias.shape}, expected ({features_out},)")
+    check_head(operation, h, weight, bias, x)
     leading = _leading(operation, "h", h, x)
     hidden = _hidden_rows(h, leading)
     wide_bias = None if bias is None else widen(bias)
@@ -124,18 +130,17 @@ def _log_prob(rows: Array, weight: Array, bias: Array | None, x: Array, leading:
 
 def _layers(
     operation: str, named: dict[str, Array], weights: Any, biases: Any, activation: object
-) -> list[tuple[Array, Array | None]]:
-    """Weights and biases in the dtype of the arithmetic, after a check of all arguments."""
+) -> tuple[list[Array], list[tuple[Array, Array | None]]]:
+    """The arrays, and weights and biases in the dtype of the arithmetic, after a check of all arguments."""
     layers = read_layers(operation, weights, biases, activation, (list, tuple), "numpy.ndarray")
-    first, x = next(iter(named.items()))
+    first, count = next(iter(named)), len(named)
     for i, (weight, bias) in enumerate(layers):
         named = named | {f"weights[{i}]": weight} | ({} if bias is None else {f"biases[{i}]": bias})
-    for name, array in named.items():
-        check_array(operation, name, array)
-        if array.dtype != x.dtype:
-            raise TypeError(f"{operation}: {name} has dtype {array.dtype}, but {first} has {x.dtype}")
-    check_layers(operation, first, x, layers)
-    return [(widen(weight), None if bias is None else widen(bias)) for weight, bias in layers]
+    found = check_arrays(operation, named)
+    layers = [(found[f"weights[{i}]"], found.get(f"biases[{i}]")) for i in range(len(layers))]
+    check_layers(operation, first, found[first], layers)
+    wide = [(widen(weight), None if bias is None else widen(bias)) for weight, bias in layers]
+    return list(found.values())[:count], wide
 
 
 def mlp(
@@ -157,7 +162,7 @@ def mlp(
     >>> fastvi.numpy.mlp(np.ones((5, 3, 4)), [np.ones((6, 4)), np.ones((2, 6))], activation="relu")[0, 0]
     array([24., 24.])
     """
-    layers = _layers("mlp", {"x": x}, weights, biases, activation)
+    (x,), layers = _layers("mlp", {"x": x}, weights, biases, activation)
     activate = check_flag("mlp", "activate_last", activate_last)
     rows = widen(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
     for i, (weight, bias) in enumerate(layers):
@@ -189,7 +194,7 @@ def mlp_bernoulli_log_prob(
     (5, 3)
     """
     operation = "mlp_bernoulli_log_prob"
-    layers = _layers(operation, {"z": z, "x": x}, weights, biases, activation)
+    (z, x), layers = _layers(operation, {"z": z, "x": x}, weights, biases, activation)
     if check_flag(operation, "validate_args", validate_args):
         check_observations(operation, x)
     features = layers[-1][0].shape[0]

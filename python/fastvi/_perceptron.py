@@ -1,4 +1,4 @@
-"""What perceptrons of tensors and of arrays share: the activations, and the checks of their layers."""
+"""What layers of tensors and of arrays share: the activations, and the checks of the layers."""
 
 from __future__ import annotations
 
@@ -65,3 +65,23 @@ def check_layers(operation: str, name: str, x: Any, layers: Sequence[tuple[Any, 
         if bias is not None and bias.shape != shape[:1]:
             raise ValueError(f"{operation}: biases[{i}] has shape {tuple(bias.shape)}, expected ({features},)")
     return features
+
+
+def check_head(operation: str, h: Any, weight: Any, bias: Any, x: Any) -> None:
+    """Check the shapes of a last layer, of what it is given, called h, and of the observations x.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit.
+    """
+    shape = tuple(weight.shape)
+    if len(shape) != 2:
+        raise ValueError(f"{operation}: weight has shape {shape}, expected (features of x, features of h)")
+    for name, given, features in (("h", h, shape[1]), ("x", x, shape[0])):
+        if len(given.shape) == 0 or given.shape[-1] != features:
+            raise ValueError(
+                f"{operation}: {name} has shape {tuple(given.shape)}, expected (..., {features}) for weight {shape}"
+            )
+    if bias is not None and tuple(bias.shape) != shape[:1]:
+        raise ValueError(f"{operation}: bias has shape {tuple(bias.shape)}, expected ({shape[0]},)")

@@ -17,6 +17,7 @@ import numpy as np
 MAX_SEED = 2**63
 MAX_SAMPLES = 2**32 - 1
 MAX_COLUMNS = 2**34
+MAX_RANK = 64  # as csrc/operands/sizes.h has it
 _MAX_SIZE = 2**62  # sums of two are still 64-bit integers
 
 
@@ -139,6 +140,18 @@ def check_size(operation: str, name: str, size: object, expected: str = "an inte
     return integer
 
 
+def check_rank(operation: str, name: str, rank: int) -> None:
+    """Reject more dimensions than the kernels read.
+
+    Raises
+    ------
+    ValueError
+        If ``rank`` is more than 64.
+    """
+    if rank > MAX_RANK:
+        raise ValueError(f"{operation}: {name} has {rank} dimensions, expected at most {MAX_RANK}")
+
+
 def check_shape(
     operation: str, name: str, shape: object, check: Callable[[str, str, object, str], int] = check_size
 ) -> tuple[int, ...]:
@@ -149,11 +162,22 @@ def check_shape(
     TypeError
         If ``shape`` is neither an integer nor a tuple or list of them.
     ValueError
-        If a size is negative, or more than 2^62.
+        If a size is negative, or more than 2^62, or there are more than 64 of them.
     """
     if isinstance(shape, tuple | list):
-        return tuple([check(operation, f"{name}[{axis}]", size, "an integer") for axis, size in enumerate(shape)])
+        sizes = tuple([check(operation, f"{name}[{axis}]", size, "an integer") for axis, size in enumerate(shape)])
+        check_rank(operation, name, len(sizes))
+        return sizes
     return (check(operation, name, shape, "an integer or a sequence of them"),)
+
+
+def describe_range(bounds: tuple[float, float]) -> str:
+    """Words for values that are not in [0, 1], by the least and the largest; both are NaN where there is any."""
+    least, largest = bounds
+    if least != least:
+        return "NaN among them"
+    hint = "; grey values from 0 to 255 are divided by 255 first" if 1.0 < largest <= 255.0 and least >= 0.0 else ""
+    return f"values from {least:g} to {largest:g}{hint}"
 
 
 def check_counters(operation: str, samples: int, columns: int) -> None:

@@ -31,7 +31,7 @@ MAX_THREADS = 16 * (os.cpu_count() or 1)
 _LEAST_WIDTH = 40
 _REFUSED_WRITES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _OUT_OF_MEMORY = re.compile(
-    r"can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
+    r"no memory for|can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
 )
 
 

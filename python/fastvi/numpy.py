@@ -27,6 +27,7 @@ from fastvi._array_products import (
     mlp,
     mlp_bernoulli_log_prob,
     narrow,
+    plain,
     widen,
 )
 from fastvi._running import RunningLogMeanExp, Summary
@@ -89,7 +90,13 @@ def standard_normal(shape: int | Sequence[int], seed: int | None = None, *, dtyp
         known = False
     if not known:
         raise TypeError(f"standard_normal: dtype is {dtype!r}, expected {DTYPE_NAMES}")
-    out: Array = np.empty(sizes, dtype)
+    try:
+        out: Array = np.empty(sizes, dtype)
+    except (MemoryError, ValueError) as error:
+        if isinstance(error, ValueError) and math.prod(sizes) < 2**60:  # NumPy 1 has arrays of 32 dimensions at most
+            raise
+        what = f"shape {sizes} and dtype {np.dtype(dtype)}"
+        raise MemoryError(f"standard_normal: no memory for a result of {what}") from None
     _NATIVE.fill_standard_normal(out, _seed("standard_normal", seed))
     return out
 
@@ -312,7 +319,7 @@ class LogMeanExp(RunningLogMeanExp[Array]):
     _library: ClassVar[Any] = np
 
     def _summarise(self, chunk: Array) -> Summary:
-        check_array("LogMeanExp.update", "chunk", chunk)
+        chunk = check_array("LogMeanExp.update", "chunk", chunk)
         dim, rank = check_integer("LogMeanExp.update", "dim", self.dim), chunk.ndim
         if not -rank <= dim < rank:
             raise ValueError(f"LogMeanExp.update: dim is {dim}, expected one of the {rank} dimensions of {chunk.shape}")
@@ -333,9 +340,9 @@ class LogMeanExp(RunningLogMeanExp[Array]):
 
 
 def _as_factor(operation: str, name: str, value: object) -> Any:
-    """An array as it is, or a number."""
+    """An array, or a number."""
     if is_array(value):
-        return value
+        return plain(value)
     return check_number(operation, name, value, "a numpy.ndarray or a number")
 
 
@@ -366,7 +373,7 @@ def leapfrog_step(
     (array([0.995, 0.995]), array([-0.05, -0.05]))
     """
     operation = "leapfrog_step"
-    check_array(operation, "q", q)
+    q = check_array(operation, "q", q)
     step = _as_factor(operation, "step_size", step_size)
     mass = None if inverse_mass is None else _as_factor(operation, "inverse_mass", inverse_mass)
     position, momentum = _NATIVE.leapfrog_step(q, p, grad, step, mass, kick)
@@ -384,7 +391,7 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
     >>> fastvi.numpy.kinetic_energy(np.array([[3.0, 4.0]]))
     array([12.5])
     """
-    check_array("kinetic_energy", "p", p)
+    p = check_array("kinetic_energy", "p", p)
     dtype, mass = p.dtype, inverse_mass
     if mass is not None:
         mass = _as_factor("kinetic_energy", "inverse_mass", mass)
@@ -399,6 +406,8 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
 def soft_threshold(x: Array, threshold: Array | float) -> Array:
     """``sign(x) * max(|x| - threshold, 0)`` for each element, as :func:`fastvi.soft_threshold`.
 
+    Negative thresholds and NaN give what they give there.
+
     Raises: see :func:`fastvi.soft_threshold`.
 
     Examples
@@ -407,6 +416,6 @@ def soft_threshold(x: Array, threshold: Array | float) -> Array:
     >>> fastvi.numpy.soft_threshold(np.array([-3.0, 0.5, 2.0]), 1.0)
     array([-2.,  0.,  1.])
     """
-    check_array("soft_threshold", "x", x)
+    x = check_array("soft_threshold", "x", x)
     result: Array = _NATIVE.soft_threshold(x, _as_factor("soft_threshold", "threshold", threshold))
     return result

@@ -195,6 +195,6 @@ def kinetic_energy(p: Tensor, inverse_mass: Tensor | None = None) -> Tensor:
 
 
 def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
-    """sign(x) * max(|x| - threshold, 0)."""
+    """sign(x) * max(|x| - threshold, 0); for negative thresholds x - threshold * sign(x), NaN for NaN."""
     is_zero = x.abs() <= threshold
     return torch.where(is_zero, torch.zeros_like(x), x - torch.sign(x) * threshold)

@@ -98,17 +98,46 @@ def test_arrays_of_other_kinds(dtype):
         fastvi.numpy.kl_normal(array, array)
 
 
-@pytest.mark.parametrize("needs", [[], [True], [True] * 9])
-def test_needs_of_another_length(needs):
+def backward_calls(x: Tensor) -> dict[str, Callable[[Any], tuple[Any, ...]]]:
+    """Arguments of the native backward functions, before what is needed: all that is of one kind each."""
+    column, draws, seed = x[:, 0], x.expand(2, *x.shape), place.ones((), dtype=torch.int64)
+    return {
+        "kl_normal": lambda needs: (column, x, x, None, None, 0.0, needs),
+        "normal_log_prob": lambda needs: (column, x, x, x, needs),
+        "leapfrog_step": lambda needs: (None, x, x, x, x, x[:1], None, 0.5, needs),
+        "soft_threshold": lambda needs: (x, x, x[:1], needs),
+        "log_mean_exp": lambda needs: (x[0], x, 0, needs),
+        "rsample_normal": lambda needs: (draws, x, x, seed, 2, 0, needs),
+        "rsample_normal_with_log_ratio": lambda needs: (draws, None, x, x, None, None, seed, 2, False, 0, needs),
+    }
+
+
+@pytest.mark.parametrize(
+    ("needs", "error", "message"),
+    [
+        ([], ValueError, r"needs has 0 elements, expected \d"),
+        ([True] * 9, ValueError, r"needs has 9 elements, expected \d"),
+        (None, TypeError, "needs must be a list or a tuple of bools, got NoneType"),
+        (True, TypeError, "needs must be a list or a tuple of bools, got bool"),
+        ("no", TypeError, "needs must be a list or a tuple of bools, got str"),
+        ([1], TypeError, r"needs\[0\] must be a bool, got int"),
+        ((False, None), TypeError, r"needs\[1\] must be a bool, got NoneType"),
+        ([False, np.ones(3)], TypeError, r"needs\[1\] must be a bool, got numpy.ndarray"),
+    ],
+)
+def test_needs_of_another_length_or_type(needs, error, message):
     x = place.ones(2, 3)
-    for name, grad, tensors in (
-        ("kl_normal", x[:, 0], (x, x, None, None, 0.0)),
-        ("leapfrog_step", x, (None, x, x, x, x[:1], None, 0.5)),
-        ("log_mean_exp", x[0], (x, 0)),
-    ):
-        if len(needs) != 1 or name != "log_mean_exp":
-            with pytest.raises(ValueError, match="needs has"):
-                getattr(MODULES.of(x).backward, name)(grad, *tensors, needs)
+    for name, arguments in backward_calls(x).items():
+        for functions in (MODULES.of(x).backward, MODULES.of(x).attempt_backward):
+            with torch.no_grad(), pytest.raises(error, match=f"^{name}: {message}$"):
+                getattr(functions, name)(*arguments(needs))
+
+
+def test_needs_of_a_seed():
+    x = place.ones(2, 3)
+    for name, count in (("rsample_normal", 3), ("rsample_normal_with_log_ratio", 5)):
+        with pytest.raises(ValueError, match=f"^{name}: needs asks for the gradient of seed, which has none$"):
+            getattr(MODULES.of(x).backward, name)(*backward_calls(x)[name]([True] * count))
 
 
 def test_needs_of_what_is_not_given():

@@ -381,6 +381,21 @@ def test_what_hooks_make_of_the_saved_tensors(sample: Sample):
         found(lambda tensor: tensor if tensor.dim() == 0 else tensor.float())
 
 
+def test_a_hook_that_makes_another_shape_of_a_saved_tensor():
+    """One that fits has a gradient of that shape, which PyTorch refuses; one that does not is refused before."""
+
+    def slopes(unpack: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+        x = place.linspace(-1, 1, 12).reshape(4, 3).requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.detach(), unpack):
+            value = fastvi.log_mean_exp(x)
+        return torch.autograd.grad(value.sum(), x)
+
+    with pytest.raises(RuntimeError, match=r"invalid gradient at index 0 - got \[1, 3\] .* compatible with \[4, 3\]"):
+        slopes(lambda tensor: tensor[:1])
+    with pytest.raises(ValueError, match=r"log_mean_exp: gradient has shape \(3,\), expected \(2,\)"):
+        slopes(lambda tensor: tensor[:, :2])
+
+
 @each_operation
 def test_a_parameter_that_changes_its_dtype_between_the_passes(sample: Sample):
     """As ``module.double()`` does: the saved tensor is the parameter itself."""

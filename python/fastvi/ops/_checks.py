@@ -115,7 +115,7 @@ def check_declared(
             continue
         check_layout(operation, name, tensor)
         if tensor.dtype not in expected:
-            allowed = " or ".join(str(dtype) for dtype in expected)
+            allowed = " or ".join(dict.fromkeys(map(str, expected)))
             raise TypeError(f"{operation}: {name} has dtype {tensor.dtype}, expected {allowed}")
         if first is None:
             first, first_name = tensor, name

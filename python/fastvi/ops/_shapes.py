@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastvi._sizes import MAX_RANK, check_rank
+
 
 def broadcast_shape(operation: str, names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.Size:
     """The operands' common shape, event included; None stands for what was not given.
@@ -34,9 +36,12 @@ def leading_shape(operation: str, name: str, hidden: Tensor, x: Tensor) -> torch
     Raises
     ------
     ValueError
-        If they do not broadcast.
+        If they do not broadcast, or there are more dimensions than the kernels read.
     """
     own, of_x = hidden.shape[:-1], x.shape[:-1]
+    if len(own) >= MAX_RANK or len(of_x) >= MAX_RANK:
+        check_rank(operation, name, len(hidden.shape))
+        check_rank(operation, "x", len(x.shape))
     # PyTorch's function takes 10 us. Shapes of different lengths are not compared: an exported program would be bound
     # to the sizes that happened to differ.
     if len(own) >= len(of_x) and own[len(own) - len(of_x) :] == of_x:

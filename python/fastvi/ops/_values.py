@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastvi._sizes import describe_range as describe_range
 from fastvi.ops._private import dispatch_modes, tracing_state, transforms_active
 
 
@@ -35,12 +36,3 @@ def range_outside_unit_interval(x: Tensor) -> tuple[float, float] | None:
         return None
     least, largest = (bound.item() for bound in torch.aminmax(x.detach()))
     return None if least >= 0.0 and largest <= 1.0 else (least, largest)
-
-
-def describe_range(bounds: tuple[float, float]) -> str:
-    """Words for values that are not in [0, 1]."""
-    least, largest = bounds
-    if least != least:
-        return "NaN among them"
-    hint = "; grey values from 0 to 255 are divided by 255 first" if 1.0 < largest <= 255.0 and least >= 0.0 else ""
-    return f"values from {least:g} to {largest:g}{hint}"

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from fastvi import reference
+from fastvi._perceptron import check_head
 from fastvi._sizes import check_flag
 from fastvi.ops._backends import Functions, sum_over, sum_to_shape
 from fastvi.ops._layers import PRODUCT_DTYPE, agree, matrix_product
 from fastvi.ops._operation import Operation
 from fastvi.ops._patterns import row_operation
-from fastvi.ops._precision import autocast_dtype, check_product_dtype, compute_dtype, widen
+from fastvi.ops._precision import SUPPORTED_DTYPES, autocast_dtype, check_product_dtype, compute_dtype, widen
 from fastvi.ops._shapes import leading_shape
 from fastvi.ops._values import describe_range, has_values, range_outside_unit_interval
 
@@ -30,7 +31,9 @@ def check_observations(operation: str, x: object) -> None:
     ValueError
         If there are any.
     """
-    outside = range_outside_unit_interval(x) if isinstance(x, Tensor) and has_values(x) else None
+    if not isinstance(x, Tensor) or x.dtype not in SUPPORTED_DTYPES or not has_values(x):
+        return
+    outside = range_outside_unit_interval(x)
     if outside is not None:
         raise ValueError(f"{operation}: x must lie in [0, 1], got {describe_range(outside)}")
 
@@ -79,17 +82,7 @@ def _linear_shape(
     """The leading shape of the result, after a check of all shapes."""
     operation = "linear_bernoulli_log_prob"
     check_product_dtype(operation, product_dtype)
-    if weight.dim() != 2:
-        raise ValueError(f"{operation}: weight has shape {tuple(weight.shape)}, expected two dimensions")
-    features_out, features_in = weight.shape
-    for name, tensor, features in (("h", h, features_in), ("x", x, features_out)):
-        if tensor.dim() == 0 or tensor.shape[-1] != features:
-            raise ValueError(
-                f"{operation}: {name} has shape {tuple(tensor.shape)}, expected (..., {features}) for weight "
-                f"{tuple(weight.shape)}"
-            )
-    if bias is not None and tuple(bias.shape) != (features_out,):
-        raise ValueError(f"{operation}: bias has shape {tuple(bias.shape)}, expected ({features_out},)")
+    check_head(operation, h, weight, bias, x)
     return leading_shape(operation, "h", h, x)
 
 

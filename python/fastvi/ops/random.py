@@ -6,7 +6,7 @@ A draw depends on its seed and its place alone: threads, chunks and processes do
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -87,15 +87,28 @@ def _empty_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: to
     return torch.empty(tuple(extent), dtype=dtype, device=seed.device)
 
 
+def _allocated(
+    operation: str, empty: Callable[..., Tensor], seed: Tensor, shape: Sequence[int], *others: Any
+) -> Tensor:
+    """The tensor that ``empty`` makes; where there is no memory for it, an error that names the operation."""
+    try:
+        return empty(seed, shape, *others)
+    except RuntimeError:
+        if not seed.is_cpu:  # of a GPU's memory PyTorch says more
+            raise
+        what = f"shape {tuple(shape)} and dtype {others[-1]}"
+        raise RuntimeError(f"{operation}: no memory for a result of {what}") from None
+
+
 def _standard_normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    out = _empty_standard_normal(seed, shape, dtype)
+    out = _allocated("standard_normal", _empty_standard_normal, seed, shape, dtype)
     check_memory("standard_normal", ("seed",), (seed,))
     MODULES.of(out).forward.fill_standard_normal(out, seed)
     return out
 
 
 def _normal_noise(seed: Tensor, extent: Sequence[int], row_offset: int, dtype: torch.dtype) -> Tensor:
-    out = _empty_noise(seed, extent, row_offset, dtype)
+    out = _allocated("normal_noise", _empty_noise, seed, extent, row_offset, dtype)
     check_memory("normal_noise", ("seed",), (seed,))
     MODULES.of(out).fill_normal_noise(out, seed, row_offset)
     return out

@@ -19,6 +19,9 @@ def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
         Shape (..., D).
     threshold
         t, which is not negative: a number, or a tensor that broadcasts, (D,) for one a column, (B, 1) for one a row.
+        Its values are not looked at. Where t is negative, the result is :math:`x - t \operatorname{sign}(x)`, which is
+        farther from zero than x, or zero where x is zero (NaN there for :math:`t = -\infty`). Where t is NaN, so is the
+        result. For both, the derivatives are 1 by x and :math:`-\operatorname{sign}(x)` by t.
 
     Returns
     -------
