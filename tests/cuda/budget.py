@@ -168,16 +168,19 @@ def kernel_table(kernels: Iterable[Kernel]) -> str:
         instances = list(group)
         cells = []
         for storage in storages:
-            registers = [kernel.registers for kernel in instances if kernel.storage in (storage, "")]
-            least = min(kernel.occupancy for kernel in instances if kernel.storage in (storage, ""))
-            cells.append(f"{_range(registers)}, {least:.0%}")
+            of_storage = [kernel for kernel in instances if kernel.storage in (storage, "")]
+            if not of_storage:  # layers are computed in float32 and float64 alone
+                cells.append("-")
+                continue
+            least = min(kernel.occupancy for kernel in of_storage)
+            cells.append(f"{_range([kernel.registers for kernel in of_storage])}, {least:.0%}")
         count = len({kernel.arguments for kernel in instances})
         rows.append([f"`{name}`", str(count), _range([kernel.shared for kernel in instances]), *cells])
     return _markdown(rows)
 
 
 def operation_table(module_for_host: Path) -> str:
-    """A row for each benchmark of one operation: the memory it has to move, and the kernels that are launched for it.
+    """A row for each benchmark of an operation without matrix products: the memory it has to move, and its launches.
 
     The time is that of a copy of as many bytes on an H100. One of PyTorch's operators counts as one launch, though some
     take several.
@@ -190,8 +193,8 @@ def operation_table(module_for_host: Path) -> str:
     head = ["operation", "mode", "bytes an element", "H100, us", "launches: eager", "launches: fastvi"]
     rows = [head, ["---"] * len(head)]
     for case in itertools.chain.from_iterable(load_cases(family) for family in FAMILIES if family != "step"):
-        if case.name.startswith("linear_"):
-            continue  # bound by its matrix product
+        if case.name.startswith(("linear_", "mlp")):
+            continue  # bound by its matrix products
         elements = math.prod(int(size) for size in re.search(r"\d+(x\d+)*", case.name)[0].split("x"))
         for mode in case.modes:
             workload = case.prepare(mode, False)

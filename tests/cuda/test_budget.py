@@ -64,6 +64,13 @@ def test_occupancy_is_that_of_the_published_limits(threads, registers, shared, o
     assert kernel.occupancy == occupancy
 
 
+def test_table_of_a_kernel_without_half_precision():
+    kernel = budget.Kernel("layer", "float", 80, 256, 32, stack=0, spilled=0, shared=0, ptx="")
+    wide = budget.Kernel("layer", "double", 80, 256, 40, stack=0, spilled=0, shared=0, ptx="")
+    rows = budget.kernel_table([kernel, wide]).splitlines()
+    assert rows[2] == "| `layer` | 2 | 0 | 32, 100% | - | - | 40, 75% |"
+
+
 @pytest.fixture(scope="module")
 def kernels() -> list[budget.Kernel]:
     if budget.NVCC is None or shutil.which("c++filt") is None:
