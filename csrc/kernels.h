@@ -130,6 +130,9 @@ struct LogMeanExpKernels {
   // elements do; as weights, both are NaN.
   static void scaled_softmax(const AxisExtent& extent, const S* x, const S* scale, bool as_gradient, S* out);
 
+  // The gradient of the importance weights w: w (upstream - the sum of w upstream over the axis).
+  static void weights_backward(const AxisExtent& extent, const S* upstream, const S* x, S* out);
+
   static void effective_sample_size(const AxisExtent& extent, const S* x, S* out);
 };
 

@@ -76,6 +76,23 @@ py::object log_mean_exp_backward(Arguments arguments) {
   return py::make_tuple(needed ? softmax(axis, &upstream) : py::object(py::none()));
 }
 
+py::object importance_weights_backward(Arguments arguments) {
+  const bool needed = read_needs(arguments[3], 1)[0];
+  AxisCall axis("importance_weights", Library::torch, "log_weights", arguments[1], arguments[2]);
+  Operand upstream;
+  axis.call.read_upstream(upstream, arguments[0], axis.call[0].shape());
+  if (!needed) return py::make_tuple(py::none());
+  make_contiguous(upstream);
+  Result out = axis.call.result(axis.call[0].shape());
+  axis.call.run([&] {
+    with_dtype(axis.call.dtype(), [&]<class S> {
+      LogMeanExpKernels<S>::weights_backward(axis.extent, static_cast<const S*>(upstream.data()), axis.data<S>(),
+                                             static_cast<S*>(out.data()));
+    });
+  });
+  return py::make_tuple(out.release());
+}
+
 // sum_over(tensor, dim, weights): each place along the axis times its weight, where weights are given.
 py::object sum_over(Arguments arguments) {
   Call call("sum_over", Library::torch);
@@ -153,6 +170,7 @@ void bind_axes(py::module_& m) {
   add_forward(m, "importance_weights", 1, 2, importance_weights);
   add_forward(m, "effective_sample_size", 1, 2, effective_sample_size);
   add_backward(m, "log_mean_exp", 2, 4, log_mean_exp_backward);
+  add_backward(m, "importance_weights", 2, 4, importance_weights_backward);
   add_forward(m, "bernoulli_epilogue", 3, 4, bernoulli_epilogue);
   add_function(m, "sum_over", 3, sum_over);
   add_function(m, "sum_to_shape", 2, sum_to_shape);

@@ -294,6 +294,14 @@ class Pieces {
   PieceArrays<T> pieces_;
 };
 
+// Calls visit(start, count) for blocks of so many elements.
+template <class Visit>
+void for_blocks(std::int64_t elements, const Visit& visit) {
+  constexpr std::int64_t block = 4096;
+  parallel_for(ceil_divide(elements, block), elements / 4,
+               [&](std::int64_t item) { visit(item * block, std::min(block, elements - item * block)); });
+}
+
 template <class T>
 void scale_columns(std::int64_t count, T scale, T* values) {
 #pragma omp simd
@@ -396,6 +404,48 @@ void LogMeanExpKernels<S>::scaled_softmax(const AxisExtent& extent, const S* x, 
       scale_piece(extent, outer, piece * length, length, by, out);
     }
   });
+}
+
+template <class S>
+void LogMeanExpKernels<S>::weights_backward(const AxisExtent& extent, const S* upstream, const S* x, S* out) {
+  using T = ComputeType<S>;
+  const std::int64_t elements = extent.outer * extent.count * extent.inner;
+  if constexpr (is_narrow<S>) {
+    // The weights are not rounded before they are multiplied.
+    const auto numbers = new_numbers<T>(3 * elements);
+    T *const wide_upstream = numbers.get(), *const wide_x = wide_upstream + elements, *const found = wide_x + elements;
+    for_blocks(elements, [=](std::int64_t start, std::int64_t count) {
+      convert(upstream + start, count, wide_upstream + start);
+      convert(x + start, count, wide_x + start);
+    });
+    LogMeanExpKernels<T>::weights_backward(extent, wide_upstream, wide_x, found);
+    for_blocks(elements, [=](std::int64_t start, std::int64_t count) { convert(found + start, count, out + start); });
+  } else {
+    scaled_softmax(extent, x, nullptr, false, out);
+    const auto numbers = new_numbers<T>(elements + extent.outer * extent.inner);
+    T *const products = numbers.get(), *const sums = products + elements;
+    for_blocks(elements, [=](std::int64_t start, std::int64_t count) {
+      for_columns<T>(count, [=](std::int64_t i) { products[start + i] = out[start + i] * upstream[start + i]; });
+    });
+    SumKernels<T>::axis_sum(extent, products, nullptr, sums);
+    // (Plain loops, because for_columns() may handle an element twice.)
+    if (extent.inner == 1) {
+      parallel_for(extent.outer, elements / 4, [=](std::int64_t outer) {
+        T* const weights = out + outer * extent.count;
+        const T* const by = upstream + outer * extent.count;
+        const T sum = sums[outer];
+#pragma omp simd
+        for (std::int64_t k = 0; k < extent.count; ++k) weights[k] *= by[k] - sum;
+      });
+      return;
+    }
+    parallel_for(extent.outer * extent.count, elements / 4, [=](std::int64_t row) {
+      T* const weights = out + row * extent.inner;
+      const T *const by = upstream + row * extent.inner, *const sum = sums + row / extent.count * extent.inner;
+#pragma omp simd
+      for (std::int64_t i = 0; i < extent.inner; ++i) weights[i] *= by[i] - sum[i];
+    });
+  }
 }
 
 template <class S>

@@ -229,18 +229,45 @@ FASTVI_HD T sum_values(std::int64_t count, const T* values) {
   return sum_lanes<T, value_lanes>(partial);
 }
 
+// Whether a term has a part of its last operand alone, a pair of numbers that its value() takes behind the operands
+// with the same bits. Where samples share that operand, several of them share the pair.
+template <class Term, class T>
+concept PreparesLast = requires(const Term& term, T last) { term.prepare(last); };
+
+inline constexpr std::int64_t samples_prepared = 16;
+
+template <class T, class Term>
+void prepare_columns(std::int64_t count, const T* last, T* first_numbers, T* second_numbers, const Term& term) {
+  for_columns<T>(count, [=](std::int64_t d) {
+    const std::array<T, 2> pair = term.prepare(last[d]);
+    first_numbers[d] = pair[0];
+    second_numbers[d] = pair[1];
+  });
+}
+
+template <class T, class Columns, class Term>
+void find_values(std::int64_t count, const Columns& columns, T* values, const Term& term) {
+  std::apply([&](auto... in) { for_columns<T>(count, [=](std::int64_t d) { values[d] = term.value(in[d]...); }); },
+             columns);
+}
+
 // reduce_rows() for short rows: the term's values first, then the sums.
 template <class S, class Term>
 void reduce_short_rows(const Extent& extent, const std::array<RowView<const S>, Term::operands>& operands, S* out,
                        const Term& term) {
   using T = ComputeType<S>;
+  constexpr std::size_t inputs = Term::operands;
+  constexpr bool prepares = PreparesLast<Term, T>;
+  constexpr std::int64_t prepared_elements = prepares ? group_elements : 1;
   const std::int64_t columns = extent.columns, rows_in_group = group_elements / columns;
   const std::int64_t groups = ceil_divide(extent.rows, rows_in_group);
+  const bool shared = prepares && operands[inputs - 1].sample_stride == 0 && extent.samples > 1;
+  const std::int64_t together = shared ? samples_prepared : 1;
   const auto work = static_cast<std::int64_t>(static_cast<double>(extent.samples * extent.rows * columns) * Term::cost);
   // Rows that lie one behind the other are read where they are, others from a copy that lies so, which one row for all
   // samples and rows has once: the values, which are vector code's in any case, do not depend on the layout.
   const std::int64_t most_rows = std::min(rows_in_group, extent.rows);
-  alignas(64) T repeated[Term::operands][group_elements];
+  alignas(64) T repeated[inputs][group_elements];
   const auto repeats = [&](std::size_t i) { return operands[i].row_stride == 0 && operands[i].sample_stride == 0; };
   const auto copy_rows = [&](std::size_t i, std::int64_t k, std::int64_t first, std::int64_t rows, T* to) {
     const bool joined = operands[i].row_stride == columns;
@@ -250,33 +277,38 @@ void reduce_short_rows(const Extent& extent, const std::array<RowView<const S>, 
     }
     std::fill(to + length, to + std::max<std::int64_t>(length, simd_lanes<T>), T(0));
   };
-  for (std::size_t i = 0; i < Term::operands; ++i) {
+  for (std::size_t i = 0; i < inputs; ++i) {
     if (repeats(i) && extent.samples * extent.rows > 0) copy_rows(i, 0, 0, most_rows, repeated[i]);
   }
-  parallel_for(extent.samples * groups, work, [&](std::int64_t item) {
-    const std::int64_t k = item / groups, first = item % groups * rows_in_group;
+  parallel_for(ceil_divide(extent.samples, together) * groups, work, [&](std::int64_t item) {
+    const std::int64_t first_sample = item / groups * together, first = item % groups * rows_in_group;
     const std::int64_t rows = std::min(rows_in_group, extent.rows - first), length = rows * columns;
     const std::int64_t padded = std::max<std::int64_t>(length, simd_lanes<T>);
-    alignas(64) T copies[Term::operands][group_elements];
-    std::array<const T*, Term::operands> found;
-    for (std::size_t i = 0; i < Term::operands; ++i) {
-      if constexpr (!is_narrow<S>) {
-        found[i] = operands[i].row(k, first);
-        if (operands[i].row_stride == columns && padded == length) continue;
+    alignas(64) T copies[inputs][group_elements], values[group_elements + value_lanes];
+    std::array<const T*, inputs> found;
+    alignas(64) T prepared[2][prepared_elements];
+    for (std::int64_t k = first_sample; k < std::min(first_sample + together, extent.samples); ++k) {
+      for (std::size_t i = 0; i < inputs; ++i) {
+        if constexpr (!is_narrow<S>) {
+          found[i] = operands[i].row(k, first);
+          if (operands[i].row_stride == columns && padded == length) continue;
+        }
+        found[i] = repeats(i) ? repeated[i] : copies[i];
+        const bool copied = repeats(i) || (k > first_sample && operands[i].sample_stride == 0);
+        if (!copied) copy_rows(i, k, first, rows, copies[i]);
       }
-      found[i] = repeats(i) ? repeated[i] : copies[i];
-      if (!repeats(i)) copy_rows(i, k, first, rows, copies[i]);
-    }
-    alignas(64) T values[group_elements + value_lanes];
-    std::apply(
-        [&](auto... in) {
-          T* const to = values;
-          for_columns<T>(padded, [=](std::int64_t d) { to[d] = term.value(in[d]...); });
-        },
-        found);
-    std::fill_n(values + length, value_lanes, T(0));
-    for (std::int64_t row = 0; row < rows; ++row) {
-      out[k * extent.rows + first + row] = S(sum_values(columns, values + row * columns));
+      if constexpr (prepares) {
+        if (shared && k == first_sample) prepare_columns(padded, found[inputs - 1], prepared[0], prepared[1], term);
+        const auto pair = std::tuple<const T*, const T*>(prepared[0], prepared[1]);
+        shared ? find_values(padded, std::tuple_cat(found, pair), values, term)
+               : find_values(padded, found, values, term);
+      } else {
+        find_values(padded, found, values, term);
+      }
+      std::fill_n(values + length, value_lanes, T(0));
+      for (std::int64_t row = 0; row < rows; ++row) {
+        out[k * extent.rows + first + row] = S(sum_values(columns, values + row * columns));
+      }
     }
   });
 }

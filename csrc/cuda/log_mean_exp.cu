@@ -136,6 +136,69 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
+// What the weights of a slice send to their column's sum, for all of the column's threads.
+template <class S>
+FASTVI_DEVICE ComputeType<S> weighted_sum(const Slice& slice, const S* x, const ShiftAndFactor<ComputeType<S>>& by,
+                                          const S* upstream) {
+  using T = ComputeType<S>;
+  LongSum<T> sum;
+  slice.for_each([&](std::int64_t i, std::int64_t) {
+    sum.add(exp(static_cast<T>(x[i]) - by.shift) * by.factor * static_cast<T>(upstream[i]));
+  });
+  return slice.join(sum.result(), [](T a, T b) { return a + b; });
+}
+
+template <class S>
+FASTVI_DEVICE void write_weights_gradient(const Slice& slice, const S* x, const ShiftAndFactor<ComputeType<S>>& by,
+                                          const S* upstream, ComputeType<S> sum, S* out) {
+  using T = ComputeType<S>;
+  slice.for_each([&](std::int64_t i, std::int64_t) {
+    out[i] = S(exp(static_cast<T>(x[i]) - by.shift) * by.factor * (static_cast<T>(upstream[i]) - sum));
+  });
+}
+
+template <class S>
+__global__ void __launch_bounds__(block_threads)
+    weights_backward_kernel(Sharing sharing, const S* upstream, const S* x, SoftmaxFactor<S> factor, S* out) {
+  for (std::int64_t item = blockIdx.x; item < sharing.blocks; item += gridDim.x) {
+    const Slice slice(sharing, item);
+    const auto by = factor(reduce_part(slice, x), slice.column);
+    write_weights_gradient(slice, x, by, upstream, weighted_sum(slice, x, by, upstream), out);
+  }
+}
+
+// The same of columns that were reduced in parts, in three steps.
+template <class S>
+__global__ void __launch_bounds__(block_threads)
+    weighted_sums_kernel(Sharing sharing, const S* upstream, const S* x, const ShiftAndFactor<ComputeType<S>>* factors,
+                         ComputeType<S>* out) {
+  for (std::int64_t item = blockIdx.x; item < sharing.blocks; item += gridDim.x) {
+    const Slice slice(sharing, item);
+    const auto by = slice.inside ? factors[slice.column] : ShiftAndFactor<ComputeType<S>>{};
+    const auto sum = weighted_sum(slice, x, by, upstream);
+    if (slice.writes()) out[slice.column * sharing.parts + slice.part] = sum;
+  }
+}
+
+template <class Group, class T>
+__global__ void __launch_bounds__(block_threads)
+    join_sums_kernel(std::int64_t columns, std::int64_t count, const T* parts, T* out) {
+  for (std::int64_t i = Group::first(); i < columns; i += Group::count()) {
+    const T sum = sum_of_parts<Group, T>(count, [&](std::int64_t part) { return parts[i * count + part]; });
+    if (Group::lane() == 0) out[i] = sum;
+  }
+}
+
+template <class S>
+__global__ void __launch_bounds__(block_threads)
+    weights_backward_parts_kernel(Sharing sharing, const S* upstream, const S* x,
+                                  const ShiftAndFactor<ComputeType<S>>* factors, const ComputeType<S>* sums, S* out) {
+  for (std::int64_t item = blockIdx.x; item < sharing.blocks; item += gridDim.x) {
+    const Slice slice(sharing, item);
+    if (slice.inside) write_weights_gradient(slice, x, factors[slice.column], upstream, sums[slice.column], out);
+  }
+}
+
 // out[column] = finish(the whole column, column).
 template <class S, class Finish>
 void reduce_columns(const Sharing& sharing, const S* x, const Finish& finish, typename Finish::Result* out) {
@@ -179,6 +242,28 @@ void LogMeanExpKernels<S>::scaled_softmax(const AxisExtent& extent, const S* x, 
   auto* const factors = scratch<ShiftAndFactor<ComputeType<S>>>(sharing.all_columns);
   reduce_columns(sharing, x, factor, factors);
   launch(softmax_parts_kernel<S>, sharing.blocks, 1, sharing, x, factors, out);
+}
+
+template <class S>
+void LogMeanExpKernels<S>::weights_backward(const AxisExtent& extent, const S* upstream, const S* x, S* out) {
+  using T = ComputeType<S>;
+  const DeviceGuard guard;
+  const Sharing sharing(extent);
+  const SoftmaxFactor<S> factor{nullptr, false};
+  if (sharing.parts == 1) {
+    launch(weights_backward_kernel<S>, sharing.blocks, 1, sharing, upstream, x, factor, out);
+    return;
+  }
+  auto* const factors = scratch<ShiftAndFactor<T>>(sharing.all_columns);
+  reduce_columns(sharing, x, factor, factors);
+  auto* const parts = scratch<T>(sharing.all_columns * sharing.parts);
+  auto* const sums = scratch<T>(sharing.all_columns);
+  launch(weighted_sums_kernel<S>, sharing.blocks, 1, sharing, upstream, x, factors, parts);
+  with_joining_group(sharing.parts, [&]<class Group>() {
+    launch(join_sums_kernel<Group, T>, sharing.all_columns, Group::per_block, sharing.all_columns, sharing.parts, parts,
+           sums);
+  });
+  launch(weights_backward_parts_kernel<S>, sharing.blocks, 1, sharing, upstream, x, factors, sums, out);
 }
 
 template struct LogMeanExpKernels<float>;

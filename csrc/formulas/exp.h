@@ -111,21 +111,34 @@ struct ScaledByExp {
   T square;  // a^2 e^x
 };
 
-// Where e^x alone would overflow or vanish, though its product with a or a^2 does not: a is multiplied by 2^(n/4) in
-// turn, which is exact and has no infinity in it. A zero stays zero for every x but NaN.
+// What multiplies a by e^x where e^x alone would overflow or vanish, though its product with a or a^2 does not: 2^(n/4)
+// four times in turn, which is exact and has no infinity in it, and a weight. A zero stays zero for every x but NaN.
+template <class T>
+struct ExpScale {
+  T quarter;  // 2^(n/4), rounded down to a power of two
+  T weight;   // e^x / quarter^4
+
+  static FASTVI_HD ExpScale of(T x) {
+    using Constants = ExpConstants<T>;
+    constexpr int mantissa_bits = FloatFormat<T>::mantissa_bits;
+    constexpr int bias = FloatFormat<T>::exponent_bias;
+    T limited = x < Constants::square_underflow ? Constants::square_underflow : x;  // NaN stays
+    limited = limited > Constants::square_overflow ? Constants::square_overflow : limited;
+    const auto [n, r, exponent] = reduce_exp<4 * bias, ExpRange::no_overflow>(limited);
+    const T remaining = from_bits(((exponent & 3) + bias) << mantissa_bits);
+    return {from_bits((exponent >> 2) << mantissa_bits), (T(1) + (r + r * r * exp_tail(r))) * remaining};
+  }
+
+  FASTVI_HD ScaledByExp<T> scale(T a) const {
+    const T half_scaled = a * quarter * quarter;
+    const T weighted = half_scaled * weight;
+    return {weighted * quarter * quarter, weighted * half_scaled};
+  }
+};
+
 template <class T>
 FASTVI_HD ScaledByExp<T> scale_by_exp(T a, T x) {
-  using Constants = ExpConstants<T>;
-  constexpr int mantissa_bits = FloatFormat<T>::mantissa_bits;
-  constexpr int bias = FloatFormat<T>::exponent_bias;
-  T limited = x < Constants::square_underflow ? Constants::square_underflow : x;  // NaN stays
-  limited = limited > Constants::square_overflow ? Constants::square_overflow : limited;
-  const auto [n, r, exponent] = reduce_exp<4 * bias, ExpRange::no_overflow>(limited);
-  const T quarter = from_bits((exponent >> 2) << mantissa_bits);
-  const T remaining = from_bits(((exponent & 3) + bias) << mantissa_bits);
-  const T half_scaled = a * quarter * quarter;
-  const T weighted = half_scaled * ((T(1) + (r + r * r * exp_tail(r))) * remaining);
-  return {weighted * quarter * quarter, weighted * half_scaled};
+  return ExpScale<T>::of(x).scale(a);
 }
 
 // e^(x / 4), finite: where that overflows the largest stands for it, so that its product with zero is zero. Multiplied

@@ -77,8 +77,18 @@ struct NormalLogDensity {
   static constexpr std::size_t operands = 3;
   static constexpr double cost = 0.6;
 
+  FASTVI_HD std::array<T, 2> prepare(T logvar) const {
+    const auto scale = ExpScale<T>::of(-logvar);
+    return {{scale.quarter, scale.weight}};
+  }
+
+  FASTVI_HD T value(T x, T mean, T logvar, T quarter, T weight) const {
+    return T(-0.5) * (ExpScale<T>{quarter, weight}.scale(x - mean).square + logvar + log_two_pi<T>);
+  }
+
   FASTVI_HD T value(T x, T mean, T logvar) const {
-    return T(-0.5) * (scale_by_exp(x - mean, -logvar).square + logvar + log_two_pi<T>);
+    const auto scale = ExpScale<T>::of(-logvar);
+    return value(x, mean, logvar, scale.quarter, scale.weight);
   }
 
   FASTVI_HD std::array<T, 3> gradient(T upstream, T x, T mean, T logvar) const {

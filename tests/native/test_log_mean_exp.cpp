@@ -15,7 +15,8 @@ void check_finite(const AxisExtent& extent, Random<S>& random) {
   const auto columns = static_cast<std::size_t>(extent.outer * extent.inner);
   const std::vector<S> x = random.normal(extent.outer * extent.count * extent.inner);
   const std::vector<S> scale = random.normal(static_cast<std::int64_t>(columns));
-  std::vector<Bounded> value(columns), size(columns), weights(x.size()), scaled(x.size());
+  const std::vector<S> upstream = random.normal(static_cast<std::int64_t>(x.size()));
+  std::vector<Bounded> value(columns), size(columns), weights(x.size()), scaled(x.size()), gradient(x.size());
   for (std::int64_t outer = 0; outer < extent.outer; ++outer) {
     for (std::int64_t inner = 0; inner < extent.inner; ++inner) {
       const auto column = static_cast<std::size_t>(outer * extent.inner + inner);
@@ -36,6 +37,16 @@ void check_finite(const AxisExtent& extent, Random<S>& random) {
         const Exact weight = std::exp(exact(x[at(k)])) / sum, factor = exact(scale[column]);
         weights[at(k)].add(weight, weight * rounding);
         scaled[at(k)].add(factor * weight, std::fabs(factor) * weight * rounding);
+      }
+      Exact weighted = 0, weighted_magnitude = 0;
+      for (std::int64_t k = 0; k < extent.count; ++k) {
+        const Exact term = weights[at(k)].value * exact(upstream[at(k)]);
+        weighted += term;
+        weighted_magnitude += std::fabs(term);
+      }
+      for (std::int64_t k = 0; k < extent.count; ++k) {
+        const Exact weight = weights[at(k)].value, by = exact(upstream[at(k)]);
+        gradient[at(k)].add(weight * (by - weighted), weight * (std::fabs(by) + 2 * weighted_magnitude) * rounding);
       }
     }
   }
@@ -61,6 +72,9 @@ void check_finite(const AxisExtent& extent, Random<S>& random) {
   check_close(run("scaled_softmax", x.size(),
                   [&](S* out) { Kernels::scaled_softmax(extent, x.data(), scale.data(), true, out); }),
               scaled, terms, "scaled_softmax" + what);
+  check_close(run("weights_backward", x.size(),
+                  [&](S* out) { Kernels::weights_backward(extent, upstream.data(), x.data(), out); }),
+              gradient, terms, "weights_backward" + what);
 }
 
 // One column of each kind, both along a contiguous axis and side by side.
@@ -79,11 +93,13 @@ void check_special() {
     x[at(2, 4500)] = stored<S>(NAN);
     for (std::int64_t k = 0; k < count - 1; ++k) x[at(3, k)] = stored<S>(-INFINITY);
     x[at(3, count - 1)] = stored<S>(2);
-    std::vector<S> value(kinds), size(kinds), weights(x.size()), gradient(x.size());
+    std::vector<S> value(kinds), size(kinds), weights(x.size()), gradient(x.size()), backward(x.size());
+    const std::vector<S> upstream(x.size(), stored<S>(3));
     LogMeanExpKernels<S>::log_mean_exp(extent, x.data(), value.data());
     LogMeanExpKernels<S>::effective_sample_size(extent, x.data(), size.data());
     LogMeanExpKernels<S>::scaled_softmax(extent, x.data(), nullptr, false, weights.data());
     LogMeanExpKernels<S>::scaled_softmax(extent, x.data(), nullptr, true, gradient.data());
+    LogMeanExpKernels<S>::weights_backward(extent, upstream.data(), x.data(), backward.data());
     check(exact(value[0]) == -infinity, "log_mean_exp of minus infinities");
     check(exact(value[1]) == infinity, "log_mean_exp of an infinite weight");
     check(std::isnan(exact(value[2])), "log_mean_exp of NaN");
@@ -93,6 +109,10 @@ void check_special() {
           "effective_sample_size of special columns");
     for (std::int64_t k = 0; k < count; ++k) {
       check(std::isnan(exact(weights[at(0, k)])) && exact(gradient[at(0, k)]) == 0, "weights of minus infinities");
+      for (const std::int64_t kind : {0, 1, 2}) {
+        check(std::isnan(exact(backward[at(kind, k)])), "the gradient where there are no weights");
+      }
+      check(exact(backward[at(3, k)]) == 0, "the gradient of a single weight, which is one");
       check(std::isnan(exact(weights[at(2, k)])) && std::isnan(exact(gradient[at(2, k)])), "weights of NaN");
       check(exact(weights[at(3, k)]) == (k == count - 1 ? 1 : 0), "weights of one finite weight");
     }

@@ -102,40 +102,12 @@ def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
     return _LOG_MEAN_EXP(x, dim)
 
 
-def _with_backward(name: str, gradient: Callable[[Tensor, Tensor, int], Tensor]) -> Callable[[Any], Functions]:
-    """The native functions of a forward pass, and a backward pass of ``gradient(grad, weights, dim)``."""
-
-    def functions(module: Any) -> Functions:
-        weights_of = module.forward.importance_weights
-
-        def backward(grad: Tensor, log_weights: Tensor, dim: int, needs: Sequence[bool]) -> tuple[Tensor | None]:
-            if not needs[0]:
-                return (None,)
-            found = gradient(widen(grad), weights_of(widen(log_weights), dim), dim)
-            return (found.to(log_weights.dtype),)
-
-        def attempt_backward(grad: Tensor, log_weights: Tensor, dim: int, needs: Sequence[bool]) -> Any:
-            if grad.dtype is not log_weights.dtype or not module.runs_backward(grad, log_weights):
-                return NotImplemented
-            return backward(grad, log_weights, dim, needs)
-
-        return Functions(getattr(module.attempt, name), getattr(module.forward, name), attempt_backward, backward)
-
-    return functions
-
-
-def _weights_gradient(grad: Tensor, weights: Tensor, dim: int) -> Tensor:
-    weighted = weights * grad
-    return weighted - weights * sum_over(weighted, dim).unsqueeze(dim)
-
-
 _WEIGHTS: Operation[Tensor] = Operation(
     name="importance_weights",
     tensors=("Tensor log_weights",),
     constants=("int dim",),
     formula=reference.importance_weights,
     fake=lambda log_weights, dim: log_weights.new_empty(log_weights.shape),
-    functions=_with_backward("importance_weights", _weights_gradient),
     normalise=_normalise("importance_weights", "log_weights"),
     batch=batch_broadcasting,
     batch_constants=_next_dim,
@@ -178,13 +150,32 @@ def _ess_gradient(grad: Tensor, weights: Tensor, dim: int) -> Tensor:
     return 2.0 * grad.unsqueeze(dim) * size * weights * (1.0 - size * weights)
 
 
+def _ess_functions(module: Any) -> Functions:
+    """The native functions of the forward pass, and a backward pass made of the weights' kernel and PyTorch's."""
+    weights_of = module.forward.importance_weights
+
+    def backward(grad: Tensor, log_weights: Tensor, dim: int, needs: Sequence[bool]) -> tuple[Tensor | None]:
+        if not needs[0]:
+            return (None,)
+        found = _ess_gradient(widen(grad), weights_of(widen(log_weights), dim), dim)
+        return (found.to(log_weights.dtype),)
+
+    def attempt_backward(grad: Tensor, log_weights: Tensor, dim: int, needs: Sequence[bool]) -> Any:
+        if grad.dtype is not log_weights.dtype or not module.runs_backward(grad, log_weights):
+            return NotImplemented
+        return backward(grad, log_weights, dim, needs)
+
+    name = "effective_sample_size"
+    return Functions(getattr(module.attempt, name), getattr(module.forward, name), attempt_backward, backward)
+
+
 _ESS: Operation[Tensor] = Operation(
     name="effective_sample_size",
     tensors=("Tensor log_weights",),
     constants=("int dim",),
     formula=reference.effective_sample_size,
     fake=lambda log_weights, dim: log_weights.new_empty(without_axis(log_weights.shape, dim)),
-    functions=_with_backward("effective_sample_size", _ess_gradient),
+    functions=_ess_functions,
     normalise=_normalise("effective_sample_size", "log_weights"),
     batch=batch_broadcasting,
     batch_constants=_next_dim,
