@@ -77,7 +77,7 @@ py::object log_mean_exp_backward(Arguments arguments) {
 }
 
 py::object importance_weights_backward(Arguments arguments) {
-  const bool needed = read_needs(arguments[3], 1)[0];
+  const bool needed = read_needs("importance_weights", arguments[3], 1)[0];
   AxisCall axis("importance_weights", Library::torch, "log_weights", arguments[1], arguments[2]);
   Operand upstream;
   axis.call.read_upstream(upstream, arguments[0], axis.call[0].shape());
