@@ -65,14 +65,14 @@ struct Layers {
   std::size_t first, count = 0;
   Activation activation{};
 
-  // Reads them for inputs of `features`; false where they do not follow each other.
+  // Reads them for inputs of `features`; false where they do not follow each other, or a layer is empty.
   bool read(Tensors& all, Arguments parameters, PyObject* number, std::int64_t features) {
     for (std::size_t i = 0; i < 2 * max_layers; ++i) {
       if (!all.read(parameters[i], true)) return false;
     }
     while (count < max_layers && weight(count).given()) {
       const auto shape = weight(count).shape();
-      if (shape.size() != 2 || shape[1] != features) return false;
+      if (shape.size() != 2 || shape[1] != features || shape[0] == 0) return false;
       features = shape[0];
       if (bias(count).given() && (bias(count).shape().size() != 1 || bias(count).shape()[0] != features)) return false;
       ++count;
