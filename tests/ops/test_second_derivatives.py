@@ -13,6 +13,7 @@ from torch import Tensor
 
 import fastvi
 from fastvi import reference
+from fastvi.ops import _precision
 from fastvi.ops._operation import OPERATIONS
 from support.place import place
 
@@ -382,3 +383,16 @@ def test_the_formula_is_differentiated_where_it_must_be(operation, calls_of_the_
         calls_of_the_formula.clear()
         twice(operation, *case)
         assert set(calls_of_the_formula) == {operation}
+
+
+@pytest.mark.parametrize("operation", PERCEPTRONS)
+def test_factors_that_autocast_rounds_are_left_to_the_formula(operation, calls_of_the_formula, monkeypatch):
+    """In float32, to the second derivative of the operands as they are."""
+    monkeypatch.setattr(_precision, "MULTIPLIED_BY_PROCESSOR", frozenset({torch.bfloat16}))
+    plain = twice(operation, "tanh", torch.float32, False, False)
+    assert calls_of_the_formula == []
+    with torch.autocast(torch.device(place.device).type, torch.bfloat16):
+        rounded = twice(operation, "tanh", torch.float32, False, False)
+    assert set(calls_of_the_formula) == {operation}
+    for found, expected in zip(rounded, plain, strict=True):
+        assert (found - expected).norm() <= 0.1 * expected.norm()
