@@ -278,7 +278,8 @@ def test_bound_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_
 
 
 def test_no_checkpoint_is_kept_where_there_was_none(tmp_path, digits):
-    with pytest.raises(RunError, match=r"became nan in epoch 1: try a smaller `learning_rate`$"):
+    # Which of the two the overflow ends in is up to the order of the sums.
+    with pytest.raises(RunError, match=r"became (nan|-inf) in epoch 1: try a smaller `learning_rate`$"):
         run(tmp_path / "run", digits, dataclasses.replace(CONFIG, learning_rate=1e30))
     assert RunFolder(tmp_path / "run").trained_steps() == 0
 

@@ -17,6 +17,7 @@ OCCUPANCY = {
     "axis_sum_kernel": 0.75,
     "bernoulli_epilogue_kernel": 0.5,
     "join_parts_kernel": 1.0,
+    "join_sums_kernel": 1.0,
     "layer_gradient_kernel": 0.5,
     "map_column_factors_kernel": 1.0,
     "map_gradients_kernel": 0.375,
@@ -35,6 +36,9 @@ OCCUPANCY = {
     "softmax_parts_kernel": 1.0,
     "standard_normal_kernel": 1.0,
     "summed_gradients_kernel": 0.5,
+    "weighted_sums_kernel": 0.75,
+    "weights_backward_kernel": 0.75,
+    "weights_backward_parts_kernel": 1.0,
 }
 # Those that go through rows from end to end.
 STREAMING = {
