@@ -344,6 +344,19 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(sample: Sample, kind: str)
             sample.call(*tensors)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_an_optional_operand_that_cannot_be_read(kind: str):
+    make, message = UNREADABLE[kind]
+    p = place.ones(3, 2)
+    for call in (
+        lambda mass: fastvi.kinetic_energy(p, mass),
+        lambda mass: fastvi.leapfrog_step(p, p, p, 0.1, mass),
+    ):
+        with pytest.raises(ValueError, match=rf"(kinetic_energy|leapfrog_step): inverse_mass {message}"):
+            call(make(place.ones(2)))
+
+
 def test_a_freed_seed_is_refused():
     mean, seed = place.ones(3, 2), freed(place.ones((), dtype=torch.int64))
     for call in (

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastvi import reference
+from fastvi.ops._checks import PLAIN_TYPES, check_layout
 from fastvi.ops._patterns import map_operation, number_factor, row_operation
 
 _STEP = map_operation("leapfrog_step", reference.leapfrog_step, usual_numbers=(0.5, 1.0))
@@ -107,8 +108,11 @@ def kinetic_energy(p: Tensor, inverse_mass: Tensor | float | None = None) -> Ten
     >>> fastvi.kinetic_energy(torch.tensor([[3.0, 4.0]]))
     tensor([12.5000])
     """
-    if isinstance(inverse_mass, Tensor) and inverse_mass.dim() == 0:
-        inverse_mass = inverse_mass.reshape(1)
+    if isinstance(inverse_mass, Tensor):
+        if type(inverse_mass) not in PLAIN_TYPES:  # one that is not initialised has no number of dimensions
+            check_layout("kinetic_energy", "inverse_mass", inverse_mass)
+        if inverse_mass.dim() == 0:
+            inverse_mass = inverse_mass.reshape(1)
     result = _ENERGY(p, inverse_mass)
     if inverse_mass is None or isinstance(inverse_mass, Tensor) or result.dtype is p.dtype:
         return result
