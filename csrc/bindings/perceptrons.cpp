@@ -21,7 +21,8 @@ constexpr std::int64_t most_rows = 512;
 
 py::object not_implemented() { return answer(Route::other); }
 
-// The tensors of a call: contiguous, of one dtype that is that of the arithmetic.
+// The tensors of a call: contiguous, of one dtype that is that of the arithmetic. (Call has room for fewer, and refuses
+// what it cannot read.)
 class Tensors {
  public:
   // Whether it can be read: None, too, where it is `optional`.
@@ -108,6 +109,14 @@ struct Layers {
     return PerceptronKernels<float>::kept_columns({layers.data(), active}, activation);
   }
 
+  // Whether a gradient is needed of what was not given.
+  bool lacks(const std::vector<bool>& needs, std::size_t from) const {
+    for (std::size_t i = 0; i < 2 * max_layers; ++i) {
+      if (needs[from + i] && !tensors[first + i].given()) return true;
+    }
+    return false;
+  }
+
   // Memory for the gradients that are needed.
   std::array<Result, 2 * max_layers> gradients(const std::vector<bool>& needs, std::size_t from) const {
     std::array<Result, 2 * max_layers> found;
@@ -130,18 +139,6 @@ Sizes with_last(std::span<const std::int64_t> shape, std::int64_t last) {
   Sizes result(shape);
   result[result.rank - 1] = last;
   return result;
-}
-
-// What PyTorch asks a gradient of, read before any tensor is; empty where it is not what an operator gets.
-std::vector<bool> needs_of(PyObject* object, std::size_t count) {
-  std::vector<bool> needs;
-  if (!PyTuple_CheckExact(object) && !PyList_CheckExact(object)) return needs;
-  const py::object fast = py::reinterpret_steal<py::object>(PySequence_Fast(object, ""));
-  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(fast.ptr()); ++i) {
-    needs.push_back(PySequence_Fast_GET_ITEM(fast.ptr(), i) == Py_True);
-  }
-  if (needs.size() != count) needs.clear();
-  return needs;
 }
 
 // A gradient for each argument, None where there is none.
@@ -187,9 +184,9 @@ py::object forward(Arguments arguments) {
 
 // perceptron_backward(gradient, x, 8 parameters, memory, activation, activate_last, needs) -> 9 gradients
 py::object backward(Arguments arguments) {
-  const auto needs = needs_of(arguments[13], 9);
+  const auto needs = read_needs("mlp", arguments[13], 9);
   Tensors tensors;
-  if (needs.empty() || !tensors.read(arguments[0]) || !tensors.read(arguments[1])) return not_implemented();
+  if (!tensors.read(arguments[0]) || !tensors.read(arguments[1])) return not_implemented();
   const Operand &upstream = tensors[0], &x = tensors[1];
   const auto rows = few_rows(x);
   Layers layers{tensors, 2};
@@ -200,7 +197,7 @@ py::object backward(Arguments arguments) {
   const Operand& memory = tensors[10];
   const bool activate_last = arguments[12] == Py_True;
   const std::size_t active = activate_last ? layers.count : layers.count - 1;
-  if (!equal(upstream.shape(), with_last(x.shape(), layers.features())) ||
+  if (layers.lacks(needs, 1) || !equal(upstream.shape(), with_last(x.shape(), layers.features())) ||
       memory.elements() != *rows * layers.kept_columns(active)) {
     return not_implemented();
   }
@@ -275,10 +272,9 @@ py::object bernoulli_forward(Arguments arguments) {
 
 // bernoulli_perceptron_backward(gradient, z, x, 8 parameters, memory, residual, activation, needs) -> 10 gradients
 py::object bernoulli_backward(Arguments arguments) {
-  const auto needs = needs_of(arguments[14], 10);
+  const auto needs = read_needs("mlp_bernoulli_log_prob", arguments[14], 10);
   Tensors tensors;
-  if (needs.empty() || needs[1] || !tensors.read(arguments[0]) || !tensors.read(arguments[1]) ||
-      !tensors.read(arguments[2])) {
+  if (needs[1] || !tensors.read(arguments[0]) || !tensors.read(arguments[1]) || !tensors.read(arguments[2])) {
     return not_implemented();
   }
   const Operand &upstream = tensors[0], &z = tensors[1], &x = tensors[2];
@@ -291,7 +287,7 @@ py::object bernoulli_backward(Arguments arguments) {
   const Operand &memory = tensors[11], &residual = tensors[12];
   const std::size_t active = layers.count - 1;
   const std::int64_t wide[] = {*rows, layers.features()};
-  if (active == 0 || !equal(upstream.shape(), z.shape().first(z.shape().size() - 1)) ||
+  if (active == 0 || layers.lacks(needs, 2) || !equal(upstream.shape(), z.shape().first(z.shape().size() - 1)) ||
       !equal(residual.shape(), wide) || memory.elements() != *rows * layers.kept_columns(active)) {
     return not_implemented();
   }

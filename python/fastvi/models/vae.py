@@ -187,7 +187,7 @@ class VAE(nn.Module):
         logits, logvar = outputs.chunk(2, -1)
         return ops.normal_log_prob(x, torch.sigmoid(logits), logvar.clamp(*LOGVAR_RANGE))
 
-    def terms_at_once(self, x: Tensor, asked: Terms, seed: int | None) -> Any:
+    def _terms_at_once(self, x: Tensor, asked: Terms, seed: int | None) -> Any:
         """What `fastvi.objectives` asks for first: the terms of a bound as one node of autograd.
 
         None where `encode` and `log_likelihood` have to be called: those of a subclass, with a prior that is not the

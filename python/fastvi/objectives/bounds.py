@@ -53,9 +53,9 @@ def log_weights(
     True
     """
     terms = Terms(num_samples, detach_posterior=detach_posterior, row_offset=row_offset)
-    found = terms_at_once(model, x, terms, seed)
+    found: Tensor | None = terms_at_once(model, x, terms, seed)
     if found is not None:
-        return found  # type: ignore[no-any-return]
+        return found
     drawn = draw(model, x, num_samples, detach_posterior=detach_posterior, seed=seed, row_offset=row_offset)
     return drawn.log_weights
 

@@ -92,7 +92,7 @@ def require_gaussian(model: object, owner: str) -> None:
 
 def terms_at_once(model: Any, x: Any, asked: Terms, seed: int | None) -> Any:
     """The terms of a bound by one operation of the model's; None where the model has none for this call."""
-    at_once = getattr(type(model), "terms_at_once", None)
+    at_once = getattr(type(model), "_terms_at_once", None)
     return None if at_once is None else at_once(model, x, asked, seed)
 
 

@@ -35,6 +35,12 @@ def layers_of(parameters: Sequence[Any]) -> list[Layer]:
     return [(weight, bias) for weight, bias in pairs if weight is not None]
 
 
+def parameters_of(layers: Sequence[Layer]) -> list[Tensor | None]:
+    """The layers as the operators take them: (weight, bias, weight, bias, ...), None where there are none."""
+    found: list[Tensor | None] = [each for layer in layers for each in layer]
+    return found + [None] * (2 * MAX_LAYERS - len(found))
+
+
 def widened(layers: Sequence[Layer]) -> list[Layer]:
     """The layers in the dtype of the arithmetic."""
     return [(widen(weight), widen(bias)) for weight, bias in layers]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastvi.ops._backends import MODULES
-from fastvi.ops._layers import MAX_LAYERS, agree
+from fastvi.ops._layers import MAX_LAYERS, agree, layers_of, parameters_of
 from fastvi.ops._operation import OPERATIONS
 from fastvi.ops._precision import autocast_dtype
 from fastvi.ops.mlp import mlp, mlp_bernoulli_log_prob
@@ -36,8 +36,12 @@ class Network(NamedTuple):
         """That of some layers; None where they are more than one operation takes."""
         if len(weights) > MAX_LAYERS:
             return None
-        found = [each for layer in zip(weights, biases, strict=True) for each in layer]
-        return cls((*found, *[None] * (_PARAMETERS - len(found))), activation)
+        return cls(tuple(parameters_of(list(zip(weights, biases, strict=True)))), activation)
+
+    def layers(self) -> tuple[list[Tensor], list[Tensor | None]]:
+        """The weights and the biases of the layers that there are."""
+        found = layers_of(self.parameters)
+        return [weight for weight, _ in found], [bias for _, bias in found]
 
 
 class Terms(NamedTuple):
@@ -68,7 +72,8 @@ def fits(x: Tensor, encoder: Network, decoder: Network) -> bool:
 def terms(x: Tensor, encoder: Network, decoder: Network, asked: Terms, seed: Seed) -> Any:
     """The terms of each example of x, of the shape (B, D); the encoder gives mean and logvar behind each other."""
     seed = seed_tensor("rsample_normal", seed, x.device)
-    return _Terms.apply(  # type: ignore[no-untyped-call, unused-ignore]
+    node: Any = _Terms  # PyTorch's types know its apply() in some versions alone
+    return node.apply(
         x,
         seed,
         asked,
@@ -82,14 +87,10 @@ def terms(x: Tensor, encoder: Network, decoder: Network, asked: Terms, seed: See
 
 def _by_operations(x: Tensor, seed: Tensor, asked: Terms, encoder: Network, decoder: Network) -> Any:
     """The same by the operations, one node each."""
-    weights, biases = encoder.parameters[::2], encoder.parameters[1::2]
-    count = sum(weight is not None for weight in weights)
-    mean, logvar = mlp(x, weights[:count], biases[:count], encoder.activation).chunk(2, -1)  # type: ignore[arg-type]
-    weights, biases = decoder.parameters[::2], decoder.parameters[1::2]
-    count = sum(weight is not None for weight in weights)
+    mean, logvar = mlp(x, *encoder.layers(), encoder.activation).chunk(2, -1)
 
     def likelihood(z: Tensor) -> Tensor:
-        return mlp_bernoulli_log_prob(z, weights[:count], biases[:count], x, decoder.activation)  # type: ignore[arg-type]
+        return mlp_bernoulli_log_prob(z, *decoder.layers(), x, decoder.activation)
 
     num_samples, free_bits, detach_posterior, row_offset = asked
     if free_bits is not None:

@@ -28,6 +28,7 @@ from fastvi.ops._layers import (
     layers_of,
     matrix_product,
     packed,
+    parameters_of,
     passing_slots,
     rounded,
     slots_in,
@@ -189,16 +190,10 @@ def _layers_given(operation: str, name: str, x: Any, weights: Any, biases: Any, 
     return layers
 
 
-def _parameters(layers: Sequence[Layer]) -> list[Tensor | None]:
-    """As the operators take them."""
-    found: list[Tensor | None] = [each for layer in layers for each in layer]
-    return found + [None] * (2 * MAX_LAYERS - len(found))
-
-
 def _last_layers(x: Tensor, layers: list[Layer], activation: str) -> tuple[Tensor, list[Layer]]:
     """The perceptron's last layers, as many as one operation takes, and what the ones before them give."""
     while len(layers) > MAX_LAYERS:
-        x = _MLP(x, *_parameters(layers[:MAX_LAYERS]), activation, True, autocast_dtype(x))
+        x = _MLP(x, *parameters_of(layers[:MAX_LAYERS]), activation, True, autocast_dtype(x))
         layers = layers[MAX_LAYERS:]
     return x, layers
 
@@ -254,7 +249,7 @@ def mlp(
     layers = _layers_given("mlp", "x", x, weights, biases, activation)
     activate = check_flag("mlp", "activate_last", activate_last)
     x, layers = _last_layers(x, layers, activation)
-    return _MLP(x, *_parameters(layers), activation, activate, autocast_dtype(x))
+    return _MLP(x, *parameters_of(layers), activation, activate, autocast_dtype(x))
 
 
 def _leading(z: Tensor, x: Tensor, layers: Sequence[Layer], product_dtype: torch.dtype | None) -> torch.Size:
@@ -446,4 +441,4 @@ def mlp_bernoulli_log_prob(
     if check_flag(operation, "validate_args", validate_args):
         check_observations(operation, x)
     z, layers = _last_layers(z, layers, activation)
-    return _BERNOULLI(z, x, *_parameters(layers), activation, autocast_dtype(z))
+    return _BERNOULLI(z, x, *parameters_of(layers), activation, autocast_dtype(z))
