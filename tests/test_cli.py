@@ -133,7 +133,7 @@ def test_existing_folders_are_not_overwritten_unasked(tmp_path):
         (("train", "--activation", "sine"), "--activation must be one of tanh"),
         (("train", "--likelihood", "poisson"), "--likelihood must be one of bernoulli, gaussian"),
         (("train", "--learning-rate", "0"), "--learning-rate must be positive, got 0.0"),
-        (("train", "--beta", "2"), "belong to the objective elbo, not to iwae"),
+        (("train", "--beta", "2"), "--beta belongs to the objectives elbo and ciwae, not to iwae"),
         (("train", "--backward-samples", "9"), "--backward-samples must be at most --num-samples = 5, got 9"),
         (
             ("train", "--objective", "elbo", "--backward-samples", "1"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastvi.models import VAEOptions
-from fastvi.objectives import ELBO, IWAE, STL, DReG
+from fastvi.objectives import ELBO, IWAE, OBJECTIVES, STL, DReG
 from fastvi.training.checkpoint import checkpoint_bytes
 from fastvi.training.config import RunError, RunFolder
 from support.command import assert_one_clear_line, call
@@ -169,7 +169,7 @@ def test_an_objective_that_is_not_registered_is_one_clear_line():
     settings = json.loads(run.config_file.read_text())
     settings["objective"] = {"name": "mine", "width": 3}
     run.config_file.write_text(json.dumps(settings))
-    assert_one_clear_line(call("evaluate", "run"), "no objective 'mine' is registered, only elbo, iwae, stl, dreg")
+    assert_one_clear_line(call("evaluate", "run"), f"no objective 'mine' is registered, only {', '.join(OBJECTIVES)}")
 
 
 def test_a_class_that_is_not_registered_is_not_trained(tmp_path):
@@ -179,6 +179,7 @@ def test_a_class_that_is_not_registered_is_not_trained(tmp_path):
 
     assert call("train", *OPTIONS, "--epochs", 1, "--out", "run").exit_code == 0
     config = dataclasses.replace(RunFolder(Path("run")).read_config(), objective=Other(1))
-    with pytest.raises(ValueError, match="objective must be one that is registered: elbo, iwae, stl, dreg; got Other"):
+    names = ", ".join(OBJECTIVES)
+    with pytest.raises(ValueError, match=f"objective must be one that is registered: {names}; got Other"):
         RunFolder(tmp_path / "new").write_config(config)
     assert not (tmp_path / "new").exists()

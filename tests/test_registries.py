@@ -89,7 +89,10 @@ def test_help_lists_the_options_of_each_class():
         ),
         (("--objective", "denoising", "--steps", "1,0"), "--steps must be numbers from 1 to 2147483647, got '1,0'"),
         (("--objective", "elbo", "--no-analytic-kl", "--free-bits", "1"), "--free-bits=1.0 needs --analytic-kl=True"),
-        (("--objective", "vimco"), "--objective must be one of elbo, iwae, stl, dreg, denoising"),
+        (
+            ("--objective", "best"),
+            f"--objective must be one of {', '.join([*OBJECTIVES, 'denoising', 'cross-entropy'])}, got 'best'",
+        ),
         (("--model", "gan"), "--model must be one of vae, autoencoder, classifier, got 'gan'"),
     ],
 )

@@ -10,7 +10,19 @@ import torch
 
 import fastvi.objectives
 from fastvi.models import VAE
-from fastvi.objectives import ELBO, IWAE, OBJECTIVES, STL, DReG, make_objective
+from fastvi.objectives import (
+    CIWAE,
+    ELBO,
+    IWAE,
+    MIWAE,
+    OBJECTIVES,
+    PIWAE,
+    STL,
+    TVO,
+    DReG,
+    Renyi,
+    make_objective,
+)
 from support import linear_gaussian
 
 EVERY_OBJECTIVE = [
@@ -20,6 +32,11 @@ EVERY_OBJECTIVE = [
     IWAE(5),
     IWAE(5, backward_samples=2),
     DReG(5),
+    MIWAE(3, 2),
+    PIWAE(3, 2),
+    CIWAE(5, 0.3),
+    Renyi(5, -0.5),
+    TVO(5, 3),
 ]
 every_objective = pytest.mark.parametrize("objective", EVERY_OBJECTIVE, ids=str)
 
@@ -157,13 +174,18 @@ def test_objectives_by_name():
     assert make_objective("stl") == STL(1)
     assert make_objective("iwae", num_samples=5, backward_samples=1) == IWAE(5, 1)
     assert make_objective("dreg", num_samples=5) == DReG(5)
-    assert set(OBJECTIVES.values()) == {ELBO, STL, IWAE, DReG}
+    assert make_objective("miwae", num_bounds=8, num_samples=4) == MIWAE(8, 4)
+    assert make_objective("piwae", num_bounds=8, num_samples=4) == PIWAE(8, 4)
+    assert make_objective("ciwae", num_samples=4, beta=0.1) == CIWAE(4, 0.1)
+    assert make_objective("renyi", num_samples=4, alpha=-1.0) == Renyi(4, -1.0)
+    assert make_objective("tvo", num_samples=4, endpoint="right") == TVO(4, endpoint="right")
+    assert set(OBJECTIVES.values()) == {ELBO, STL, IWAE, DReG, MIWAE, PIWAE, CIWAE, Renyi, TVO}
 
 
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("vimco", {}, ValueError, "make_objective: name must be one of elbo, iwae, stl, dreg, got 'vimco'"),
+        ("best", {}, ValueError, f"make_objective: name must be one of {', '.join(OBJECTIVES)}, got 'best'"),
         (
             "iwae",
             {"num_samples": 5, "beta": 2.0},
@@ -179,7 +201,9 @@ def test_bad_names_and_options(name, options, error, message):
         make_objective(name, **options)
 
 
-@pytest.mark.parametrize("stem", ["bounds", "elbo", "importance", "registry"])
+@pytest.mark.parametrize(
+    "stem", ["bounds", "ciwae", "elbo", "importance", "miwae", "piwae", "registry", "renyi", "tvo"]
+)
 def test_documented_examples(stem):
     results = doctest.testmod(importlib.import_module(f"fastvi.objectives.{stem}"))
     assert results.attempted > 0

@@ -8,17 +8,26 @@ gradient estimator.
 from fastvi._options import option
 from fastvi.objectives.base import Bound, Loss, Objective
 from fastvi.objectives.bounds import elbo_bound, iwae_bound, log_weights
+from fastvi.objectives.ciwae import CIWAE
 from fastvi.objectives.draws import Draw, DrawingModel, draw
 from fastvi.objectives.elbo import ELBO, STL, LinearWarmUp
 from fastvi.objectives.importance import IWAE, DReG
+from fastvi.objectives.miwae import MIWAE
 from fastvi.objectives.model import LatentVariableModel
+from fastvi.objectives.piwae import PIWAE
 from fastvi.objectives.registry import OBJECTIVES, make_objective
+from fastvi.objectives.renyi import Renyi
+from fastvi.objectives.tvo import TVO
 
 __all__ = [
+    "CIWAE",
     "ELBO",
     "IWAE",
+    "MIWAE",
     "OBJECTIVES",
+    "PIWAE",
     "STL",
+    "TVO",
     "Bound",
     "DReG",
     "Draw",
@@ -27,6 +36,7 @@ __all__ = [
     "LinearWarmUp",
     "Loss",
     "Objective",
+    "Renyi",
     "draw",
     "elbo_bound",
     "iwae_bound",

@@ -6,11 +6,29 @@ from typing import Any
 
 from fastvi._registry import Registry
 from fastvi.objectives.base import Objective
+from fastvi.objectives.ciwae import CIWAE
 from fastvi.objectives.elbo import ELBO, STL
 from fastvi.objectives.importance import IWAE, DReG
+from fastvi.objectives.miwae import MIWAE
+from fastvi.objectives.piwae import PIWAE
+from fastvi.objectives.renyi import Renyi
+from fastvi.objectives.tvo import TVO
 
 OBJECTIVES: Registry[Objective] = Registry(
-    "objective", "make_objective", Objective, {"elbo": ELBO, "iwae": IWAE, "stl": STL, "dreg": DReG}
+    "objective",
+    "make_objective",
+    Objective,
+    {
+        "elbo": ELBO,
+        "iwae": IWAE,
+        "stl": STL,
+        "dreg": DReG,
+        "miwae": MIWAE,
+        "piwae": PIWAE,
+        "ciwae": CIWAE,
+        "renyi": Renyi,
+        "tvo": TVO,
+    },
 )
 """The objectives, each a frozen dataclass whose fields are its options; ``OBJECTIVES["name"] = Class`` adds another."""
 
