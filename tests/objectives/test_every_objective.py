@@ -202,7 +202,7 @@ def test_bad_names_and_options(name, options, error, message):
 
 
 @pytest.mark.parametrize(
-    "stem", ["bounds", "ciwae", "elbo", "importance", "miwae", "piwae", "registry", "renyi", "tvo"]
+    "stem", ["bounds", "ciwae", "diagnosis", "elbo", "importance", "miwae", "piwae", "registry", "renyi", "tvo"]
 )
 def test_documented_examples(stem):
     results = doctest.testmod(importlib.import_module(f"fastvi.objectives.{stem}"))

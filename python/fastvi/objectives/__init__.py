@@ -9,6 +9,7 @@ from fastvi._options import option
 from fastvi.objectives.base import Bound, Loss, Objective
 from fastvi.objectives.bounds import elbo_bound, iwae_bound, log_weights
 from fastvi.objectives.ciwae import CIWAE
+from fastvi.objectives.diagnosis import Diagnosis, GradientStatistics, diagnose
 from fastvi.objectives.draws import Draw, DrawingModel, draw
 from fastvi.objectives.elbo import ELBO, STL, LinearWarmUp
 from fastvi.objectives.importance import IWAE, DReG
@@ -30,13 +31,16 @@ __all__ = [
     "TVO",
     "Bound",
     "DReG",
+    "Diagnosis",
     "Draw",
     "DrawingModel",
+    "GradientStatistics",
     "LatentVariableModel",
     "LinearWarmUp",
     "Loss",
     "Objective",
     "Renyi",
+    "diagnose",
     "draw",
     "elbo_bound",
     "iwae_bound",

@@ -55,8 +55,8 @@ class MIWAE(Bound):
     True
     """
 
-    num_bounds: int = option("M, bounds that are averaged", at_least=1, usual=8)
-    num_samples: int = option("K, samples for each example and bound", at_least=1, usual=8)
+    num_bounds: int = option("M, bounds that are averaged", at_least=1, usual=4)
+    num_samples: int = option("K, samples for each example and bound", at_least=1, usual=4)
 
     def __call__(
         self, model: LatentVariableModel | DrawingModel, x: Any, *, seed: int | None = None, row_offset: int = 0
