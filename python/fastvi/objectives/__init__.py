@@ -11,6 +11,7 @@ from fastvi.objectives.bounds import elbo_bound, iwae_bound, log_weights
 from fastvi.objectives.draws import Draw, DrawingModel, draw
 from fastvi.objectives.elbo import ELBO, STL, LinearWarmUp
 from fastvi.objectives.importance import IWAE, DReG
+from fastvi.objectives.layers import call_detached, sample_layer
 from fastvi.objectives.model import LatentVariableModel
 from fastvi.objectives.registry import OBJECTIVES, make_objective
 
@@ -27,10 +28,12 @@ __all__ = [
     "LinearWarmUp",
     "Loss",
     "Objective",
+    "call_detached",
     "draw",
     "elbo_bound",
     "iwae_bound",
     "log_weights",
     "make_objective",
     "option",
+    "sample_layer",
 ]
