@@ -1,6 +1,7 @@
 """The VAE with several stochastic layers: shapes, densities and gradients by their formulas, pictures, complaints."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ import torch
 from torch.distributions import Bernoulli, Normal
 
 import fastvi
-from fastvi.evaluate import evaluate
+from fastvi.evaluate import active_units_of_layers, evaluate
 from fastvi.models import HierarchicalOptions, HierarchicalVAE, make_model_options
 from fastvi.objectives import ELBO, IWAE, STL, DReG, draw
 from fastvi.training.config import RunFolder
+from fastvi.training.figures import write_figures
 from support.command import assert_one_clear_line, call
 
 B, D = 6, 9
@@ -177,6 +179,38 @@ def test_bounds_rise_and_evaluation_takes_the_model():
     assert means == sorted(means)  # gaps of 0.1 nats and more, standard errors below 0.05
     result = evaluate(model, x, num_samples=500)
     assert result.elbo < result.importance_weighted
+    assert result.latent_dim == (4, 3)
+    assert result.active_units == tuple(int(units.sum()) for units in active_units_of_layers(model, x))
+
+
+def test_active_units_of_layers():
+    """E[z_2|x] = E_q(z_1|x) of the mean of q(z_2|z_1), here linear: its variance over x in closed form."""
+    model, x = small(), data(400)
+    with torch.no_grad():
+        for network in (model.bottom.posterior_head, model.upward[0]):
+            for parameter in network.parameters():
+                parameter.zero_()
+        model.bottom.posterior_head.weight[0] = 3.0  # z_1's first variable alone varies with x
+        hidden, last = model.upward[0][2], model.upward[0][4]
+        model.upward[0][0].weight[0, 0] = 1e-3  # tanh is linear here
+        hidden.weight[0, 0] = 1.0
+        last.weight[0, 0], last.weight[1, 0] = 2e3, 30.0
+        mean = model.bottom.encode(x)[0]
+        expected = torch.stack([2.0 * mean[:, 0], 0.03 * mean[:, 0], 0.0 * mean[:, 0]], -1).var(0) > 0.01
+    assert mean.var(0)[0] > 1.0
+    assert expected.tolist() == [True, False, False]
+    first, second = active_units_of_layers(model, x)
+    assert first.tolist() == [True, False, False, False]
+    assert second.tolist() == expected.tolist()
+    with pytest.raises(ValueError, match="active_units_of_layers: a variance needs at least two examples, x holds 1"):
+        active_units_of_layers(model, x[:1])
+
+
+def test_figures_of_layers_are_written(tmp_path):
+    result = evaluate(small(), data(), num_samples=5)
+    write_figures(tmp_path / "figures.json", result)
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert (written["latent_dim"], written["active_units"]) == ([4, 3], list(result.active_units))
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -237,7 +271,7 @@ SHORT = ("--model", "hierarchical", "--latent-dims", "6,3", "--hidden-dims", "8"
 
 @pytest.mark.parametrize(
     "objective",
-    [("elbo", "--no-analytic-kl"), ("iwae", "--backward-samples", "1"), ("dreg",)],
+    [("elbo", "--no-analytic-kl", "--warm-up-steps", "3"), ("iwae", "--backward-samples", "1"), ("dreg",)],
     ids=" ".join,
 )
 def test_the_command_line_trains_it(objective, tmp_path, monkeypatch):

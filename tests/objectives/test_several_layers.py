@@ -1,6 +1,8 @@
 """Every estimator on two stochastic layers, exact on the linear-Gaussian chain; the errors of public code, planted."""
 
 import dataclasses
+import doctest
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,12 +69,13 @@ def test_value_and_gradients_in_expectation(objective):
         assert_expectation(gradients[name], expected, name)
 
 
-@pytest.mark.parametrize("objective", [SAMPLED_ELBO, STL(2)], ids=str)
+@pytest.mark.parametrize("objective", [SAMPLED_ELBO, ELBO(2, analytic_kl=False, beta=0.4), STL(2)], ids=str)
 def test_the_evidence_lower_bound_of_more_variables(objective):
     model, x = gaussian_chain.make()
+    beta = getattr(objective, "beta", 1.0)
     value, gradients = gradient_draws(objective, model, x, 40_000, seed=42)
-    assert_expectation(value, model.elbo(x), "value")
-    for name, expected in exact_gradients(lambda leaves: leaves.elbo(x), model).items():
+    assert_expectation(value, model.elbo(x, beta), "value")
+    for name, expected in exact_gradients(lambda leaves: leaves.elbo(x, beta), model).items():
         assert_expectation(gradients[name], expected, name)
 
 
@@ -338,7 +341,33 @@ def test_streamed_bounds_reach_the_evidence():
     torch.testing.assert_close(bounds.importance_weighted, model.log_marginal(x).expand(2), rtol=0.0, atol=0.05)
 
 
+def test_a_warm_up_of_the_divergence():
+    model, x = gaussian_chain.make()
+    warmed = ELBO(2, analytic_kl=False, warm_up_steps=10)
+    drawn = draw(model, x, 2, seed=57)
+    for step, beta in ((0, 0.0), (4, 0.4), (10, 1.0)):
+        expected = (model.log_likelihood(x, drawn.samples[0]) + beta * drawn.log_ratio).mean(0)
+        torch.testing.assert_close(warmed.at_step(step)(model, x, seed=57), expected, **ROUNDING)
+    tensor = ELBO(2, analytic_kl=False, beta=torch.tensor(0.4, dtype=torch.float64))
+    torch.testing.assert_close(tensor(model, x, seed=57), warmed.at_step(4)(model, x, seed=57), **ROUNDING)
+
+
+# The documentation
+
+
+def test_documentation_page():
+    page = Path(__file__).parents[2] / "docs" / "bounds" / "several-layers.md"
+    results = doctest.testfile(str(page), module_relative=False)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
 # What a model lacks
+
+
+class WithoutRatio(GaussianChain):
+    def draw(self, x, num_samples, **options):
+        return super().draw(x, num_samples, **options)._replace(log_ratio=None)
 
 
 class Discrete:
@@ -367,11 +396,17 @@ class WithoutPath(GaussianChain):
             "DReG: needs the samples of a Gaussian encode; WithoutPath has a draw of its",
         ),
         (IWAE(2, 1), WithoutPath, TypeError, "IWAE with backward_samples: needs .* without the argument path"),
+        (
+            ELBO(2, analytic_kl=False, beta=0.5),
+            WithoutRatio,
+            ValueError,
+            "WithoutRatio.draw: expected a log_ratio for ELBO to weigh by beta=0.5, got None",
+        ),
         (DReG(2), Forgetful, ValueError, "Forgetful.draw: expected samples to be what path returned for each layer"),
         (IWAE(2, 1), Forgetful, ValueError, "Forgetful.draw: expected samples to be what path returned for each"),
     ],
 )
-def test_a_draw_that_does_not_take_the_path(objective, kind, error, message):
+def test_a_draw_that_does_not_serve_the_estimator(objective, kind, error, message):
     model, x = gaussian_chain.make()
     with pytest.raises(error, match=message) as raised:
         objective(as_kind(kind, model), x)

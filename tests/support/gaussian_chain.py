@@ -62,12 +62,15 @@ class GaussianChain:
 
     # What an objective asks for.
 
+    draws_log_ratio = True
+
     def draw(self, x, num_samples, *, detach_posterior=False, seed=None, row_offset=0, path=None):
         z1 = sample_layer(*self.first(x), num_samples, seed=seed, row_offset=row_offset)
         z2 = sample_layer(*self.second(z1), num_samples, 1, seed=seed, row_offset=row_offset)
         samples = [z1, z2] if path is None else [path(z1), path(z2)]
         q = self.map(torch.Tensor.detach) if detach_posterior else self
-        return Draw(samples, self.log_joint(x, *samples) - q.log_posterior(x, *samples))
+        log_ratio = self.log_prior(*samples) - q.log_posterior(x, *samples)
+        return Draw(samples, self.log_likelihood(x, samples[0]) + log_ratio, log_ratio=log_ratio)
 
     def first(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return apply(self.first_weight, self.first_bias, x), self.first_logvar
@@ -77,10 +80,15 @@ class GaussianChain:
             z1[..., :1] + self.second_bias
         )
 
-    def log_joint(self, x: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
-        likelihood = normal_log_prob(x, apply(self.weight, self.bias, z1), self.noise_logvar.expand_as(x))
+    def log_likelihood(self, x: Tensor, z1: Tensor) -> Tensor:
+        return normal_log_prob(x, apply(self.weight, self.bias, z1), self.noise_logvar.expand_as(x))
+
+    def log_prior(self, z1: Tensor, z2: Tensor) -> Tensor:
         middle = normal_log_prob(z1, apply(self.middle_weight, self.middle_bias, z2), self.middle_logvar)
-        return likelihood + middle + normal_log_prob(z2, self.top_mean, self.top_logvar)
+        return middle + normal_log_prob(z2, self.top_mean, self.top_logvar)
+
+    def log_joint(self, x: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
+        return self.log_likelihood(x, z1) + self.log_prior(z1, z2)
 
     def log_posterior(self, x: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
         return normal_log_prob(z1, *self.first(x)) + normal_log_prob(z2, *self.second(z1))
@@ -99,8 +107,8 @@ class GaussianChain:
         top = self.middle_weight * torch.exp(self.top_logvar).unsqueeze(-2)
         return top @ self.middle_weight.mT + torch.diag_embed(torch.exp(self.middle_logvar))
 
-    def elbo(self, x: Tensor) -> Tensor:
-        """E_q log p(x, z1, z2) - log q(z1, z2|x), ``(B,)``, from the means and covariances of z1 and z2 under q."""
+    def elbo(self, x: Tensor, beta: float = 1.0) -> Tensor:
+        """E_q log p(x|z1) - beta KL(q(z1, z2|x) || p(z1, z2)), ``(B,)``, from means and covariances under q."""
         mean1, logvar1 = self.first(x)
         mean2, _ = self.second(mean1)
         covariance1 = torch.diag_embed(torch.exp(logvar1))
@@ -119,7 +127,7 @@ class GaussianChain:
         of_first = expected(mean1 - apply(self.middle_weight, self.middle_bias, mean2), between, self.middle_logvar)
         of_second = expected(mean2 - self.top_mean, covariance2, self.top_logvar)
         entropies = (0.5 * (1.0 + LOG_TWO_PI + each).sum(-1) for each in (logvar1, self.second_logvar))
-        return of_x + of_first + of_second + sum(entropies)
+        return of_x + beta * (of_first + of_second + sum(entropies))
 
     def second_bound(self, x: Tensor, nodes: int = 28) -> Tensor:
         """L_2, ``(B,)``, for layers of one variable each, by Gauss-Hermite quadrature over two samples of both.

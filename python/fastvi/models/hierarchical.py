@@ -29,8 +29,8 @@ class HierarchicalVAE(nn.Module):
     """Variational autoencoder for x in [0, 1]^D with layers z_1 ... z_L of latent variables, all of them Gaussian.
 
     p(x, z) = p(x|z_1) p(z_1|z_2) ... p(z_L) with a standard normal p(z_L), and q(z|x) = q(z_1|x) q(z_2|z_1) ... Every
-    conditional is a diagonal Gaussian whose mean and logvar a perceptron gives. It draws for itself (`draw`), and takes
-    the objectives :class:`fastvi.objectives.ELBO` with ``analytic_kl=False``, IWAE, STL and DReG.
+    conditional is a diagonal Gaussian whose mean and logvar a perceptron gives. It draws for itself (`draw`): ELBO
+    takes it with ``analytic_kl=False``, any beta and a warm-up, IWAE, STL and DReG take it as they are.
 
     Parameters
     ----------
@@ -75,6 +75,9 @@ class HierarchicalVAE(nn.Module):
 
     fused_parts = ("bottom", "upward", "downward")
     """The submodules whose layers run as one operation: nothing is left for `fastvi.fuse` to do."""
+
+    draws_log_ratio = True
+    """The divergence may be weighed by the beta of :class:`fastvi.objectives.ELBO`, and warmed up."""
 
     def __init__(
         self,
@@ -129,14 +132,13 @@ class HierarchicalVAE(nn.Module):
             posteriors[1:] = [
                 _parameters(network, z, detach_posterior) for network, z in zip(self.upward, samples, strict=False)
             ]
-        log_weights = self.bottom.log_likelihood(x, samples[0])
-        for layer, network in enumerate(self.downward):
-            log_weights = log_weights + ops.normal_log_prob(samples[layer], *_parameters(network, samples[layer + 1]))
         zeros = samples[-1].new_zeros(self.latent_dims[-1:])
-        log_weights = log_weights + ops.normal_log_prob(samples[-1], zeros, zeros)
+        log_ratio = ops.normal_log_prob(samples[-1], zeros, zeros)
+        for layer, network in enumerate(self.downward):
+            log_ratio = log_ratio + ops.normal_log_prob(samples[layer], *_parameters(network, samples[layer + 1]))
         for z, parameters in zip(samples, posteriors, strict=True):
-            log_weights = log_weights - ops.normal_log_prob(z, *parameters)
-        return Draw(samples, log_weights)
+            log_ratio = log_ratio - ops.normal_log_prob(z, *parameters)
+        return Draw(samples, self.bottom.log_likelihood(x, samples[0]) + log_ratio, log_ratio=log_ratio)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the mean of p(x|z_1), in [0, 1], shape (..., D), for standard normal numbers of all layers.

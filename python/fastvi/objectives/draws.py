@@ -40,11 +40,15 @@ class Draw(NamedTuple):
     log_posterior
         ``(K, B)``, log q of those samples that carry no gradient themselves, such as discrete ones: its gradient is the
         score. None where all samples are reparameterised.
+    log_ratio
+        ``(K, B)``, the part log p(z) - log q(z|x) of the log-weights, which the beta of
+        :class:`fastvi.objectives.ELBO` weighs; None where the model does not tell it apart.
     """
 
     samples: Tensor | Sequence[Tensor]
     log_weights: Tensor
     log_posterior: Tensor | None = None
+    log_ratio: Tensor | None = None
 
 
 class DrawingModel(Protocol):
@@ -59,6 +63,8 @@ class DrawingModel(Protocol):
       once for each layer's samples, takes their place in all densities (in the parameters of log q(z2|z1) and
       log p(z1|z2) as well) and in ``Draw.samples``; the next layer is sampled from z itself. It may return fewer
       samples than it was given.
+
+    A model whose draws have a ``log_ratio`` says so by an attribute ``draws_log_ratio = True``.
     """
 
     def draw(
@@ -185,8 +191,8 @@ def _own_draw(
         num_samples = passed[0].shape[0]
     batch = x.shape[0] if isinstance(x, Tensor) and x.dim() > 0 else None
     named: list[tuple[str, Any]] = [("log_weights", drawn.log_weights)]
-    if drawn.log_posterior is not None:
-        named.append(("log_posterior", drawn.log_posterior))
+    optional = (("log_posterior", drawn.log_posterior), ("log_ratio", drawn.log_ratio))
+    named += [(name, value) for name, value in optional if value is not None]
     expected = f"(num_samples, batch) = ({num_samples}, {'batch' if batch is None else batch})"
     for name, value in named:
         if not isinstance(value, Tensor) or not value.is_floating_point():
