@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastvi._examples import count_examples, select_examples
 from fastvi._options import check_count
-from fastvi.objectives import DrawingModel, LatentVariableModel, Objective, log_weights
+from fastvi.objectives import DrawingModel, LatentVariableModel, Objective, draw, log_weights
 from fastvi.objectives.model import has_bound, lacking, posterior, require_encoder
 from fastvi.ops import LogMeanExp
 from fastvi.seeding import mix_seed
@@ -36,6 +36,8 @@ next terms of the series count too, and ESS, made of the same few weights, says 
 UNRELIABLE_SHARE = 0.1
 """The mean over images is called unreliable where more than this share of them has a larger bias."""
 _IMAGES_AT_A_TIME = 128
+_SAMPLES_OF_A_MEAN = 50
+"""Samples that estimate a posterior mean, twice: of unit variance they tell that of 300 means to 0.001 or so."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Evaluation:
         Whether ``importance_weighted`` can stand for log p(x): at most a share of `UNRELIABLE_SHARE` of the images is
         unreliable. Else it is a lower bound that may be nats too low.
     active_units, latent_dim
-        Latent dimensions that vary with x, out of how many; None for a model without ``encode``.
+        Latent dimensions that vary with x, out of how many; one number for each layer of a model that draws its own
+        samples, unless they are discrete: then None.
     seconds
         Time taken.
     """
@@ -103,11 +106,11 @@ class Evaluation:
     median_effective_sample_size: float
     unreliable_images: int
     reliable: bool
-    active_units: int | None
-    latent_dim: int | None
+    active_units: int | tuple[int, ...] | None
+    latent_dim: int | tuple[int, ...] | None
     seconds: float
 
-    def as_dict(self) -> dict[str, int | float | bool | None]:
+    def as_dict(self) -> dict[str, int | float | bool | tuple[int, ...] | None]:
         """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
         return _json_figures(self)
 
@@ -131,12 +134,12 @@ class LossEvaluation:
     loss: float
     seconds: float
 
-    def as_dict(self) -> dict[str, int | float | bool | None]:
+    def as_dict(self) -> dict[str, int | float | bool | tuple[int, ...] | None]:
         """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
         return _json_figures(self)
 
 
-def _json_figures(figures: Evaluation | LossEvaluation) -> dict[str, int | float | bool | None]:
+def _json_figures(figures: Evaluation | LossEvaluation) -> dict[str, int | float | bool | tuple[int, ...] | None]:
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in dataclasses.asdict(figures).items()
@@ -233,6 +236,53 @@ def active_units(model: LatentVariableModel | DrawingModel, x: Any, threshold: f
     return means.var(0) > threshold
 
 
+@torch.inference_mode()
+def active_units_of_layers(
+    model: LatentVariableModel | DrawingModel, x: Any, threshold: float = ACTIVE_UNIT_THRESHOLD, *, seed: int = 0
+) -> tuple[Tensor, ...] | None:
+    """Return which latent dimensions of each stochastic layer are active, bool ``(Z_l,)``; None for discrete ones.
+
+    Two independent sets of samples estimate each E[z|x]. The covariance over the examples of the one estimate with the
+    other is an unbiased estimate of the variance of E[z|x], because only E[z|x] is common to both.
+
+    Parameters
+    ----------
+    model
+        A model that draws samples ``(K, B, Z_l)`` of each layer. Discrete ones carry a ``log_posterior``.
+    x, threshold
+        See :func:`active_units`.
+    seed
+        Of the samples.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two examples.
+
+    Examples
+    --------
+    >>> from fastvi.models import HierarchicalVAE
+    >>> model = HierarchicalVAE(64, latent_dims=(8, 4), hidden_dims=(8,), upper_hidden_dims=(8,))
+    >>> [len(layer) for layer in active_units_of_layers(model, torch.eye(64))]
+    [8, 4]
+    """
+    count = count_examples("active_units_of_layers", "x", x)
+    if count < 2:
+        raise ValueError(f"active_units_of_layers: a variance needs at least two examples, x holds {count}")
+    means: list[list[Tensor]] = []
+    for number, batch in enumerate(_batches(x, count)):
+        drawn = draw(model, batch, 2 * _SAMPLES_OF_A_MEAN, seed=seed, row_offset=number * _IMAGES_AT_A_TIME)
+        if drawn.log_posterior is not None:
+            return None
+        layers = (drawn.samples,) if isinstance(drawn.samples, Tensor) else drawn.samples
+        means.append([layer.unflatten(0, (2, _SAMPLES_OF_A_MEAN)).mean(1) for layer in layers])
+    found = []
+    for first, second in (torch.cat(parts, 1) for parts in zip(*means, strict=True)):
+        covariance = ((first - first.mean(0)) * (second - second.mean(0))).sum(0) / (count - 1)
+        found.append(covariance > threshold)
+    return tuple(found)
+
+
 def evaluate(
     model: LatentVariableModel | DrawingModel,
     images: Any,
@@ -311,11 +361,14 @@ def evaluate(
     bias = 0.5 / effective - 0.5 / num_samples
     # Counted from the other end, so that NaN, which a bound without any finite weight has, is unreliable.
     unreliable = count - int((bias <= LARGEST_BIAS).sum()) if num_samples > 1 else count
-    latent_dim = active = None
+    latent_dim: int | tuple[int, ...] | None = None
+    active: int | tuple[int, ...] | None = None
     if not lacking(model):
         with torch.inference_mode():
             latent_dim = posterior(model, select_examples(images, slice(0, 1)))[0].shape[-1]
         active = int(active_units(model, images).sum()) if count > 1 else None
+    elif count > 1 and (layers := active_units_of_layers(model, images)) is not None:
+        latent_dim, active = tuple(map(len, layers)), tuple(int(units.sum()) for units in layers)
     return Evaluation(
         images=count,
         test_images=count if test_images is None else check_count("evaluate", "test_images", test_images),

@@ -13,6 +13,7 @@ from fastvi.objectives.diagnosis import Diagnosis, GradientStatistics, diagnose
 from fastvi.objectives.draws import Draw, DrawingModel, draw
 from fastvi.objectives.elbo import ELBO, STL, LinearWarmUp
 from fastvi.objectives.importance import IWAE, DReG
+from fastvi.objectives.layers import call_detached, sample_layer
 from fastvi.objectives.miwae import MIWAE
 from fastvi.objectives.model import LatentVariableModel
 from fastvi.objectives.piwae import PIWAE
@@ -40,6 +41,7 @@ __all__ = [
     "Loss",
     "Objective",
     "Renyi",
+    "call_detached",
     "diagnose",
     "draw",
     "elbo_bound",
@@ -47,4 +49,5 @@ __all__ = [
     "log_weights",
     "make_objective",
     "option",
+    "sample_layer",
 ]

@@ -6,8 +6,8 @@ stochastic layers, trajectories) has a method ``draw`` of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
@@ -21,7 +21,11 @@ from fastvi.objectives.model import (
     posterior,
     prior,
     prior_log_prob,
+    require_path,
 )
+
+Path: TypeAlias = Callable[[Tensor], Tensor]
+"""What the samples of a layer pass on their way into the densities: the same values, or some of the K samples."""
 
 
 class Draw(NamedTuple):
@@ -30,21 +34,38 @@ class Draw(NamedTuple):
     Attributes
     ----------
     samples
-        ``(K, B, ...)``, or one such tensor for each stochastic layer.
+        ``(K, B, ...)``, or one such tensor for each stochastic layer; with a ``path``, what that returned.
     log_weights
         ``(K, B)``, log p(x, z) - log q(z|x) in nats.
     log_posterior
         ``(K, B)``, log q of those samples that carry no gradient themselves, such as discrete ones: its gradient is the
         score. None where all samples are reparameterised.
+    log_ratio
+        ``(K, B)``, the part log p(z) - log q(z|x) of the log-weights, which the beta of
+        :class:`fastvi.objectives.ELBO` weighs; None where the model does not tell it apart.
     """
 
     samples: Tensor | Sequence[Tensor]
     log_weights: Tensor
     log_posterior: Tensor | None = None
+    log_ratio: Tensor | None = None
 
 
 class DrawingModel(Protocol):
-    """A model that draws and weighs its own samples; it needs neither ``encode`` nor ``log_likelihood``."""
+    """A model that draws and weighs its own samples; it needs neither ``encode`` nor ``log_likelihood``.
+
+    Two rules make the path derivatives right where there are several stochastic layers:
+
+    - With ``detach_posterior`` the parameters of q are constants inside log q, and nothing else is: in log q(z2|z1)
+      the way through z1 stays open (:func:`fastvi.objectives.call_detached`).
+    - A ``draw`` that takes one more argument, ``path=None``, serves :class:`fastvi.objectives.DReG` and
+      :class:`fastvi.objectives.IWAE` with ``backward_samples`` too. Where ``path`` is a function, ``path(z)``, called
+      once for each layer's samples, takes their place in all densities (in the parameters of log q(z2|z1) and
+      log p(z1|z2) as well) and in ``Draw.samples``; the next layer is sampled from z itself. It may return fewer
+      samples than it was given.
+
+    A model whose draws have a ``log_ratio`` says so by an attribute ``draws_log_ratio = True``.
+    """
 
     def draw(
         self,
@@ -68,6 +89,7 @@ def draw(
     score: bool = False,
     seed: int | None = None,
     row_offset: int = 0,
+    path: Path | None = None,
 ) -> Draw:
     """Draw samples z_1 ... z_K of q(z|x) for each example, and weigh them.
 
@@ -92,6 +114,10 @@ def draw(
         Determines the samples; None takes the seed from PyTorch's generator.
     row_offset
         Position of ``x[0]`` in the whole batch, so that a shard draws what it would have drawn in the whole.
+    path
+        A function that each layer's samples ``(K, B, ...)`` pass on their way into the densities, and on no other way:
+        it may act on their gradient, or choose some of the samples for each example. A model's own ``draw`` must have
+        the argument.
 
     Raises
     ------
@@ -111,14 +137,18 @@ def draw(
     (torch.Size([16, 4, 2]), torch.Size([16, 4]), None)
     """
     if has_own_draw(model):
-        return _own_draw(model, x, num_samples, detach_posterior, score, seed, row_offset)
+        return _own_draw(model, x, num_samples, detach_posterior, score, seed, row_offset, path)
     mean, logvar = posterior(model, x)
     prior_mean, prior_logvar = prior(model, mean)
-    if score:
-        z = ops.rsample_normal(mean.detach(), logvar.detach(), (num_samples,), seed, row_offset)
+    if score or path is not None:
+        source = (mean.detach(), logvar.detach()) if score else (mean, logvar)
+        z = ops.rsample_normal(*source, (num_samples,), seed, row_offset)
+        z = z if path is None else path(z)
         log_posterior = ops.normal_log_prob(z, mean, logvar)
+        constants = (mean.detach(), logvar.detach()) if detach_posterior else None
+        subtracted = log_posterior if constants is None else ops.normal_log_prob(z, *constants)
         log_joint = log_likelihood(model, x, z) + prior_log_prob(prior_mean, prior_logvar, z)
-        return Draw(z, log_joint - (log_posterior.detach() if detach_posterior else log_posterior), log_posterior)
+        return Draw(z, log_joint - subtracted, log_posterior if score else None)
     z, log_ratio = ops.rsample_normal_with_log_ratio(
         mean,
         logvar,
@@ -133,17 +163,36 @@ def draw(
 
 
 def _own_draw(
-    model: Any, x: Any, num_samples: int, detach_posterior: bool, score: bool, seed: int | None, row_offset: int
+    model: Any,
+    x: Any,
+    num_samples: int,
+    detach_posterior: bool,
+    score: bool,
+    seed: int | None,
+    row_offset: int,
+    path: Path | None,
 ) -> Draw:
     """What ``model.draw`` returns, checked as what ``encode`` and ``log_likelihood`` return is."""
     place = member(model, "draw")
-    drawn: Any = model.draw(x, num_samples, detach_posterior=detach_posterior, seed=seed, row_offset=row_offset)
+    options: dict[str, Any] = {"detach_posterior": detach_posterior, "seed": seed, "row_offset": row_offset}
+    passed: list[Tensor] = []
+    if path is not None:
+
+        def recorded(z: Tensor) -> Tensor:
+            passed.append(path(z))
+            return passed[-1]
+
+        require_path(model, "draw with a path")
+        options["path"] = recorded
+    drawn: Any = model.draw(x, num_samples, **options)
     if not isinstance(drawn, Draw):
         raise TypeError(f"{place}: expected a fastvi.objectives.Draw, got {describe(drawn)}")
+    if passed:
+        num_samples = passed[0].shape[0]
     batch = x.shape[0] if isinstance(x, Tensor) and x.dim() > 0 else None
     named: list[tuple[str, Any]] = [("log_weights", drawn.log_weights)]
-    if drawn.log_posterior is not None:
-        named.append(("log_posterior", drawn.log_posterior))
+    optional = (("log_posterior", drawn.log_posterior), ("log_ratio", drawn.log_ratio))
+    named += [(name, value) for name, value in optional if value is not None]
     expected = f"(num_samples, batch) = ({num_samples}, {'batch' if batch is None else batch})"
     for name, value in named:
         if not isinstance(value, Tensor) or not value.is_floating_point():
@@ -162,6 +211,11 @@ def _own_draw(
     for layer in layers:
         if layer.shape[:2] != drawn.log_weights.shape:
             raise ValueError(f"{place}: expected samples of the shape {expected} and more, got {tuple(layer.shape)}")
+        if path is not None and not any(layer is other for other in passed):
+            raise ValueError(
+                f"{place}: expected samples to be what path returned for each layer, got a tensor of shape "
+                f"{tuple(layer.shape)} that it did not return"
+            )
     if score and drawn.log_posterior is None:
         raise ValueError(f"{place}: the estimator needs the score, and the draw has no log_posterior")
     return drawn

@@ -16,11 +16,12 @@ from fastvi import ops
 from fastvi._options import check_count, option
 from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import elbo_bound, log_weights
-from fastvi.objectives.draws import DrawingModel
+from fastvi.objectives.draws import DrawingModel, draw
 from fastvi.objectives.model import (
     LatentVariableModel,
     has_own_draw,
     log_likelihood,
+    member,
     posterior,
     prior,
     require_encoder,
@@ -102,7 +103,8 @@ class ELBO(Bound):
     Notes
     -----
     With ``analytic_kl=False`` and ``beta=1`` the bound is the mean of :func:`fastvi.objectives.log_weights`. A model
-    that draws its own samples has it so alone; the divergence in closed form needs ``encode`` and ``log_likelihood``.
+    that draws its own samples has it so alone, with another beta where it tells the divergence apart
+    (:class:`fastvi.objectives.DrawingModel`); in closed form the divergence needs ``encode`` and ``log_likelihood``.
     Source: Kingma and Welling 2014, equations 6 (sampled) and 7 (analytic).
 
     Examples
@@ -138,11 +140,15 @@ class ELBO(Bound):
             require_encoder(model, "ELBO with analytic_kl=True")
         elif not has_own_draw(model):
             super().check_model(model)
-        elif isinstance(self.beta, Tensor) or self.beta != 1.0 or self.warm_up_steps > 0:
+        elif not (self._is_plain and self.warm_up_steps == 0) and not getattr(model, "draws_log_ratio", False):
             raise ValueError(
                 f"ELBO: beta must be 1 without a warm-up for {type(model).__name__}, whose draw gives likelihood and "
                 f"divergence as one number; got beta={self.beta} and warm_up_steps={self.warm_up_steps}"
             )
+
+    @property
+    def _is_plain(self) -> bool:
+        return not isinstance(self.beta, Tensor) and self.beta == 1.0
 
     def at_step(self, step: int) -> ELBO:
         """Return the objective with the beta that the warm-up has at training step ``step``, counted from 0."""
@@ -159,9 +165,15 @@ class ELBO(Bound):
     ) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
         self.check_model(model)
-        is_plain = not isinstance(self.beta, Tensor) and self.beta == 1.0
-        if not self.analytic_kl and (is_plain or has_own_draw(model)):
+        if not self.analytic_kl and self._is_plain:
             return elbo_bound(log_weights(model, x, self.num_samples, seed=seed, row_offset=row_offset))
+        if not self.analytic_kl and has_own_draw(model):
+            drawn = draw(model, x, self.num_samples, seed=seed, row_offset=row_offset)
+            if drawn.log_ratio is None:
+                raise ValueError(
+                    f"{member(model, 'draw')}: expected a log_ratio for ELBO to weigh by beta={self.beta}, got None"
+                )
+            return elbo_bound(add_scaled(drawn.log_weights, drawn.log_ratio, self.beta - 1.0))
         if self.analytic_kl:
             terms = Terms(self.num_samples, free_bits=self.free_bits, row_offset=row_offset)
             found = terms_at_once(model, x, terms, seed)

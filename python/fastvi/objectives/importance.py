@@ -1,7 +1,8 @@
 """Objectives that take the log of the mean weight.
 
 The importance-weighted bound, with the whole or a sampled backward pass (Burda, Grosse and Salakhutdinov 2016), and
-its doubly reparameterised gradient (Tucker, Lawson, Gu and Maddison 2019).
+its doubly reparameterised gradient (Tucker, Lawson, Gu and Maddison 2019), for several stochastic layers in its
+generalised form (Bauer and Mnih 2021).
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ from torch import Tensor
 
 from fastvi import ops
 from fastvi._options import option
+from fastvi._sizes import MAX_SEED
 from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import iwae_bound, log_weights
-from fastvi.objectives.draws import DrawingModel
+from fastvi.objectives.draws import DrawingModel, draw
 from fastvi.objectives.model import (
     LatentVariableModel,
+    has_own_draw,
     log_likelihood,
+    member,
     posterior,
     prior,
     prior_log_prob,
-    require_gaussian,
+    require_path,
 )
+from fastvi.ops.random import seed_tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +54,9 @@ class IWAE(Bound):
     Notes
     -----
     Without ``backward_samples`` the bound is :func:`fastvi.objectives.iwae_bound` of
-    :func:`fastvi.objectives.log_weights`. The value is the bound with all K samples in both cases. Source: Burda,
+    :func:`fastvi.objectives.log_weights`. The value is the bound with all K samples in both cases. A model with a
+    ``draw`` of its own needs its argument ``path`` for ``backward_samples``: all K samples are drawn with a graph then,
+    and m of them enter the densities. Source: Burda,
     Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", section 3, the sampled backward pass included.
 
     Examples
@@ -81,7 +88,7 @@ class IWAE(Bound):
         if self.backward_samples is None:
             super().check_model(model)
         else:
-            require_gaussian(model, "IWAE with backward_samples")
+            require_path(model, "IWAE with backward_samples")
 
     def __call__(
         self, model: LatentVariableModel | DrawingModel, x: Any, *, seed: int | None = None, row_offset: int = 0
@@ -90,6 +97,8 @@ class IWAE(Bound):
         if self.backward_samples is None or not torch.is_grad_enabled():
             return iwae_bound(log_weights(model, x, self.num_samples, seed=seed, row_offset=row_offset))
         self.check_model(model)
+        if has_own_draw(model):
+            return self._by_own_draw(model, x, self.backward_samples, seed, row_offset)
         mean, logvar = posterior(model, x)
         prior_mean, prior_logvar = prior(model, mean)
         with torch.no_grad():
@@ -106,6 +115,19 @@ class IWAE(Bound):
         log_joint = log_likelihood(model, x, chosen) + prior_log_prob(prior_mean, prior_logvar, chosen)
         # Along the path (z - mean) / scale is the noise, so that -log q(z|x) differs from the entropy by a constant.
         return bound + gradient_only(log_joint.mean(0) + ops.normal_entropy(logvar))
+
+    def _by_own_draw(self, model: Any, x: Any, backward_samples: int, seed: int | None, row_offset: int) -> Tensor:
+        """The same where the model draws: once for the weights, and once more with those samples that were chosen."""
+        again = repeatable(seed, x)
+        with torch.no_grad():
+            log_weight = draw(model, x, self.num_samples, seed=again, row_offset=row_offset).log_weights
+        index = draw_by_weight(log_weight, backward_samples, again, row_offset)
+
+        def choose(z: Tensor) -> Tensor:
+            return z.gather(0, along(index, z).expand(-1, -1, *z.shape[2:]))
+
+        chosen = draw(model, x, self.num_samples, seed=again, row_offset=row_offset, path=choose)
+        return iwae_bound(log_weight) + gradient_only(chosen.log_weights.mean(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +153,12 @@ class DReG(Bound):
     The likelihood's gradient needs the factor w_k, the encoder's w_k^2: the second factor is applied to the gradient
     where it passes z, one backward pass serving both. What reaches the likelihood beside z, the data or the encoder's
     own layers, gets the factor w_k, as in IWAE, and leaves the gradient unbiased.
-    Source: Tucker, Lawson, Gu and Maddison 2019, "Doubly reparameterized gradient estimators for Monte
-    Carlo objectives".
+
+    Where the model draws several stochastic layers, each layer's samples get the second factor on their way into the
+    densities, and none on their way to the next layer's samples: a factor on z itself would count once more for each
+    layer below. That takes a ``draw`` with the argument ``path``, see :class:`fastvi.objectives.DrawingModel`.
+    Sources: Tucker, Lawson, Gu and Maddison 2019, "Doubly reparameterized gradient estimators for Monte
+    Carlo objectives"; Bauer and Mnih 2021, "Generalized doubly reparameterized gradient estimators".
 
     Examples
     --------
@@ -151,12 +177,16 @@ class DReG(Bound):
     num_samples: int = option("K, samples for each example", at_least=1, usual=5)
 
     def check_model(self, model: Any) -> None:
-        """Raise unless the samples are those of a Gaussian encoder: only there is the path through one tensor."""
-        require_gaussian(model, "DReG")
+        """Raise unless the second factor can be put where it belongs, between the samples and their densities."""
+        require_path(model, "DReG")
 
-    def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
+    def __call__(
+        self, model: LatentVariableModel | DrawingModel, x: Any, *, seed: int | None = None, row_offset: int = 0
+    ) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
         self.check_model(model)
+        if has_own_draw(model):
+            return self._by_own_draw(model, x, seed, row_offset)
         mean, logvar = posterior(model, x)
         prior_mean, prior_logvar = prior(model, mean)
         # The prior is constant here, because the ratio's gradient will carry the encoder's weights.
@@ -191,6 +221,36 @@ class DReG(Bound):
             log_weight = log_weight + gradient_only(prior_log_prob(prior_mean, prior_logvar, z.detach()))
         return iwae_bound(log_weight)
 
+    def _by_own_draw(self, model: Any, x: Any, seed: int | None, row_offset: int) -> Tensor:
+        """The generalised form, for the samples of all layers together."""
+        seed = repeatable(seed, x)
+        is_compiling = torch.compiler.is_compiling()
+        weights: Tensor  # hooks run when they are known
+        if is_compiling:  # a first pass makes them, as above
+            with torch.no_grad():
+                first = draw(model, x, self.num_samples, seed=seed, row_offset=row_offset)
+            weights = ops.importance_weights(first.log_weights, 0)
+
+        def path(z: Tensor) -> Tensor:
+            if not torch.is_grad_enabled() or not z.requires_grad:
+                return z
+            if is_compiling:
+                scaled: Tensor = ScaleGradient.apply(z, along(weights, z))  # type: ignore[no-untyped-call, unused-ignore]
+                return scaled
+            z = z.view_as(z)
+            z.register_hook(lambda gradient: gradient * along(weights, gradient))  # type: ignore[no-untyped-call, unused-ignore]
+            return z
+
+        drawn = draw(model, x, self.num_samples, detach_posterior=True, seed=seed, row_offset=row_offset, path=path)
+        if drawn.log_posterior is not None:
+            raise ValueError(
+                f"DReG: needs samples that are reparameterised in all layers; {member(model, 'draw')} gives a "
+                "log_posterior, that of samples which carry no gradient"
+            )
+        if not is_compiling:
+            weights = ops.importance_weights(drawn.log_weights.detach(), 0)
+        return iwae_bound(drawn.log_weights)
+
 
 class ScaleGradient(torch.autograd.Function):
     """The identity, whose gradient is multiplied by a constant tensor of weights."""
@@ -206,6 +266,23 @@ class ScaleGradient(torch.autograd.Function):
         """Return the gradient times the weights."""
         (weights,) = ctx.saved_tensors
         return gradients[0] * weights, None
+
+
+def along(weights: Tensor, z: Tensor) -> Tensor:
+    """View weights or indices ``(K, B)`` with as many axes as ``z``, ``(K, B, ...)``."""
+    return weights.reshape(*weights.shape, *(1,) * (z.dim() - 2))
+
+
+def repeatable(seed: int | None, x: Any) -> Any:
+    """A seed that two calls of ``draw`` can share; where none is given, one of PyTorch's generator.
+
+    The compiler, to which a number of the generator would be the end of its graph, gets it as a tensor.
+    """
+    if seed is not None:
+        return seed
+    if torch.compiler.is_compiling():
+        return seed_tensor("draw", None, x.device if isinstance(x, Tensor) else torch.get_default_device())
+    return int(torch.randint(MAX_SEED - 1, ()))
 
 
 def gradient_only(surrogate: Tensor) -> Tensor:

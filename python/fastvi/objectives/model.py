@@ -6,6 +6,7 @@ does not broadcast into another bound.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -74,20 +75,26 @@ def require_encoder(model: object, owner: str) -> None:
         )
 
 
-def require_gaussian(model: object, owner: str) -> None:
-    """Raise where the model's samples may be others than those of its Gaussian encoder.
+def require_path(model: object, owner: str) -> None:
+    """Raise unless the samples can be changed on their way into the densities: those of a Gaussian encoder always.
+
+    A model that draws for itself says so by the argument ``path`` of its ``draw``.
 
     Raises
     ------
     TypeError
-        If it draws its samples itself, or lacks a method.
+        If its ``draw`` lacks the argument, or it lacks a method.
     """
-    if has_own_draw(model):
+    if not has_own_draw(model):
+        require_encoder(model, owner)
+        return
+    own: Any = model
+    # The compiler cannot trace this: there the call itself complains.
+    if not torch.compiler.is_compiling() and "path" not in inspect.signature(own.draw).parameters:
         raise TypeError(
-            f"{owner}: needs the samples of a Gaussian encode; {type(model).__name__} has a draw of its own, "
-            "whose samples may come in any other way"
+            f"{owner}: needs the samples of a Gaussian encode; {type(model).__name__} has a draw of its own, without "
+            "the argument path that would give them"
         )
-    require_encoder(model, owner)
 
 
 def terms_at_once(model: Any, x: Any, asked: Terms, seed: int | None) -> Any:

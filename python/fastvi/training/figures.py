@@ -80,12 +80,17 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
         f"{result.importance_weighted:.3f} nats, {spread}{', unreliable' if note else ''}",
     )
     unknown = "not told by one image" if result.images == 1 else "not told: the model has no encoder"
-    table.add_row("active units", unknown if active is None else f"{active} of {result.latent_dim}")
+    table.add_row("active units", unknown if active is None else f"{_sum(active)} of {_sum(result.latent_dim)}")
     table.add_row("effective sample size", f"{result.effective_sample_size:.1f} of {result.num_samples}")
     table.add_row("time", f"{result.seconds:.1f} s")
     console.print(table)
     if note:
         console.print(note)
+
+
+def _sum(numbers: int | tuple[int, ...] | None) -> str:
+    """A number, or one for each layer: 16 + 5."""
+    return " + ".join(map(str, numbers)) if isinstance(numbers, tuple) else str(numbers)
 
 
 def _images_words(result: Evaluation | LossEvaluation) -> str:
