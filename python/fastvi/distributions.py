@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, constraints, register_kl
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints, register_kl
 
 from fastvi import ops
 
@@ -39,8 +39,9 @@ class DiagNormal(Distribution):
 
     Notes
     -----
-    ``kl_divergence`` is registered between two of these and, both ways, with ``Independent(Normal(...), 1)``. Draws
-    follow ``torch.manual_seed``. For a Pyro guide mix in Pyro's methods, as with any distribution of PyTorch's kind:
+    ``kl_divergence`` is registered between two of these and, both ways, with ``Independent(Normal(...), 1)`` and
+    ``MultivariateNormal``. Draws follow ``torch.manual_seed`` where no seed is given. For a Pyro guide mix in Pyro's
+    methods, as with any distribution of PyTorch's kind:
     ``class PyroDiagNormal(DiagNormal, pyro.distributions.torch_distribution.TorchDistributionMixin): ...``.
 
     Examples
@@ -114,9 +115,12 @@ class DiagNormal(Distribution):
         """``exp(logvar / 2)``."""
         return torch.exp(0.5 * self.logvar)
 
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw, differentiably, samples of shape ``sample_shape + batch_shape + (D,)``."""
-        return ops.rsample_normal(self._mean, self.logvar, sample_shape)
+    def rsample(self, sample_shape: Any = (), seed: int | Tensor | None = None, row_offset: int = 0) -> Tensor:
+        """Draw, differentiably, samples of shape ``sample_shape + batch_shape + (D,)``.
+
+        ``seed`` and ``row_offset`` are those of :func:`fastvi.rsample_normal`, whose draws these are.
+        """
+        return ops.rsample_normal(self._mean, self.logvar, sample_shape, seed, row_offset)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw samples of shape ``sample_shape + batch_shape + (D,)``, without a gradient."""
@@ -164,3 +168,19 @@ def _kl_diag_normal_independent(p: DiagNormal, q: Independent[Any]) -> Tensor:
 @register_kl(Independent, DiagNormal)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
 def _kl_independent_diag_normal(p: Independent[Any], q: DiagNormal) -> Tensor:
     return divergence(as_diag_normal(p), q)
+
+
+@register_kl(MultivariateNormal, DiagNormal)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
+def _kl_multivariate_normal_diag_normal(p: MultivariateNormal, q: DiagNormal) -> Tensor:
+    # That of the diagonal Gaussian with p's variances, and how much more sharply p is drawn for its covariance.
+    triangle = p._unbroadcasted_scale_tril
+    own = triangle.diagonal(dim1=-2, dim2=-1).square().log()
+    marginal = triangle.square().sum(-1).log()
+    return divergence(DiagNormal(p.loc, marginal, validate_args=False), q) + 0.5 * (marginal - own).sum(-1)
+
+
+@register_kl(DiagNormal, MultivariateNormal)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
+def _kl_diag_normal_multivariate_normal(p: DiagNormal, q: MultivariateNormal) -> Tensor:
+    full = MultivariateNormal(p.mean, scale_tril=torch.diag_embed(p.stddev), validate_args=False)
+    found: Tensor = torch.distributions.kl_divergence(full, q)
+    return found

@@ -18,7 +18,8 @@ from torch import Tensor
 from fastvi._examples import count_examples, select_examples
 from fastvi._options import check_count
 from fastvi.objectives import DrawingModel, LatentVariableModel, Objective, log_weights
-from fastvi.objectives.model import has_bound, lacking, posterior, require_encoder
+from fastvi.objectives.latent import Posterior, posterior_of
+from fastvi.objectives.model import has_bound, lacking, require_encoder
 from fastvi.ops import LogMeanExp
 from fastvi.seeding import mix_seed
 
@@ -86,7 +87,8 @@ class Evaluation:
         Whether ``importance_weighted`` can stand for log p(x): at most a share of `UNRELIABLE_SHARE` of the images is
         unreliable. Else it is a lower bound that may be nats too low.
     active_units, latent_dim
-        Latent dimensions that vary with x, out of how many; None for a model without ``encode``.
+        Latent dimensions that vary with x, out of how many; None for a model without ``encode``, the first also for one
+        whose posterior has no mean in closed form.
     seconds
         Time taken.
     """
@@ -219,7 +221,8 @@ def active_units(model: LatentVariableModel | DrawingModel, x: Any, threshold: f
     Raises
     ------
     ValueError, TypeError
-        If there are fewer than two examples, ``x`` is not of tensors of one length, or the model has no ``encode``.
+        If there are fewer than two examples, ``x`` is not of tensors of one length, or the model has no ``encode``, or
+        one whose distributions have no mean in closed form.
 
     References
     ----------
@@ -229,7 +232,13 @@ def active_units(model: LatentVariableModel | DrawingModel, x: Any, threshold: f
     require_encoder(model, "active_units")
     if count < 2:
         raise ValueError(f"active_units: a variance needs at least two examples, x holds {count}")
-    means = torch.cat([posterior(model, batch)[0] for batch in _batches(x, count)])
+    try:
+        means = torch.cat([posterior_of(model, batch).mean for batch in _batches(x, count)])
+    except NotImplementedError as error:
+        raise TypeError(
+            f"active_units: needs the posterior's mean, and what {type(model).__name__}.encode returns has none in "
+            "closed form"
+        ) from error
     return means.var(0) > threshold
 
 
@@ -314,8 +323,9 @@ def evaluate(
     latent_dim = active = None
     if not lacking(model):
         with torch.inference_mode():
-            latent_dim = posterior(model, select_examples(images, slice(0, 1)))[0].shape[-1]
-        active = int(active_units(model, images).sum()) if count > 1 else None
+            q = posterior_of(model, select_examples(images, slice(0, 1)))
+        latent_dim = q.shape[-1]
+        active = int(active_units(model, images).sum()) if count > 1 and _has_mean(q) else None
     return Evaluation(
         images=count,
         test_images=count if test_images is None else check_count("evaluate", "test_images", test_images),
@@ -333,6 +343,13 @@ def evaluate(
         latent_dim=latent_dim,
         seconds=time.monotonic() - start,
     )
+
+
+def _has_mean(q: Posterior) -> bool:
+    try:
+        return q.mean is not None
+    except NotImplementedError:
+        return False
 
 
 def evaluate_loss(

@@ -17,12 +17,18 @@ from fastvi._options import option
 from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import iwae_bound, log_weights
 from fastvi.objectives.draws import DrawingModel
+from fastvi.objectives.latent import (
+    GaussianPosterior,
+    GaussianPrior,
+    Posterior,
+    Prior,
+    posterior_of,
+    prior_of,
+    sample_with_log_ratio,
+)
 from fastvi.objectives.model import (
     LatentVariableModel,
     log_likelihood,
-    posterior,
-    prior,
-    prior_log_prob,
     require_gaussian,
 )
 
@@ -90,12 +96,20 @@ class IWAE(Bound):
         if self.backward_samples is None or not torch.is_grad_enabled():
             return iwae_bound(log_weights(model, x, self.num_samples, seed=seed, row_offset=row_offset))
         self.check_model(model)
-        mean, logvar = posterior(model, x)
-        prior_mean, prior_logvar = prior(model, mean)
+        q = posterior_of(model, x)
+        p = prior_of(model, x, q)
+        if not isinstance(q, GaussianPosterior):
+            # The samples keep their graph, which is small beside the decoder's.
+            z, log_posterior = q.rsample_with_log_prob(self.num_samples, seed, row_offset)
+            with torch.no_grad():
+                log_weight = log_likelihood(model, x, z) + p.log_prob(z) - log_posterior
+            index = draw_by_weight(log_weight, self.backward_samples, seed, row_offset)
+            chosen = z.gather(0, index.unsqueeze(-1).expand(-1, -1, z.shape[-1]))
+            log_joint = log_likelihood(model, x, chosen) + p.log_prob(chosen)
+            return iwae_bound(log_weight) + gradient_only((log_joint - log_posterior.gather(0, index)).mean(0))
+        mean, logvar = q.mean, q.logvar
         with torch.no_grad():
-            z, log_ratio = ops.rsample_normal_with_log_ratio(
-                mean, logvar, self.num_samples, prior_mean, prior_logvar, seed=seed, row_offset=row_offset
-            )
+            z, log_ratio = sample_with_log_ratio(q, p, self.num_samples, seed=seed, row_offset=row_offset)
             log_weight = log_likelihood(model, x, z) + log_ratio
             bound = iwae_bound(log_weight)
             index = draw_by_weight(log_weight, self.backward_samples, seed, row_offset)
@@ -103,7 +117,7 @@ class IWAE(Bound):
             # The smallest normal number keeps a scale that underflowed to 0 from making 0 / 0 of noise it has lost.
             noise = (chosen - mean) / torch.exp(0.5 * logvar).clamp_min(torch.finfo(logvar.dtype).tiny)
         chosen = torch.addcmul(mean, torch.exp(0.5 * logvar), noise)
-        log_joint = log_likelihood(model, x, chosen) + prior_log_prob(prior_mean, prior_logvar, chosen)
+        log_joint = log_likelihood(model, x, chosen) + p.log_prob(chosen)
         # Along the path (z - mean) / scale is the noise, so that -log q(z|x) differs from the entropy by a constant.
         return bound + gradient_only(log_joint.mean(0) + ops.normal_entropy(logvar))
 
@@ -157,15 +171,17 @@ class DReG(Bound):
     def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
         self.check_model(model)
-        mean, logvar = posterior(model, x)
-        prior_mean, prior_logvar = prior(model, mean)
+        q = posterior_of(model, x)
+        p = prior_of(model, x, q)
+        if not (isinstance(q, GaussianPosterior) and isinstance(p, GaussianPrior)):
+            return iwae_bound(self._weighed_apart(model, x, q, p, seed, row_offset))
         # The prior is constant here, because the ratio's gradient will carry the encoder's weights.
         z, log_ratio = ops.rsample_normal_with_log_ratio(
-            mean,
-            logvar,
+            q.mean,
+            q.logvar,
             self.num_samples,
-            None if prior_mean is None else prior_mean.detach(),
-            None if prior_logvar is None else prior_logvar.detach(),
+            None if p.mean is None else p.mean.detach(),
+            None if p.logvar is None else p.logvar.detach(),
             detach_posterior=True,
             seed=seed,
             row_offset=row_offset,
@@ -187,9 +203,31 @@ class DReG(Bound):
             log_ratio.register_hook(lambda gradient: gradient * weights)  # type: ignore[no-untyped-call, unused-ignore]
             log_weight = log_likelihood(model, x, path) + log_ratio
             weights = ops.importance_weights(log_weight.detach(), 0)
-        if any(parameter is not None and parameter.requires_grad for parameter in (prior_mean, prior_logvar)):
-            log_weight = log_weight + gradient_only(prior_log_prob(prior_mean, prior_logvar, z.detach()))
+        if any(parameter is not None and parameter.requires_grad for parameter in (p.mean, p.logvar)):
+            log_weight = log_weight + gradient_only(p.log_prob(z.detach()))
         return iwae_bound(log_weight)
+
+    def _weighed_apart(
+        self, model: LatentVariableModel, x: Any, q: Posterior, p: Prior, seed: int | None, row_offset: int
+    ) -> Tensor:
+        """Log-weights for a posterior or a prior that is not Gaussian: all that depends on z does so by one path."""
+
+        def log_weight_at(path: Tensor) -> Tensor:
+            return log_likelihood(model, x, path) + p.log_prob(path) - q.log_prob_along_path(path)
+
+        z = q.rsample(self.num_samples, seed, row_offset)
+        if not torch.is_grad_enabled() or not z.requires_grad:
+            return log_weight_at(z)
+        if torch.compiler.is_compiling():  # two passes, for the reason above
+            with torch.no_grad():
+                weights = ops.importance_weights(log_weight_at(z.view_as(z)), 0)
+            scaled: Tensor = ScaleGradient.apply(z, weights.unsqueeze(-1))  # type: ignore[no-untyped-call, unused-ignore]
+            return log_weight_at(scaled)
+        path = z.view_as(z)
+        path.register_hook(lambda gradient: gradient * weights.unsqueeze(-1))  # type: ignore[no-untyped-call, unused-ignore]
+        log_weight = log_weight_at(path)
+        weights = ops.importance_weights(log_weight.detach(), 0)
+        return log_weight
 
 
 class ScaleGradient(torch.autograd.Function):
