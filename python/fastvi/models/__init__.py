@@ -1,7 +1,29 @@
 """Models that the objectives of `fastvi.objectives` train."""
 
 from fastvi.models.base import DataShape, ModelOptions
+from fastvi.models.convolutional import ConvolutionalVAEOptions
+from fastvi.models.general import ConditionalVAEOptions, GeneralVAE, GeneralVAEOptions
+from fastvi.models.posteriors import AffineCoupling, DiagonalPosterior, FlowPosterior, FullCovariancePosterior
+from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
 from fastvi.models.registry import MODELS, make_model_options
 from fastvi.models.vae import VAE, VAEOptions
 
-__all__ = ["MODELS", "VAE", "DataShape", "ModelOptions", "VAEOptions", "make_model_options"]
+__all__ = [
+    "MODELS",
+    "VAE",
+    "AffineCoupling",
+    "ConditionalVAEOptions",
+    "ConvolutionalVAEOptions",
+    "DataShape",
+    "DiagonalPosterior",
+    "FlowPosterior",
+    "FullCovariancePosterior",
+    "GeneralVAE",
+    "GeneralVAEOptions",
+    "LabelPrior",
+    "MixturePrior",
+    "ModelOptions",
+    "VAEOptions",
+    "VampPrior",
+    "make_model_options",
+]

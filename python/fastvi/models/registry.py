@@ -6,9 +6,21 @@ from typing import Any
 
 from fastvi._registry import Registry
 from fastvi.models.base import ModelOptions
+from fastvi.models.convolutional import ConvolutionalVAEOptions
+from fastvi.models.general import ConditionalVAEOptions, GeneralVAEOptions
 from fastvi.models.vae import VAEOptions
 
-MODELS: Registry[ModelOptions] = Registry("model", "make_model_options", ModelOptions, {"vae": VAEOptions})
+MODELS: Registry[ModelOptions] = Registry(
+    "model",
+    "make_model_options",
+    ModelOptions,
+    {
+        "vae": VAEOptions,
+        "general-vae": GeneralVAEOptions,
+        "convolutional-vae": ConvolutionalVAEOptions,
+        "conditional-vae": ConditionalVAEOptions,
+    },
+)
 """The options of each model, a frozen dataclass; ``MODELS["name"] = Options`` adds another."""
 
 

@@ -144,7 +144,8 @@ def _transformed(distribution: Any, base: Tensor) -> list[Tensor]:
 
 def _times(matrix: Tensor, noise: Tensor) -> Tensor:
     # All samples of an example in one product: broadcasting would copy the matrix for each of them.
-    product: Tensor = torch.matmul(matrix, noise.movedim(0, -1)).movedim(-1, 0)
+    with torch.autocast(noise.device.type, enabled=False):  # a sample keeps the digits that its density is made of
+        product: Tensor = torch.matmul(matrix, noise.movedim(0, -1)).movedim(-1, 0)
     return product.contiguous()
 
 
