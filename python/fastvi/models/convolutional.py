@@ -10,11 +10,12 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from fastvi._options import option
 from fastvi.models.base import DataShape
-from fastvi.models.general import GeneralVAEOptions, posterior_head
+from fastvi.models.general import GeneralVAEOptions, posterior_head, start_at_mean
 from fastvi.models.posteriors import DiagonalPosterior
 from fastvi.models.vae import ACTIVATIONS, _perceptron
 
@@ -56,7 +57,7 @@ class ConvolutionalEncoder(nn.Module):
 
 
 class ConvolutionalDecoder(nn.Module):
-    """The encoder's mirror: from ``(..., Z)`` to ``(..., parts H W)``, one part after the other.
+    """The encoder's mirror: from ``(..., Z)`` to ``(..., parts H W)``, one part after the other, each with its biases.
 
     Parameters
     ----------
@@ -88,15 +89,19 @@ class ConvolutionalDecoder(nn.Module):
         for i, (larger, smaller) in enumerate(zip(reversed(sizes[:-1]), reversed(sizes[1:]), strict=True)):
             # A stride of 2 gives one row or column less where the larger size is even.
             missing = (larger[0] - (2 * smaller[0] - 1), larger[1] - (2 * smaller[1] - 1))
-            layer = nn.ConvTranspose2d(planes[i], planes[i + 1], KERNEL, 2, KERNEL // 2, output_padding=missing)
+            is_last = i == len(channels) - 1
+            layer = nn.ConvTranspose2d(
+                planes[i], planes[i + 1], KERNEL, 2, KERNEL // 2, output_padding=missing, bias=not is_last
+            )
             modules += [layer, ACTIVATIONS[activation]()]
         self.convolutions = nn.Sequential(*modules[:-1])
+        self.bias = nn.Parameter(torch.zeros(parts * sizes[0][0] * sizes[0][1]))
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the outputs."""
         features = self.layers(z.reshape(-1, z.shape[-1]))
         images: Tensor = self.convolutions(features.reshape(-1, *self.features))
-        return images.reshape(*z.shape[:-1], -1)
+        return images.reshape(*z.shape[:-1], -1) + self.bias
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ class ConvolutionalVAEOptions(GeneralVAEOptions):
 
     Notes
     -----
-    PyTorch's initial weights; the output bias is one for all pixels and starts at 0.
+    The convolutions have PyTorch's initial weights; the output biases, one for each pixel, start at the logit of the
+    data's mean.
 
     Examples
     --------
@@ -143,4 +149,6 @@ class ConvolutionalVAEOptions(GeneralVAEOptions):
         layers = nn.Sequential(*inwards, posterior_head(self.hidden_dims[-1], posterior))
         parts = 1 if self.likelihood == "bernoulli" else 2
         encoder = ConvolutionalEncoder(shape.image_shape, self.channels, layers, self.activation)
-        return encoder, ConvolutionalDecoder(sizes, self.channels, outwards, self.activation, parts)
+        decoder = ConvolutionalDecoder(sizes, self.channels, outwards, self.activation, parts)
+        start_at_mean(decoder.bias, data_mean)
+        return encoder, decoder

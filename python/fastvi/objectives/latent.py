@@ -176,7 +176,7 @@ def prior_of(model: Any, x: Any, posterior: Posterior) -> Prior:
             return GaussianPrior(*check_pair(place, found, x))
         check_distribution(place, found, x, reparameterised=False)
         pair = _as_pair(found)
-        return OtherPrior(f"{place}: log_prob", found.log_prob) if pair is None else GaussianPrior(*pair)
+        return OtherPrior(place, found.log_prob) if pair is None else GaussianPrior(*pair)
     mean, logvar = (prior_parameter(model, name, posterior.shape) for name in ("prior_mean", "prior_logvar"))
     return GaussianPrior(mean, logvar)
 

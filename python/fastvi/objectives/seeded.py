@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.distributions import (
     Distribution,
     Independent,
@@ -127,10 +126,11 @@ class _Along(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor, None, None]:
         """Return the constant gradient times the one that comes."""
-        (gradient,) = ctx.saved_tensors
+        (gradient,), (upstream,) = ctx.saved_tensors, upstreams
+        if torch.is_grad_enabled():  # create_graph=True: a second derivative would lack that of the constant
+            raise RuntimeError("a density along the path of a distribution is differentiated once only")
         return upstream.unsqueeze(-1) * gradient, None, None
 
 
