@@ -165,7 +165,7 @@ class DReG(Bound):
     num_samples: int = option("K, samples for each example", at_least=1, usual=5)
 
     def check_model(self, model: Any) -> None:
-        """Raise unless the samples are those of a Gaussian encoder: only there is the path through one tensor."""
+        """Raise unless the samples are those of an encoder: only there is the path through one tensor."""
         require_gaussian(model, "DReG")
 
     def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:

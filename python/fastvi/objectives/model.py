@@ -76,7 +76,7 @@ def lacking(model: object) -> list[str]:
 
 
 def require_encoder(model: object, owner: str) -> None:
-    """Raise unless the model has the Gaussian encoder and the likelihood that ``owner`` cannot do without.
+    """Raise unless the model has the encoder and the likelihood that ``owner`` cannot do without.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def require_encoder(model: object, owner: str) -> None:
 
 
 def require_gaussian(model: object, owner: str) -> None:
-    """Raise where the model's samples may be others than those of its Gaussian encoder.
+    """Raise where the model's samples may be others than those of its encoder, reparameterised.
 
     Raises
     ------
