@@ -6,8 +6,9 @@ import types
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Independent, Normal, StudentT
+from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical, StudentT
 
+from fastvi import normal_log_prob
 from fastvi.distributions import DiagNormal
 from fastvi.evaluate import active_units, evaluate
 from fastvi.objectives import ELBO, IWAE, STL, Bound, DReG, draw, elbo_bound, option
@@ -171,6 +172,55 @@ def test_what_no_seed_rules_is_refused_with_one():
         draw(model, X, 3, seed=1)
 
 
+# Distributions without rsample
+
+
+def bits(m):
+    return Independent(Bernoulli(logits=m.mean), 1)
+
+
+def one_hot(m):
+    return OneHotCategorical(logits=m.mean)
+
+
+@pytest.mark.parametrize("kind", [bits, one_hot])
+def test_discrete_draws(kind):
+    """Constants, whose frequencies are the probabilities; a shard draws what it drew in the whole."""
+    model = Leaves(kind)
+    drawn = draw(model, X, 20_000, seed=4)
+    assert not drawn.samples.requires_grad
+    assert_expectation(drawn.samples, model.encode(X).mean.detach(), "probabilities")
+    density = model.encode(X).log_prob(drawn.samples)
+    torch.testing.assert_close(drawn.log_posterior, density)
+    log_prior = normal_log_prob(drawn.samples, model.prior_mean, model.prior_logvar)
+    torch.testing.assert_close(drawn.log_weights, model.log_likelihood(X, drawn.samples) + log_prior - density)
+    shard = Leaves(kind)
+    shard.mean, shard.prior_logvar = model.mean[2:], model.prior_logvar[2:]
+    part = draw(shard, X[2:], 20_000, seed=4, row_offset=2)
+    torch.testing.assert_close(part.samples, drawn.samples[:, 2:], rtol=0, atol=0)
+    assert IWAE(3)(model, X).shape == (B,)
+
+
+def test_the_states_of_discrete_draws_by_enumeration():
+    """Each of the eight states comes as often as log q says."""
+    model = Leaves(lambda m: Independent(Bernoulli(logits=m.mean[:1].expand(B, Z)), 1))
+    states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * Z)
+    density = model.encode(X).log_prob(states.unsqueeze(1).expand(-1, B, -1))
+    torch.testing.assert_close(density.exp().sum(0), torch.ones(B, dtype=torch.float64))
+    drawn = draw(model, X, 4000, seed=2).samples.flatten(0, 1)
+    frequencies = (drawn.unsqueeze(1) == states).all(-1).double()
+    assert_expectation(frequencies, density[:, 0].exp().detach(), "states")
+
+
+@pytest.mark.parametrize("objective", [DReG(2), IWAE(2, 1)], ids=str)
+def test_path_derivatives_need_a_path(objective):
+    name = "DReG" if isinstance(objective, DReG) else "IWAE with backward_samples"
+    with pytest.raises(
+        TypeError, match=rf"^{name}: needs reparameterised samples, and Leaves.encode gave Independent$"
+    ):
+        objective(Leaves(bits), X)
+
+
 # Wrong returns, evaluation, the compiler
 
 
@@ -181,7 +231,6 @@ def test_what_no_seed_rules_is_refused_with_one():
         (lambda: Normal(torch.zeros(B, Z), 1.0), r"a distribution of vectors, .* got Normal with \(5, 3\) and \(\)"),
         (lambda: DiagNormal(torch.zeros(Z), torch.zeros(Z)), r"of vectors, .* got DiagNormal with \(\) and \(3,\)"),
         (lambda: DiagNormal(torch.zeros(4, Z), torch.zeros(4, Z)), r"the batch \(5,\) for x .* with the batch \(4,\)"),
-        (lambda: Independent(Bernoulli(torch.full((B, Z), 0.5)), 1), "a distribution with rsample, or a draw .* Indep"),
     ],
 )
 def test_distributions_that_are_no_posterior(objective, returned, message):

@@ -1,7 +1,7 @@
 """Convolutional networks for a variational autoencoder of images of any size.
 
-The usual sizes, convolutions of 16, 32 and 32 channels and a layer of 300, are those that later papers quote for Salimans,
-Kingma and Welling 2015, "Markov chain Monte Carlo and variational inference: bridging the gap".
+The usual sizes, convolutions of 16, 32 and 32 channels and a layer of 300, are those that later papers quote for
+Salimans, Kingma and Welling 2015, "Markov chain Monte Carlo and variational inference: bridging the gap".
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Samples of q(z|x) with their log importance weights: the one thing that the estimators are built on.
 
 A model with a Gaussian encoder gets them in one fused pass, one whose encoder gives another distribution by its rsample
-and log_prob. Any other one (discrete latent variables, several
-stochastic layers, trajectories) has a method ``draw`` of its own.
+(or sample) and log_prob. Any other one (several stochastic layers, trajectories) has a method ``draw`` of its own.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def draw(
 
     By ``model.draw`` where the model has it; else by ``encode``, ``log_likelihood`` and the prior: samples and
     densities of Gaussians in one pass of :func:`fastvi.rsample_normal_with_log_ratio`, those of any other posterior by
-    its ``rsample`` and ``log_prob``.
+    its ``rsample`` and ``log_prob``. Without ``rsample``, as of Bernoulli variables, the samples are constants.
 
     Parameters
     ----------
@@ -113,7 +112,7 @@ def draw(
         return _own_draw(model, x, num_samples, detach_posterior, score, seed, row_offset)
     q = posterior_of(model, x)
     p = prior_of(model, x, q)
-    if score:
+    if score or not q.is_reparameterised:
         z = q.rsample(num_samples, seed, row_offset).detach()
         log_posterior = q.log_prob(z)
         log_joint = log_likelihood(model, x, z) + p.log_prob(z)

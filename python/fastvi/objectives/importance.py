@@ -22,8 +22,8 @@ from fastvi.objectives.latent import (
     GaussianPrior,
     Posterior,
     Prior,
-    posterior_of,
     prior_of,
+    reparameterised_posterior_of,
     sample_with_log_ratio,
 )
 from fastvi.objectives.model import (
@@ -96,7 +96,7 @@ class IWAE(Bound):
         if self.backward_samples is None or not torch.is_grad_enabled():
             return iwae_bound(log_weights(model, x, self.num_samples, seed=seed, row_offset=row_offset))
         self.check_model(model)
-        q = posterior_of(model, x)
+        q = reparameterised_posterior_of(model, x, "IWAE with backward_samples")
         p = prior_of(model, x, q)
         if not isinstance(q, GaussianPosterior):
             # The samples keep their graph, which is small beside the decoder's.
@@ -171,7 +171,7 @@ class DReG(Bound):
     def __call__(self, model: LatentVariableModel, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
         """Return the bound of each example, ``(B,)``, in nats."""
         self.check_model(model)
-        q = posterior_of(model, x)
+        q = reparameterised_posterior_of(model, x, "DReG")
         p = prior_of(model, x, q)
         if not (isinstance(q, GaussianPosterior) and isinstance(p, GaussianPrior)):
             return iwae_bound(self._weighed_apart(model, x, q, p, seed, row_offset))

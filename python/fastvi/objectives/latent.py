@@ -31,6 +31,8 @@ from fastvi.objectives.model import (
 class GaussianPosterior:
     """N(mean, diag(exp(logvar))), each ``(B, Z)``."""
 
+    is_reparameterised = True
+
     def __init__(self, mean: Tensor, logvar: Tensor) -> None:
         self.mean, self.logvar = mean, logvar
         self.shape = mean.shape
@@ -54,11 +56,15 @@ class GaussianPosterior:
 
 
 class OtherPosterior:
-    """A reparameterisable ``torch.distributions.Distribution`` with the batch ``(B,)`` and the event ``(Z,)``."""
+    """A ``torch.distributions.Distribution`` with the batch ``(B,)`` and the event ``(Z,)``.
+
+    Without ``rsample`` its samples are constants, and estimators take the score.
+    """
 
     def __init__(self, model: Any, distribution: Any) -> None:
         self.place, self.distribution = member(model, "encode"), distribution
         self.shape = distribution.batch_shape + distribution.event_shape
+        self.is_reparameterised: bool = distribution.has_rsample
 
     @property
     def mean(self) -> Tensor:
@@ -73,14 +79,18 @@ class OtherPosterior:
         return mean
 
     def rsample(self, num_samples: int, seed: int | None, row_offset: int) -> Tensor:
-        """Draw ``(K, B, Z)``, with the gradient along the path."""
+        """Draw ``(K, B, Z)``, with the gradient along the path where there is one."""
+        draw = seeded.rsample if self.is_reparameterised else seeded.sample
         try:
-            return seeded.rsample(self.distribution, num_samples, seed, row_offset)
+            return draw(self.distribution, num_samples, seed, row_offset)
         except NotImplementedError as error:
             raise self._refused(error) from error
 
     def rsample_with_log_prob(self, num_samples: int, seed: int | None, row_offset: int) -> tuple[Tensor, Tensor]:
         """Draw, and return log q of the samples, ``(K, B)``; no transform of a flow is inverted."""
+        if not self.is_reparameterised:
+            z = self.rsample(num_samples, seed, row_offset)
+            return z, self.log_prob(z)
         try:
             z, log_prob = seeded.rsample_with_log_prob(self.distribution, num_samples, seed, row_offset)
         except NotImplementedError as error:
@@ -144,7 +154,7 @@ def posterior_of(model: Any, x: Any) -> Posterior:
     Raises
     ------
     TypeError, ValueError
-        If it is neither, or of another shape, or cannot be reparameterised.
+        If it is neither, or of another shape.
     """
     require_encoder(model, "a bound on log p(x)")
     found: Any = model.encode(x)
@@ -154,6 +164,21 @@ def posterior_of(model: Any, x: Any) -> Posterior:
     check_distribution(place, found, x)
     pair = _as_pair(found)
     return OtherPosterior(model, found) if pair is None else GaussianPosterior(*pair)
+
+
+def reparameterised_posterior_of(model: Any, x: Any, owner: str) -> Posterior:
+    """The same, for an estimator whose gradient goes along the samples' path.
+
+    Raises
+    ------
+    TypeError
+        Also where the distribution has no ``rsample``.
+    """
+    q = posterior_of(model, x)
+    if not q.is_reparameterised:
+        kind = type(q.distribution).__name__ if isinstance(q, OtherPosterior) else ""
+        raise TypeError(f"{owner}: needs reparameterised samples, and {member(model, 'encode')} gave {kind}")
+    return q
 
 
 def prior_of(model: Any, x: Any, posterior: Posterior) -> Prior:
@@ -174,7 +199,7 @@ def prior_of(model: Any, x: Any, posterior: Posterior) -> Prior:
         place, found = member(model, "conditional_prior"), model.conditional_prior(x)
         if not isinstance(found, Distribution):
             return GaussianPrior(*check_pair(place, found, x))
-        check_distribution(place, found, x, reparameterised=False)
+        check_distribution(place, found, x)
         pair = _as_pair(found)
         return OtherPrior(place, found.log_prob) if pair is None else GaussianPrior(*pair)
     mean, logvar = (prior_parameter(model, name, posterior.shape) for name in ("prior_mean", "prior_logvar"))
@@ -236,7 +261,7 @@ def divergence(q: Posterior, p: Prior, free_bits: float, owner: str) -> Tensor:
     return found
 
 
-def check_distribution(place: str, found: Any, x: Any, reparameterised: bool = True) -> None:
+def check_distribution(place: str, found: Any, x: Any) -> None:
     """Raise unless a distribution is one of vectors, one for each example.
 
     Raises
@@ -255,8 +280,6 @@ def check_distribution(place: str, found: Any, x: Any, reparameterised: bool = T
             f"{place}: expected a distribution with the batch ({x.shape[0]},) for x of shape {tuple(x.shape)}, "
             f"got {kind} with the batch {tuple(found.batch_shape)}"
         )
-    if reparameterised and not found.has_rsample:
-        raise TypeError(f"{place}: expected a distribution with rsample, or a draw of the model's own, got {kind}")
 
 
 def _as_pair(distribution: Any) -> tuple[Tensor, Tensor] | None:

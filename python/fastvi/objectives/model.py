@@ -46,7 +46,8 @@ class LatentVariableModel(Protocol):
     def encode(self, x: Any) -> tuple[Tensor, Tensor] | Distribution:
         """q(z|x): mean and log-variance of a diagonal Gaussian, each ``(B, Z)``, for ``x`` of shape ``(B, ...)``.
 
-        Or a ``torch.distributions.Distribution`` with ``rsample`` and ``log_prob``, the batch (B,) and the event (Z,).
+        Or a ``torch.distributions.Distribution`` with ``rsample``, or ``sample``, and ``log_prob``, the batch (B,) and
+        the event (Z,).
         """
         ...
 

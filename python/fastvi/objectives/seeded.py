@@ -1,4 +1,4 @@
-"""Reparameterised samples of PyTorch's distributions that follow a seed and the place in the batch.
+"""Samples of PyTorch's distributions that follow a seed and the place in the batch, reparameterised where they can be.
 
 ``torch.distributions`` knows no seeds. Gaussian noise comes from :func:`fastvi.rsample_normal`, uniform noise from its
 distribution function at such noise; what cannot be made of either has to take a seed itself.
@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import (
+    Bernoulli,
+    Categorical,
     Distribution,
     Independent,
     LowRankMultivariateNormal,
     MultivariateNormal,
     Normal,
+    OneHotCategorical,
     TransformedDistribution,
 )
 
@@ -65,12 +68,44 @@ def _rsample(distribution: Any, kind: Any, num_samples: int, seed: int | None, r
     if {"seed", "row_offset"} <= inspect.signature(kind.rsample).parameters.keys():
         return distribution.rsample((num_samples,), seed=seed, row_offset=row_offset)
     if not distribution.event_shape and kind.icdf is not Distribution.icdf:
-        return distribution.icdf(_uniform(distribution, num_samples, seed, row_offset))
+        like = next(value for value in vars(distribution).values() if isinstance(value, Tensor))
+        return distribution.icdf(_uniform(like, distribution.batch_shape, num_samples, seed, row_offset))
     if seed is None:
         return distribution.rsample((num_samples,))
     raise NotImplementedError(
         f"cannot draw a {kind.__name__} by a seed; give it rsample(sample_shape, seed=..., row_offset=...)"
     )
+
+
+def sample(distribution: Any, num_samples: int, seed: int | None, row_offset: int) -> Tensor:
+    """Draw from a distribution without ``rsample``: Bernoulli and categorical ones, and independent ones of them.
+
+    Raises
+    ------
+    NotImplementedError
+        As `rsample` does.
+    """
+    drawn: Tensor = _sample(distribution, type(distribution), num_samples, seed, row_offset)
+    return drawn.detach()
+
+
+def _sample(distribution: Any, kind: Any, num_samples: int, seed: int | None, row_offset: int) -> Any:
+    if kind.sample is Independent.sample:
+        return sample(distribution.base_dist, num_samples, seed, row_offset)
+    if kind.sample is OneHotCategorical.sample:
+        places = sample(distribution._categorical, num_samples, seed, row_offset)
+        return torch.nn.functional.one_hot(places, distribution.event_shape[-1]).to(distribution.probs.dtype)
+    if kind.sample is Bernoulli.sample:
+        uniform = _uniform(distribution.probs, distribution.batch_shape, num_samples, seed, row_offset)
+        return (uniform < distribution.probs).to(distribution.probs.dtype)
+    if kind.sample is Categorical.sample:
+        limits = distribution.probs.double().cumsum(-1)
+        uniform = _uniform(limits, distribution.batch_shape, num_samples, seed, row_offset)
+        # The last place takes what rounding leaves.
+        return (uniform.unsqueeze(-1) >= limits[..., :-1]).sum(-1)
+    if seed is None:
+        return distribution.sample((num_samples,))
+    raise NotImplementedError(f"cannot draw a {kind.__name__} by a seed; give the model a draw of its own")
 
 
 def rsample_with_log_prob(
@@ -156,10 +191,9 @@ def _noise(shape: Sequence[int], like: Tensor, num_samples: int, seed: int | Non
     return ops.rsample_normal(rows, rows, (num_samples,), seed, row_offset).reshape(num_samples, *shape)
 
 
-def _uniform(distribution: Any, num_samples: int, seed: int | None, row_offset: int) -> Tensor:
-    """Uniform draws ``(K,) + batch_shape`` between 0 and 1, neither of them, in the dtype of the parameters."""
-    like = next(value for value in vars(distribution).values() if isinstance(value, Tensor))
-    normal = _noise(distribution.batch_shape, like.new_zeros((), dtype=torch.float64), num_samples, seed, row_offset)
+def _uniform(like: Tensor, shape: Sequence[int], num_samples: int, seed: int | None, row_offset: int) -> Tensor:
+    """Uniform draws ``(K, *shape)`` between 0 and 1, neither of them, in the dtype of ``like``."""
+    normal = _noise(shape, like.new_zeros((), dtype=torch.float64), num_samples, seed, row_offset)
     limits = torch.finfo(like.dtype)
     uniform: Tensor = torch.special.ndtr(normal).to(like.dtype)
     return uniform.clamp(limits.tiny, 1.0 - 0.5 * limits.eps)
