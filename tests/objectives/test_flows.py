@@ -48,15 +48,49 @@ def test_detaching_the_base_alone_is_another_gradient():
     assert (planted - expected).abs().max() > 0.1
 
 
-def test_a_density_along_the_path_is_differentiated_once():
-    """Where it cannot be right it raises."""
+@pytest.mark.parametrize("objective", [STL(2), DReG(3)], ids=str)
+def test_a_density_along_the_path_is_differentiated_once(objective):
+    """Where a second derivative would lack a part it raises; a graph of the first alone does no harm."""
     model = Leaves(affine_flow)
-    value = STL(2)(model, X, seed=0).sum()
+    value = objective(model, X, seed=0).sum()
+    plain = torch.autograd.grad(value, model.mean, retain_graph=True)
+    found = torch.autograd.grad(value, model.mean, create_graph=True)
+    torch.testing.assert_close(found, plain, rtol=0, atol=0)
     with pytest.raises(RuntimeError, match=r"a density along the path of .* is differentiated once only"):
-        torch.autograd.grad(value, model.mean, create_graph=True)
+        torch.autograd.grad(found[0].sum(), model.shift)
 
 
-# Flows
+@pytest.mark.parametrize("objective", [IWAE(3), STL(2)], ids=str)
+def test_functional_gradient(objective):
+    """torch.func.grad, in which tensors are wrapped, gives the gradients of autograd."""
+    model = Leaves(affine_flow)
+    expected = outcome(objective, model)[1][0]
+
+    def value(mean):
+        model.mean = mean
+        return objective(model, X, seed=11).sum()
+
+    torch.testing.assert_close(torch.func.grad(value)(model.mean.detach()), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_module_runs_once_for_each_step():
+    """The determinant that came with a sample is not computed again."""
+    calls = []
+
+    class Counting(Triangular):
+        def forward(self, x):
+            calls.append("forward")
+            return super().forward(x)
+
+        def inverse(self, y):
+            calls.append("inverse")
+            return super().inverse(y)
+
+    model = Leaves(lambda m: flow(base(m), ModuleTransform(Counting(m.below)), ModuleTransform(Counting(m.below))))
+    for objective, expected in ((IWAE(3), {"forward": 2}), (STL(3), {"forward": 2, "inverse": 2})):
+        calls.clear()
+        objective(model, X, seed=0).sum().backward()
+        assert {name: calls.count(name) for name in set(calls)} == expected
 
 
 def test_the_density_of_a_flow_is_that_of_its_jacobian():

@@ -152,21 +152,42 @@ def log_prob_along_path(distribution: Any, z: Tensor) -> Tensor:
 
 
 class _Along(torch.autograd.Function):
-    """A value whose gradient in z is a constant."""
+    """A value with a given gradient in z."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    def forward(z: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         """Return ``value``."""
-        ctx.save_for_backward(gradient)
         return value.clone()
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        """Keep z and the gradient."""
+        ctx.save_for_backward(inputs[0], inputs[2])
+
+    @staticmethod
     def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor, None, None]:
-        """Return the constant gradient times the one that comes."""
-        (gradient,), (upstream,) = ctx.saved_tensors, upstreams
-        if torch.is_grad_enabled():  # create_graph=True: a second derivative would lack that of the constant
-            raise RuntimeError("a density along the path of a distribution is differentiated once only")
-        return upstream.unsqueeze(-1) * gradient, None, None
+        """Return the gradient times the one that comes."""
+        z, gradient = ctx.saved_tensors
+        once: Tensor = _Once.apply(z, gradient)  # type: ignore[no-untyped-call, unused-ignore]
+        return upstreams[0].unsqueeze(-1) * once, None, None
+
+
+class _Once(torch.autograd.Function):
+    """A gradient in z that is a number alone: to differentiate it by z would give zeros."""
+
+    @staticmethod
+    def forward(z: Tensor, gradient: Tensor) -> Tensor:
+        """Return ``gradient``."""
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(ctx: Any, *upstreams: Tensor) -> tuple[None, None]:
+        """Raise: the second derivative is not known."""
+        raise RuntimeError("a density along the path of a distribution is differentiated once only")
 
 
 def _transformed(distribution: Any, base: Tensor) -> list[Tensor]:
