@@ -237,6 +237,29 @@ def test_validation_of_values():
     assert DiagNormal(nan, logvar, validate_args=False).mean.isnan().all()
 
 
+def test_draws_by_a_seed_are_those_of_the_operation():
+    mean, logvar = tensors((5, 3), (5, 3))
+    whole = DiagNormal(mean, logvar).rsample((4,), seed=7)
+    torch.testing.assert_close(whole, fastvi.rsample_normal(mean, logvar, (4,), seed=7), rtol=0, atol=0)
+    shard = DiagNormal(mean[2:], logvar[2:]).rsample((4,), seed=7, row_offset=2)
+    torch.testing.assert_close(shard, whole[:, 2:], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_divergences_of_full_covariance(shared):
+    """Against PyTorch's own, between two Gaussians of full covariance."""
+    mean, logvar, other, matrix = tensors((3,) if shared else (5, 3), (5, 3), (5, 3), (5, 3, 3), seed=2)
+    diagonal = DiagNormal(mean, logvar)
+    twin_of_it = td.MultivariateNormal(diagonal.mean, scale_tril=torch.diag_embed(diagonal.stddev))
+    full = td.MultivariateNormal(other, covariance_matrix=matrix @ matrix.mT + torch.eye(3))
+    inputs = (mean, logvar, other, matrix)
+    for ours, theirs in (((full, diagonal), (full, twin_of_it)), ((diagonal, full), (twin_of_it, full))):
+        found, expected = kl_divergence(*ours), kl_divergence(*theirs)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)  # sums, products and solves of three terms
+        gradients = [torch.autograd.grad(value.sum(), inputs, retain_graph=True) for value in (found, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+
+
 def test_pyro_guide():
     """Pyro's own mixin makes a guide of it: needs Pyro, which this package does not."""
     pyro = pytest.importorskip("pyro")

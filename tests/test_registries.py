@@ -12,7 +12,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from fastvi.cli import app
-from fastvi.models import VAEOptions, make_model_options
+from fastvi.models import MODELS, VAEOptions, make_model_options
 from fastvi.objectives import ELBO, IWAE, OBJECTIVES, Bound, make_objective, option
 from fastvi.training.config import RunFolder
 from support.command import assert_one_clear_line, call

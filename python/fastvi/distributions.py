@@ -1,6 +1,7 @@
 """Drop-in ``torch.distributions`` on fastvi's operations.
 
-The diagonal Gaussian is the usual approximate posterior of a variational autoencoder (Kingma and Welling 2014).
+The diagonal Gaussian is the usual approximate posterior of a variational autoencoder (Kingma and Welling 2014); modules
+as transforms make a normalising flow of it (Rezende and Mohamed 2015).
 """
 
 from __future__ import annotations
@@ -8,12 +9,20 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, constraints, register_kl
+from torch import Tensor, nn
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    Transform,
+    constraints,
+    register_kl,
+)
 
 from fastvi import ops
 
-__all__ = ["DiagNormal"]
+__all__ = ["DiagNormal", "ModuleTransform"]
 
 
 class DiagNormal(Distribution):
@@ -39,8 +48,9 @@ class DiagNormal(Distribution):
 
     Notes
     -----
-    ``kl_divergence`` is registered between two of these and, both ways, with ``Independent(Normal(...), 1)``. Draws
-    follow ``torch.manual_seed``. For a Pyro guide mix in Pyro's methods, as with any distribution of PyTorch's kind:
+    ``kl_divergence`` is registered between two of these and, both ways, with ``Independent(Normal(...), 1)`` and
+    ``MultivariateNormal``. Draws follow ``torch.manual_seed`` where no seed is given. For a Pyro guide mix in Pyro's
+    methods, as with any distribution of PyTorch's kind:
     ``class PyroDiagNormal(DiagNormal, pyro.distributions.torch_distribution.TorchDistributionMixin): ...``.
 
     Examples
@@ -114,9 +124,12 @@ class DiagNormal(Distribution):
         """``exp(logvar / 2)``."""
         return torch.exp(0.5 * self.logvar)
 
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw, differentiably, samples of shape ``sample_shape + batch_shape + (D,)``."""
-        return ops.rsample_normal(self._mean, self.logvar, sample_shape)
+    def rsample(self, sample_shape: Any = (), seed: int | Tensor | None = None, row_offset: int = 0) -> Tensor:
+        """Draw, differentiably, samples of shape ``sample_shape + batch_shape + (D,)``.
+
+        ``seed`` and ``row_offset`` are those of :func:`fastvi.rsample_normal`, whose draws these are.
+        """
+        return ops.rsample_normal(self._mean, self.logvar, sample_shape, seed, row_offset)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw samples of shape ``sample_shape + batch_shape + (D,)``, without a gradient."""
@@ -132,6 +145,91 @@ class DiagNormal(Distribution):
     def entropy(self) -> Tensor:
         """Entropy in nats, of shape ``batch_shape``."""
         return ops.normal_entropy(self.logvar)
+
+
+class ModuleTransform(Transform):
+    """An invertible module as a transform of vectors, for ``torch.distributions.TransformedDistribution``.
+
+    Parameters
+    ----------
+    module
+        ``module(x)`` returns y and log |det dy/dx|, of shapes (N, D) and (N,), for x of shape (N, D);
+        ``module.inverse(y)`` returns x and log |det dx/dy|. A module without ``inverse`` is sampled, and its samples
+        have a density, but other places have none.
+    context
+        A tensor for each example, of shape batch_shape + (H,), which both functions get as their second argument, one
+        row for each row of x. None: they have one argument.
+
+    Raises
+    ------
+    TypeError
+        If one of the functions does not return two tensors.
+    NotImplementedError
+        If the inverse is needed, and the module has none.
+
+    Examples
+    --------
+    >>> import math, torch
+    >>> from torch.distributions import TransformedDistribution
+    >>> class Scale(torch.nn.Module):
+    ...     def forward(self, x):
+    ...         return 2.0 * x, x.new_full(x.shape[:1], x.shape[1] * math.log(2.0))
+    ...     def inverse(self, y):
+    ...         return y / 2.0, y.new_full(y.shape[:1], -y.shape[1] * math.log(2.0))
+    >>> normal = DiagNormal(torch.zeros(3, 2), torch.zeros(3, 2))
+    >>> flow = TransformedDistribution(normal, [ModuleTransform(Scale())])
+    >>> wide = DiagNormal(torch.zeros(3, 2), torch.full((3, 2), math.log(4.0)))
+    >>> bool(torch.allclose(flow.log_prob(torch.ones(3, 2)), wide.log_prob(torch.ones(3, 2))))
+    True
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, module: nn.Module, context: Tensor | None = None, cache_size: int = 0) -> None:
+        super().__init__(cache_size=cache_size)  # type: ignore[no-untyped-call, unused-ignore]
+        self.module, self.context = module, context
+        self._latest: tuple[Tensor, Tensor, Tensor] | None = None  # x, y and the determinant that came with them
+
+    def with_cache(self, cache_size: int = 1) -> ModuleTransform:
+        """Return the same transform with PyTorch's cache of the latest x and y."""
+        return ModuleTransform(self.module, self.context, cache_size)
+
+    def _call(self, x: Tensor) -> Tensor:
+        y, log_abs_det = self._run(self.module, x)
+        self._latest = x, y, log_abs_det
+        return y
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        inverse = getattr(self.module, "inverse", None)
+        if inverse is None:
+            raise NotImplementedError(
+                f"{type(self.module).__name__} has no inverse, which the density at a given place takes"
+            )
+        x, log_abs_det = self._run(inverse, y)
+        self._latest = x, y, -log_abs_det
+        return x
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return log |det dy/dx|, of the shape of x less its last axis."""
+        if self._latest is not None and self._latest[0] is x and self._latest[1] is y:
+            return self._latest[2]
+        return self._run(self.module, x)[1]
+
+    def _run(self, function: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        arguments = [x]
+        leading = x.shape[:-1]
+        if self.context is not None:
+            leading = torch.broadcast_shapes(leading, self.context.shape[:-1])
+            arguments = [value.expand(*leading, value.shape[-1]) for value in (x, self.context)]
+        found: Any = function(*(value.reshape(-1, value.shape[-1]) for value in arguments))
+        if not isinstance(found, (tuple, list)) or len(found) != 2 or not all(isinstance(a, Tensor) for a in found):
+            raise TypeError(
+                f"ModuleTransform: {type(self.module).__name__} must return the pair of its result and log |det|, "
+                f"got {type(found).__name__}"
+            )
+        return found[0].reshape(*leading, -1), found[1].reshape(leading)
 
 
 def as_diag_normal(distribution: Independent[Any]) -> DiagNormal:
@@ -164,3 +262,19 @@ def _kl_diag_normal_independent(p: DiagNormal, q: Independent[Any]) -> Tensor:
 @register_kl(Independent, DiagNormal)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
 def _kl_independent_diag_normal(p: Independent[Any], q: DiagNormal) -> Tensor:
     return divergence(as_diag_normal(p), q)
+
+
+@register_kl(MultivariateNormal, DiagNormal)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
+def _kl_multivariate_normal_diag_normal(p: MultivariateNormal, q: DiagNormal) -> Tensor:
+    # That of the diagonal Gaussian with p's variances, and how much more sharply p is drawn for its covariance.
+    triangle = p._unbroadcasted_scale_tril
+    own = triangle.diagonal(dim1=-2, dim2=-1).square().log()
+    marginal = triangle.square().sum(-1).log()
+    return divergence(DiagNormal(p.loc, marginal, validate_args=False), q) + 0.5 * (marginal - own).sum(-1)
+
+
+@register_kl(DiagNormal, MultivariateNormal)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
+def _kl_diag_normal_multivariate_normal(p: DiagNormal, q: MultivariateNormal) -> Tensor:
+    full = MultivariateNormal(p.mean, scale_tril=torch.diag_embed(p.stddev), validate_args=False)
+    found: Tensor = torch.distributions.kl_divergence(full, q)
+    return found

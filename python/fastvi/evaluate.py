@@ -18,7 +18,8 @@ from torch import Tensor
 from fastvi._examples import count_examples, select_examples
 from fastvi._options import check_count
 from fastvi.objectives import DrawingModel, LatentVariableModel, Objective, draw, log_weights
-from fastvi.objectives.model import has_bound, lacking, posterior, require_encoder
+from fastvi.objectives.latent import Posterior, posterior_of
+from fastvi.objectives.model import has_bound, lacking, require_encoder
 from fastvi.ops import LogMeanExp
 from fastvi.seeding import mix_seed
 
@@ -89,7 +90,8 @@ class Evaluation:
         unreliable. Else it is a lower bound that may be nats too low.
     active_units, latent_dim
         Latent dimensions that vary with x, out of how many; one number for each layer of a model that draws its own
-        samples, unless they are discrete: then None.
+        samples, unless they are discrete: then None. The first is None, too, for a model whose posterior has no mean in
+        closed form.
     seconds
         Time taken.
     """
@@ -222,7 +224,8 @@ def active_units(model: LatentVariableModel | DrawingModel, x: Any, threshold: f
     Raises
     ------
     ValueError, TypeError
-        If there are fewer than two examples, ``x`` is not of tensors of one length, or the model has no ``encode``.
+        If there are fewer than two examples, ``x`` is not of tensors of one length, or the model has no ``encode``, or
+        one whose distributions have no mean in closed form.
 
     References
     ----------
@@ -232,7 +235,13 @@ def active_units(model: LatentVariableModel | DrawingModel, x: Any, threshold: f
     require_encoder(model, "active_units")
     if count < 2:
         raise ValueError(f"active_units: a variance needs at least two examples, x holds {count}")
-    means = torch.cat([posterior(model, batch)[0] for batch in _batches(x, count)])
+    try:
+        means = torch.cat([posterior_of(model, batch).mean for batch in _batches(x, count)])
+    except NotImplementedError as error:
+        raise TypeError(
+            f"active_units: needs the posterior's mean, and what {type(model).__name__}.encode returns has none in "
+            "closed form"
+        ) from error
     return means.var(0) > threshold
 
 
@@ -365,8 +374,9 @@ def evaluate(
     active: int | tuple[int, ...] | None = None
     if not lacking(model):
         with torch.inference_mode():
-            latent_dim = posterior(model, select_examples(images, slice(0, 1)))[0].shape[-1]
-        active = int(active_units(model, images).sum()) if count > 1 else None
+            q = posterior_of(model, select_examples(images, slice(0, 1)))
+        latent_dim = q.shape[-1]
+        active = int(active_units(model, images).sum()) if count > 1 and _has_mean(q) else None
     elif count > 1 and (layers := active_units_of_layers(model, images)) is not None:
         latent_dim, active = tuple(map(len, layers)), tuple(int(units.sum()) for units in layers)
     return Evaluation(
@@ -386,6 +396,13 @@ def evaluate(
         latent_dim=latent_dim,
         seconds=time.monotonic() - start,
     )
+
+
+def _has_mean(q: Posterior) -> bool:
+    try:
+        return q.mean is not None
+    except NotImplementedError:
+        return False
 
 
 def evaluate_loss(

@@ -1,17 +1,32 @@
 """Models that the objectives of `fastvi.objectives` train."""
 
 from fastvi.models.base import DataShape, ModelOptions
+from fastvi.models.convolutional import ConvolutionalVAEOptions
+from fastvi.models.general import ConditionalVAEOptions, GeneralVAE, GeneralVAEOptions
 from fastvi.models.hierarchical import HierarchicalOptions, HierarchicalVAE
+from fastvi.models.posteriors import AffineCoupling, DiagonalPosterior, FlowPosterior, FullCovariancePosterior
+from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
 from fastvi.models.registry import MODELS, make_model_options
 from fastvi.models.vae import VAE, VAEOptions
 
 __all__ = [
     "MODELS",
     "VAE",
+    "AffineCoupling",
+    "ConditionalVAEOptions",
+    "ConvolutionalVAEOptions",
     "DataShape",
+    "DiagonalPosterior",
+    "FlowPosterior",
+    "FullCovariancePosterior",
+    "GeneralVAE",
+    "GeneralVAEOptions",
     "HierarchicalOptions",
     "HierarchicalVAE",
+    "LabelPrior",
+    "MixturePrior",
     "ModelOptions",
     "VAEOptions",
+    "VampPrior",
     "make_model_options",
 ]

@@ -54,7 +54,8 @@ class ModelOptions(ABC):
         """Return the untrained model; its initial weights come from PyTorch's generator.
 
         Objectives say what they ask of it. For the pictures of a run it may have ``reconstruct(x)``, which gives images
-        (B, D); with a bound on log p(x), ``latent_dim`` and ``decode(z)``, images (N, D) of the standard normal's z.
+        (B, D); with a bound on log p(x), ``sample(count, seed)``, which gives images (count, D) of its prior's z, or
+        ``latent_dim`` and ``decode(z)``, images (N, D) of the standard normal's z.
 
         Parameters
         ----------

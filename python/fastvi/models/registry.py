@@ -6,11 +6,22 @@ from typing import Any
 
 from fastvi._registry import Registry
 from fastvi.models.base import ModelOptions
+from fastvi.models.convolutional import ConvolutionalVAEOptions
+from fastvi.models.general import ConditionalVAEOptions, GeneralVAEOptions
 from fastvi.models.hierarchical import HierarchicalOptions
 from fastvi.models.vae import VAEOptions
 
 MODELS: Registry[ModelOptions] = Registry(
-    "model", "make_model_options", ModelOptions, {"vae": VAEOptions, "hierarchical": HierarchicalOptions}
+    "model",
+    "make_model_options",
+    ModelOptions,
+    {
+        "vae": VAEOptions,
+        "general-vae": GeneralVAEOptions,
+        "convolutional-vae": ConvolutionalVAEOptions,
+        "conditional-vae": ConditionalVAEOptions,
+        "hierarchical": HierarchicalOptions,
+    },
 )
 """The options of each model, a frozen dataclass; ``MODELS["name"] = Options`` adds another."""
 

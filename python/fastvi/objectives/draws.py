@@ -1,7 +1,7 @@
 """Samples of q(z|x) with their log importance weights: the one thing that the estimators are built on.
 
-A model with a Gaussian encoder gets them in one fused pass. Any other one (discrete latent variables, several
-stochastic layers, trajectories) has a method ``draw`` of its own.
+A model with a Gaussian encoder gets them in one fused pass, one whose encoder gives another distribution by its rsample
+(or sample) and log_prob. Any other one (several stochastic layers, trajectories) has a method ``draw`` of its own.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
-from fastvi import ops
+from fastvi.objectives.latent import posterior_of, prior_of, sample_with_log_ratio
 from fastvi.objectives.model import (
     LatentVariableModel,
     describe,
     has_own_draw,
     log_likelihood,
     member,
-    posterior,
-    prior,
-    prior_log_prob,
     require_path,
 )
 
@@ -93,8 +90,9 @@ def draw(
 ) -> Draw:
     """Draw samples z_1 ... z_K of q(z|x) for each example, and weigh them.
 
-    By ``model.draw`` where the model has it; else by ``encode``, ``log_likelihood`` and the prior, samples and
-    densities in one pass of :func:`fastvi.rsample_normal_with_log_ratio`.
+    By ``model.draw`` where the model has it; else by ``encode``, ``log_likelihood`` and the prior: samples and
+    densities of Gaussians in one pass of :func:`fastvi.rsample_normal_with_log_ratio`, those of any other posterior by
+    its ``rsample`` and ``log_prob``. Without ``rsample``, as of Bernoulli variables, the samples are constants.
 
     Parameters
     ----------
@@ -108,8 +106,8 @@ def draw(
         Take the parameters of q for constants inside log q(z|x), so that its gradient flows along the sampled path
         alone (Roeder, Wu and Duvenaud 2017).
     score
-        Ask for ``log_posterior``. The samples of a Gaussian encoder are constants then, and all gradients those at
-        fixed samples.
+        Ask for ``log_posterior``. The samples of an ``encode`` are constants then, and all gradients those at fixed
+        samples.
     seed
         Determines the samples; None takes the seed from PyTorch's generator.
     row_offset
@@ -138,26 +136,19 @@ def draw(
     """
     if has_own_draw(model):
         return _own_draw(model, x, num_samples, detach_posterior, score, seed, row_offset, path)
-    mean, logvar = posterior(model, x)
-    prior_mean, prior_logvar = prior(model, mean)
-    if score or path is not None:
-        source = (mean.detach(), logvar.detach()) if score else (mean, logvar)
-        z = ops.rsample_normal(*source, (num_samples,), seed, row_offset)
+    q = posterior_of(model, x)
+    p = prior_of(model, x, q)
+    has_score = score or not q.is_reparameterised
+    if has_score or path is not None:
+        z = q.rsample(num_samples, seed, row_offset)
+        z = z.detach() if has_score else z
         z = z if path is None else path(z)
-        log_posterior = ops.normal_log_prob(z, mean, logvar)
-        constants = (mean.detach(), logvar.detach()) if detach_posterior else None
-        subtracted = log_posterior if constants is None else ops.normal_log_prob(z, *constants)
-        log_joint = log_likelihood(model, x, z) + prior_log_prob(prior_mean, prior_logvar, z)
-        return Draw(z, log_joint - subtracted, log_posterior if score else None)
-    z, log_ratio = ops.rsample_normal_with_log_ratio(
-        mean,
-        logvar,
-        num_samples,
-        prior_mean,
-        prior_logvar,
-        detach_posterior=detach_posterior,
-        seed=seed,
-        row_offset=row_offset,
+        log_posterior = q.log_prob_along_path(z) if detach_posterior and not has_score else q.log_prob(z)
+        log_joint = log_likelihood(model, x, z) + p.log_prob(z)
+        subtracted = log_posterior.detach() if detach_posterior and has_score else log_posterior
+        return Draw(z, log_joint - subtracted, log_posterior if has_score else None)
+    z, log_ratio = sample_with_log_ratio(
+        q, p, num_samples, detach_posterior=detach_posterior, seed=seed, row_offset=row_offset
     )
     return Draw(z, log_likelihood(model, x, z) + log_ratio)
 

@@ -12,18 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvi import ops
 from fastvi._options import check_count, option
 from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import elbo_bound, log_weights
 from fastvi.objectives.draws import DrawingModel, draw
+from fastvi.objectives.latent import divergence, posterior_of, prior_of, sample_with_log_ratio
 from fastvi.objectives.model import (
     LatentVariableModel,
     has_own_draw,
     log_likelihood,
     member,
-    posterior,
-    prior,
+    other_priors,
     require_encoder,
     terms_at_once,
 )
@@ -138,6 +137,11 @@ class ELBO(Bound):
         """Raise unless the divergence is in reach: in closed form by ``encode``, weighed by beta where it is apart."""
         if self.analytic_kl:
             require_encoder(model, "ELBO with analytic_kl=True")
+            if "log_prior" in other_priors(model) or not getattr(model, "has_analytic_kl", True):
+                raise TypeError(
+                    f"ELBO: analytic_kl=True needs a divergence in closed form, and {type(model).__name__} has none; "
+                    "take analytic_kl=False"
+                )
         elif not has_own_draw(model):
             super().check_model(model)
         elif not (self._is_plain and self.warm_up_steps == 0) and not getattr(model, "draws_log_ratio", False):
@@ -179,15 +183,13 @@ class ELBO(Bound):
             found = terms_at_once(model, x, terms, seed)
             if found is not None:
                 return add_scaled(found[0].mean(0), found[1], -self.beta)
-        mean, logvar = posterior(model, x)
-        prior_mean, prior_logvar = prior(model, mean)
+        q = posterior_of(model, x)
+        p = prior_of(model, x, q)
         if self.analytic_kl:
-            z = ops.rsample_normal(mean, logvar, (self.num_samples,), seed, row_offset)
-            divergence = ops.kl_normal(mean, logvar, prior_mean, prior_logvar, self.free_bits)
-            return add_scaled(log_likelihood(model, x, z).mean(0), divergence, -self.beta)
-        z, log_ratio = ops.rsample_normal_with_log_ratio(
-            mean, logvar, self.num_samples, prior_mean, prior_logvar, seed=seed, row_offset=row_offset
-        )
+            apart = divergence(q, p, self.free_bits, "ELBO")
+            z = q.rsample(self.num_samples, seed, row_offset)
+            return add_scaled(log_likelihood(model, x, z).mean(0), apart, -self.beta)
+        z, log_ratio = sample_with_log_ratio(q, p, self.num_samples, seed=seed, row_offset=row_offset)
         return elbo_bound(add_scaled(log_likelihood(model, x, z), log_ratio, self.beta))
 
 

@@ -8,6 +8,7 @@ generalised form (Bauer and Mnih 2021).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,15 +19,19 @@ from fastvi._options import option
 from fastvi._sizes import MAX_SEED
 from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import iwae_bound, log_weights
-from fastvi.objectives.draws import DrawingModel, draw
+from fastvi.objectives.draws import DrawingModel, Path, draw
+from fastvi.objectives.latent import (
+    GaussianPosterior,
+    GaussianPrior,
+    prior_of,
+    reparameterised_posterior_of,
+    sample_with_log_ratio,
+)
 from fastvi.objectives.model import (
     LatentVariableModel,
     has_own_draw,
     log_likelihood,
     member,
-    posterior,
-    prior,
-    prior_log_prob,
     require_path,
 )
 from fastvi.ops.random import seed_tensor
@@ -99,12 +104,20 @@ class IWAE(Bound):
         self.check_model(model)
         if has_own_draw(model):
             return self._by_own_draw(model, x, self.backward_samples, seed, row_offset)
-        mean, logvar = posterior(model, x)
-        prior_mean, prior_logvar = prior(model, mean)
+        q = reparameterised_posterior_of(model, x, "IWAE with backward_samples")
+        p = prior_of(model, x, q)
+        if not isinstance(q, GaussianPosterior):
+            # The samples keep their graph, which is small beside the decoder's.
+            z, log_posterior = q.rsample_with_log_prob(self.num_samples, seed, row_offset)
+            with torch.no_grad():
+                log_weight = log_likelihood(model, x, z) + p.log_prob(z) - log_posterior
+            index = draw_by_weight(log_weight, self.backward_samples, seed, row_offset)
+            chosen = z.gather(0, index.unsqueeze(-1).expand(-1, -1, z.shape[-1]))
+            log_joint = log_likelihood(model, x, chosen) + p.log_prob(chosen)
+            return iwae_bound(log_weight) + gradient_only((log_joint - log_posterior.gather(0, index)).mean(0))
+        mean, logvar = q.mean, q.logvar
         with torch.no_grad():
-            z, log_ratio = ops.rsample_normal_with_log_ratio(
-                mean, logvar, self.num_samples, prior_mean, prior_logvar, seed=seed, row_offset=row_offset
-            )
+            z, log_ratio = sample_with_log_ratio(q, p, self.num_samples, seed=seed, row_offset=row_offset)
             log_weight = log_likelihood(model, x, z) + log_ratio
             bound = iwae_bound(log_weight)
             index = draw_by_weight(log_weight, self.backward_samples, seed, row_offset)
@@ -112,7 +125,7 @@ class IWAE(Bound):
             # The smallest normal number keeps a scale that underflowed to 0 from making 0 / 0 of noise it has lost.
             noise = (chosen - mean) / torch.exp(0.5 * logvar).clamp_min(torch.finfo(logvar.dtype).tiny)
         chosen = torch.addcmul(mean, torch.exp(0.5 * logvar), noise)
-        log_joint = log_likelihood(model, x, chosen) + prior_log_prob(prior_mean, prior_logvar, chosen)
+        log_joint = log_likelihood(model, x, chosen) + p.log_prob(chosen)
         # Along the path (z - mean) / scale is the noise, so that -log q(z|x) differs from the entropy by a constant.
         return bound + gradient_only(log_joint.mean(0) + ops.normal_entropy(logvar))
 
@@ -187,15 +200,23 @@ class DReG(Bound):
         self.check_model(model)
         if has_own_draw(model):
             return self._by_own_draw(model, x, seed, row_offset)
-        mean, logvar = posterior(model, x)
-        prior_mean, prior_logvar = prior(model, mean)
+        q = reparameterised_posterior_of(model, x, "DReG")
+        p = prior_of(model, x, q)
+        if not (isinstance(q, GaussianPosterior) and isinstance(p, GaussianPrior)):
+            drawn = q.rsample(self.num_samples, seed, row_offset)
+
+            def log_weights_by(path: Path) -> Tensor:
+                z = path(drawn)
+                return log_likelihood(model, x, z) + p.log_prob(z) - q.log_prob_along_path(z)
+
+            return self._by_path(log_weights_by)
         # The prior is constant here, because the ratio's gradient will carry the encoder's weights.
         z, log_ratio = ops.rsample_normal_with_log_ratio(
-            mean,
-            logvar,
+            q.mean,
+            q.logvar,
             self.num_samples,
-            None if prior_mean is None else prior_mean.detach(),
-            None if prior_logvar is None else prior_logvar.detach(),
+            None if p.mean is None else p.mean.detach(),
+            None if p.logvar is None else p.logvar.detach(),
             detach_posterior=True,
             seed=seed,
             row_offset=row_offset,
@@ -217,19 +238,32 @@ class DReG(Bound):
             log_ratio.register_hook(lambda gradient: gradient * weights)  # type: ignore[no-untyped-call, unused-ignore]
             log_weight = log_likelihood(model, x, path) + log_ratio
             weights = ops.importance_weights(log_weight.detach(), 0)
-        if any(parameter is not None and parameter.requires_grad for parameter in (prior_mean, prior_logvar)):
-            log_weight = log_weight + gradient_only(prior_log_prob(prior_mean, prior_logvar, z.detach()))
+        if any(parameter is not None and parameter.requires_grad for parameter in (p.mean, p.logvar)):
+            log_weight = log_weight + gradient_only(p.log_prob(z.detach()))
         return iwae_bound(log_weight)
 
     def _by_own_draw(self, model: Any, x: Any, seed: int | None, row_offset: int) -> Tensor:
         """The generalised form, for the samples of all layers together."""
         seed = repeatable(seed, x)
+
+        def log_weights_by(path: Path) -> Tensor:
+            drawn = draw(model, x, self.num_samples, detach_posterior=True, seed=seed, row_offset=row_offset, path=path)
+            if drawn.log_posterior is not None:
+                raise ValueError(
+                    f"DReG: needs samples that are reparameterised in all layers; {member(model, 'draw')} gives a "
+                    "log_posterior, that of samples which carry no gradient"
+                )
+            return drawn.log_weights
+
+        return self._by_path(log_weights_by)
+
+    def _by_path(self, log_weights_by: Callable[[Path], Tensor]) -> Tensor:
+        """The bound of log-weights whose samples go through a path, where their gradient gets the second factor."""
         is_compiling = torch.compiler.is_compiling()
         weights: Tensor  # hooks run when they are known
         if is_compiling:  # a first pass makes them, as above
             with torch.no_grad():
-                first = draw(model, x, self.num_samples, seed=seed, row_offset=row_offset)
-            weights = ops.importance_weights(first.log_weights, 0)
+                weights = ops.importance_weights(log_weights_by(lambda z: z.view_as(z)), 0)
 
         def path(z: Tensor) -> Tensor:
             if not torch.is_grad_enabled() or not z.requires_grad:
@@ -241,15 +275,10 @@ class DReG(Bound):
             z.register_hook(lambda gradient: gradient * along(weights, gradient))  # type: ignore[no-untyped-call, unused-ignore]
             return z
 
-        drawn = draw(model, x, self.num_samples, detach_posterior=True, seed=seed, row_offset=row_offset, path=path)
-        if drawn.log_posterior is not None:
-            raise ValueError(
-                f"DReG: needs samples that are reparameterised in all layers; {member(model, 'draw')} gives a "
-                "log_posterior, that of samples which carry no gradient"
-            )
+        found = log_weights_by(path)
         if not is_compiling:
-            weights = ops.importance_weights(drawn.log_weights.detach(), 0)
-        return iwae_bound(drawn.log_weights)
+            weights = ops.importance_weights(found.detach(), 0)
+        return iwae_bound(found)
 
 
 class ScaleGradient(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""What an objective asks of a model: an encoder q(z|x), a likelihood p(x|z) and a Gaussian prior p(z), or a ``draw``.
+"""What an objective asks of a model: an encoder q(z|x), a likelihood p(x|z) and a prior p(z), or a ``draw``.
 
 What the model gives is checked here once for all objectives, so that a mistake in it is told in its own words and
 does not broadcast into another bound.
@@ -12,27 +12,44 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from fastvi import ops
 from fastvi.ops._one_node import Terms
 
 
 class LatentVariableModel(Protocol):
-    """A model with a diagonal Gaussian approximate posterior and a diagonal Gaussian prior.
+    """A model with an approximate posterior that can be reparameterised, and a prior of any kind.
 
     Any object with ``encode`` and ``log_likelihood`` will do; a ``torch.nn.Module`` is usual. ``B`` is the batch, ``Z``
-    the number of latent variables, ``K`` the number of samples of each example's posterior.
+    the number of latent variables, ``K`` the number of samples of each example's posterior. All else may be left out:
+    the prior is the standard normal then.
 
     Attributes
     ----------
     prior_mean, prior_logvar
-        Parameters of p(z), of the shape (Z,), the same for all examples, or (B, Z), one prior for each example of the
-        batch. None, or a model without the attribute, stands for the zeros of a standard normal. The components of a
-        mixture are no prior of this kind: of the shape (C, Z), they would be taken for those of C examples.
+        Parameters of a Gaussian p(z), of the shape (Z,), the same for all examples, or (B, Z), one prior for each
+        example of the batch. None, or a model without the attribute, stands for the zeros of a standard normal. The
+        components of a mixture are no prior of this kind: of the shape (C, Z), they would be taken for those of C
+        examples.
+    log_prior
+        In their place a function, such as a method or a module: ``log_prior(z)`` is log p(z) in nats, of the shape
+        (K, B) for ``z`` of the shape (K, B, Z). It takes other leading axes of z as well if the model is to be sampled
+        or drawn elsewhere. None is as good as no such attribute.
+    conditional_prior
+        In place of these a function of x: ``conditional_prior(x)`` is p(z|y) for what x holds beside the data, such as
+        labels: a pair (mean, logvar) of tensors (B, Z), or a distribution with the batch (B,) and the event (Z,).
+    has_analytic_kl
+        False where the divergence from the prior is known to have no closed form, so that
+        :class:`fastvi.objectives.ELBO` says so before a run begins.
     """
 
-    def encode(self, x: Any) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x), each ``(B, Z)``, for ``x`` of shape ``(B, ...)``."""
+    def encode(self, x: Any) -> tuple[Tensor, Tensor] | Distribution:
+        """q(z|x): mean and log-variance of a diagonal Gaussian, each ``(B, Z)``, for ``x`` of shape ``(B, ...)``.
+
+        Or a ``torch.distributions.Distribution`` with ``rsample``, or ``sample``, and ``log_prob``, the batch (B,) and
+        the event (Z,).
+        """
         ...
 
     def log_likelihood(self, x: Any, z: Tensor) -> Tensor:
@@ -61,7 +78,7 @@ def lacking(model: object) -> list[str]:
 
 
 def require_encoder(model: object, owner: str) -> None:
-    """Raise unless the model has the Gaussian encoder and the likelihood that ``owner`` cannot do without.
+    """Raise unless the model has the encoder and the likelihood that ``owner`` cannot do without.
 
     Raises
     ------
@@ -100,13 +117,14 @@ def require_path(model: object, owner: str) -> None:
 def terms_at_once(model: Any, x: Any, asked: Terms, seed: int | None) -> Any:
     """The terms of a bound by one operation of the model's; None where the model has none for this call."""
     at_once = getattr(type(model), "_terms_at_once", None)
-    return None if at_once is None else at_once(model, x, asked, seed)
+    return None if at_once is None or other_priors(model) else at_once(model, x, asked, seed)
 
 
 def posterior(model: Any, x: Any) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of q(z|x), each ``(B, Z)``: what ``model.encode(x)`` returns, checked.
+    """Mean and log-variance of q(z|x), each ``(B, Z)``: what the ``encode(x)`` of a Gaussian encoder returns, checked.
 
-    One of them may broadcast to the other's shape, such as a log-variance that all examples share.
+    One of them may broadcast to the other's shape, such as a log-variance that all examples share. For posteriors of
+    any kind see :func:`fastvi.objectives.latent.posterior_of`.
 
     Raises
     ------
@@ -114,19 +132,24 @@ def posterior(model: Any, x: Any) -> tuple[Tensor, Tensor]:
         If ``encode`` does not return a pair of floating-point tensors of such shapes.
     """
     require_encoder(model, "a bound on log p(x)")
-    found: Any = model.encode(x)
+    return check_pair(member(model, "encode"), model.encode(x), x)
+
+
+def check_pair(place: str, found: Any, x: Any) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance, each ``(B, Z)``, of what a method called ``place`` returned for ``x``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See :func:`posterior`.
+    """
     if not isinstance(found, (tuple, list)) or len(found) != 2 or not all(isinstance(part, Tensor) for part in found):
-        raise TypeError(f"{member(model, 'encode')}: expected a pair (mean, logvar) of tensors, got {describe(found)}")
+        raise TypeError(f"{place}: expected a pair (mean, logvar) of tensors, got {describe(found)}")
     mean, logvar = found
     if not mean.is_floating_point() or not logvar.is_floating_point():
-        raise TypeError(
-            f"{member(model, 'encode')}: expected floating-point tensors (mean, logvar), "
-            f"got {mean.dtype} and {logvar.dtype}"
-        )
+        raise TypeError(f"{place}: expected floating-point tensors (mean, logvar), got {mean.dtype} and {logvar.dtype}")
     if mean.dtype is not logvar.dtype and not torch.is_autocast_enabled(mean.device.type):
-        raise TypeError(
-            f"{member(model, 'encode')}: expected mean and logvar of one dtype, got {mean.dtype} and {logvar.dtype}"
-        )
+        raise TypeError(f"{place}: expected mean and logvar of one dtype, got {mean.dtype} and {logvar.dtype}")
     if mean.shape != logvar.shape:
         if _fits(logvar.shape, mean.shape):
             logvar = logvar.expand(mean.shape)
@@ -136,7 +159,7 @@ def posterior(model: Any, x: Any) -> tuple[Tensor, Tensor]:
     if mean.shape != logvar.shape or mean.dim() != 2 or (batch is not None and mean.shape[0] != batch):
         of = "" if batch is None else f" for x of shape {tuple(x.shape)}"
         raise ValueError(
-            f"{member(model, 'encode')}: expected mean and logvar of the shape "
+            f"{place}: expected mean and logvar of the shape "
             f"({'batch' if batch is None else batch}, latent variables){of}, "
             f"got {tuple(found[0].shape)} and {tuple(found[1].shape)}"
         )
@@ -144,20 +167,31 @@ def posterior(model: Any, x: Any) -> tuple[Tensor, Tensor]:
 
 
 def prior(model: Any, posterior_mean: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """The prior's mean and log-variance, None for the zeros of a standard normal, checked against the posterior's.
+    """A Gaussian prior's mean and log-variance, None for the zeros of a standard normal, checked.
+
+    See :func:`fastvi.objectives.latent.prior_of` for priors of any kind.
 
     Raises
     ------
     TypeError, ValueError
-        If one of them is not a tensor, or not of a shape that broadcasts to the posterior's.
+        If one of them is not a tensor, or not of a shape that broadcasts to the posterior's, or the model has another
+        prior.
     """
+    if others := other_priors(model):
+        raise TypeError(f"{member(model, others[0])}: expected a Gaussian prior by prior_mean and prior_logvar")
     sizes = posterior_mean.shape
-    return _prior_parameter(model, "prior_mean", sizes), _prior_parameter(model, "prior_logvar", sizes)
+    return prior_parameter(model, "prior_mean", sizes), prior_parameter(model, "prior_logvar", sizes)
 
 
-def _prior_parameter(model: object, name: str, sizes: Sequence[int]) -> Tensor | None:
-    # A property that fails must not pass for a model without a prior of its own: what its class has is asked for.
-    value: Any = getattr(model, name) if hasattr(type(model), name) else getattr(model, name, None)
+def prior_parameter(model: object, name: str, sizes: Sequence[int]) -> Tensor | None:
+    """``prior_mean`` or ``prior_logvar``, checked against the posterior's sizes (B, Z).
+
+    Raises
+    ------
+    TypeError, ValueError
+        See :func:`prior`.
+    """
+    value: Any = optional(model, name)
     if value is None:
         return None
     if not isinstance(value, Tensor):
@@ -173,20 +207,41 @@ def _prior_parameter(model: object, name: str, sizes: Sequence[int]) -> Tensor |
 
 def log_likelihood(model: Any, x: Any, z: Tensor) -> Tensor:
     """``model.log_likelihood(x, z)``, refusing a result that would broadcast silently into a wrong bound."""
-    result: Any = model.log_likelihood(x, z)
+    return check_nats(member(model, "log_likelihood"), model.log_likelihood(x, z), z)
+
+
+def check_nats(place: str, result: Any, z: Tensor) -> Tensor:
+    """What a method called ``place`` returned for the samples ``z``: nats, ``(K, B)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is something else.
+    """
     if not isinstance(result, Tensor):
         raise TypeError(
-            f"{member(model, 'log_likelihood')}: expected a tensor of the shape (num_samples, batch) = "
+            f"{place}: expected a tensor of the shape (num_samples, batch) = "
             f"{tuple(z.shape[:-1])}, got {describe(result)}"
         )
     if result.shape != z.shape[:-1]:
         raise ValueError(
-            f"{member(model, 'log_likelihood')}: expected the shape (num_samples, batch) = {tuple(z.shape[:-1])} "
+            f"{place}: expected the shape (num_samples, batch) = {tuple(z.shape[:-1])} "
             f"for z of shape {tuple(z.shape)}, got {tuple(result.shape)}"
         )
     if not result.is_floating_point():
-        raise TypeError(f"{member(model, 'log_likelihood')}: expected floating-point nats, got {result.dtype}")
+        raise TypeError(f"{place}: expected floating-point nats, got {result.dtype}")
     return result
+
+
+def other_priors(model: object) -> list[str]:
+    """Return which of ``log_prior`` and ``conditional_prior`` the model has; None stands for neither."""
+    return [name for name in ("log_prior", "conditional_prior") if optional(model, name) is not None]
+
+
+def optional(model: object, name: str) -> Any:
+    """A member that a model may lack, which is None then."""
+    # A property that fails must not pass for a model without it: what its class has is asked for.
+    return getattr(model, name) if hasattr(type(model), name) else getattr(model, name, None)
 
 
 def prior_log_prob(prior_mean: Tensor | None, prior_logvar: Tensor | None, z: Tensor) -> Tensor:

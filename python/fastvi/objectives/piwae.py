@@ -12,22 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvi import _sizes, ops
+from fastvi import _sizes
 from fastvi._options import option
 from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import iwae_bound, log_weights
 from fastvi.objectives.draws import DrawingModel, draw
 from fastvi.objectives.importance import gradient_only
+from fastvi.objectives.latent import prior_of, reparameterised_posterior_of, sample_with_log_ratio
 from fastvi.objectives.miwae import mean_bound
-from fastvi.objectives.model import (
-    LatentVariableModel,
-    has_own_draw,
-    log_likelihood,
-    member,
-    posterior,
-    prior,
-    prior_log_prob,
-)
+from fastvi.objectives.model import LatentVariableModel, has_own_draw, log_likelihood, member
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +88,11 @@ class PIWAE(Bound):
 
 def _parts_of_encoder(model: Any, x: Any, count: int, seed: int | None, row_offset: int) -> tuple[Tensor, Tensor]:
     """The log-weights, and what has their gradient in the likelihood and the prior alone, each ``(K, B)``."""
-    mean, logvar = posterior(model, x)
-    prior_mean, prior_logvar = prior(model, mean)
-    z, log_ratio = ops.rsample_normal_with_log_ratio(
-        mean, logvar, count, prior_mean, prior_logvar, seed=seed, row_offset=row_offset
-    )
+    q = reparameterised_posterior_of(model, x, "PIWAE")
+    p = prior_of(model, x, q)
+    z, log_ratio = sample_with_log_ratio(q, p, count, seed=seed, row_offset=row_offset)
     fixed = z.detach()
-    generative = log_likelihood(model, x, fixed) + prior_log_prob(prior_mean, prior_logvar, fixed)
+    generative = log_likelihood(model, x, fixed) + p.log_prob(fixed)
     return log_likelihood(model, x, z) + log_ratio, generative
 
 

@@ -80,6 +80,8 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
         f"{result.importance_weighted:.3f} nats, {spread}{', unreliable' if note else ''}",
     )
     unknown = "not told by one image" if result.images == 1 else "not told: the model has no encoder"
+    if result.images > 1 and result.latent_dim is not None:
+        unknown = "not told: the posterior's mean has no closed form"
     table.add_row("active units", unknown if active is None else f"{_sum(active)} of {_sum(result.latent_dim)}")
     table.add_row("effective sample size", f"{result.effective_sample_size:.1f} of {result.num_samples}")
     table.add_row("time", f"{result.seconds:.1f} s")

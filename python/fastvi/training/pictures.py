@@ -19,6 +19,8 @@ from fastvi.training.files import atomic_write
 
 _MINIMUM_TILE_HEIGHT = 28
 _GAP_SHADE = 0.35
+_SAMPLE_COLUMNS = 12
+_SAMPLES = _SAMPLE_COLUMNS**2
 
 
 @torch.inference_mode()
@@ -27,8 +29,9 @@ def write_pictures(
 ) -> list[Path]:
     """Write reconstructions.png, samples.png and, when the latent space is a plane, manifold.png.
 
-    A model without ``reconstruct(x)`` has no reconstructions. Samples are those of a model with a bound on log p(x),
-    ``latent_dim`` and ``decode(z)``: where nothing says that z is from the standard normal, there are none.
+    A model without ``reconstruct(x)`` has no reconstructions. Samples are those of a model with a bound on log p(x): of
+    its ``sample(count, seed)``, or of ``latent_dim`` and ``decode(z)``, which has the manifold as well. Where nothing
+    says how z is drawn there are none.
 
     Parameters
     ----------
@@ -49,7 +52,9 @@ def write_pictures(
     pictures = {}
     if hasattr(model, "reconstruct"):
         pictures["reconstructions.png"] = _reconstructions(model, test_images)
-    if has_bound(model) and hasattr(model, "decode") and hasattr(model, "latent_dim"):
+    if has_bound(model) and hasattr(model, "sample"):
+        pictures["samples.png"] = model.sample(_SAMPLES, seed=0), _SAMPLE_COLUMNS
+    elif has_bound(model) and hasattr(model, "decode") and hasattr(model, "latent_dim"):
         pictures["samples.png"] = _samples(model)
         if model.latent_dim == 2:
             pictures["manifold.png"] = _manifold(model)
@@ -96,9 +101,8 @@ def _reconstructions(model: Any, test_images: Tensor | tuple[Tensor, Tensor]) ->
 
 
 def _samples(model: Any) -> tuple[Tensor, int]:
-    columns = 12
     generator = torch.Generator().manual_seed(0)  # the same z for every run: pictures of two runs can be compared
-    return model.decode(torch.randn(columns * columns, model.latent_dim, generator=generator)), columns
+    return model.decode(torch.randn(_SAMPLES, model.latent_dim, generator=generator)), _SAMPLE_COLUMNS
 
 
 def _manifold(model: Any) -> tuple[Tensor, int]:
