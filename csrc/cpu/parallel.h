@@ -20,18 +20,30 @@ constexpr std::int64_t ceil_divide(std::int64_t numerator, std::int64_t denomina
 // libgomp would wait for the others for ever; so loops are serial there, with the same results.
 extern bool forked;
 
+// Calls body(i) for i in [begin, end). One copy of the loop serves any number of threads: of two, inlined in different
+// places, the compiler may fuse other products and sums, so that their results differ in the last bit.
+template <class Body>
+#if defined(__GNUC__) && !defined(__clang__)
+[[gnu::noinline, gnu::noclone]]
+#else
+[[gnu::noinline]]
+#endif
+void for_range(std::int64_t begin, std::int64_t end, const Body& body) {
+  for (std::int64_t i = begin; i < end; ++i) body(i);
+}
+
 // Calls body(i) for i in [0, count); `nanoseconds` estimates the work of all of them on one thread.
 template <class Body>
 void parallel_for(std::int64_t count, std::int64_t nanoseconds, const Body& body) {
   const int threads = forked || nanoseconds < serial_nanoseconds
                           ? 1
                           : static_cast<int>(std::min<std::int64_t>(omp_get_max_threads(), count));
-  if (threads <= 1) {
-    for (std::int64_t i = 0; i < count; ++i) body(i);
-    return;
+  if (threads <= 1) return for_range(0, count, body);
+#pragma omp parallel num_threads(threads)
+  {
+    const std::int64_t parts = omp_get_num_threads(), part = omp_get_thread_num();
+    for_range(count * part / parts, count * (part + 1) / parts, body);
   }
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (std::int64_t i = 0; i < count; ++i) body(i);
 }
 
 }  // namespace fastvi

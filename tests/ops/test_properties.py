@@ -349,6 +349,32 @@ ODD = {
     "meta seed": lambda: torch.ones((), dtype=torch.int64, device="meta"),
 }
 
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
+@pytest.mark.parametrize("odd", sorted(ODD))
+@pytest.mark.parametrize("operation", ["bernoulli_log_prob", "linear_bernoulli_log_prob", "mlp_bernoulli_log_prob"])
+def test_a_look_at_odd_observations_leaves_their_fault_to_the_operation(operation, odd):
+    parameters, weight = place.ones(3, 5), place.ones(5, 5)
+    others = {
+        "bernoulli_log_prob": {"logits": parameters},
+        "linear_bernoulli_log_prob": {"h": parameters, "weight": weight, "bias": None},
+        "mlp_bernoulli_log_prob": {"z": parameters, "weights": [weight], "biases": None},
+    }[operation]
+
+    def outcome(**options):
+        try:
+            return getattr(fastvi, operation)(x=ODD[odd](), **others, **options)
+        except (TypeError, ValueError) as error:
+            return str(error)
+
+    expected, found = outcome(), outcome(validate_args=True)
+    if isinstance(expected, Tensor) and not expected.is_meta:
+        torch.testing.assert_close(found, expected)
+        return
+    assert str(found) == str(expected)
+    assert isinstance(expected, Tensor) or expected.startswith(f"{operation}: ")
+
+
 junk = st.one_of(
     st.none(),
     st.booleans(),

@@ -13,15 +13,19 @@ def has_values(x: Tensor) -> bool:
     """Whether ``x`` has values that Python may look at.
 
     Not under ``torch.compile``, ``torch.export``, ``torch.jit.trace`` and the transforms of ``torch.func``, which run
-    a program without values or with many at once.
+    a program without values or with many at once. Nor in a layout that operations refuse, or where its memory was
+    freed: what there is to say of these is the operation's to say.
     """
     return (
         not torch.compiler.is_compiling()
         and type(x) in (Tensor, torch.nn.Parameter)
         and not x.is_meta
+        and x.layout is torch.strided
+        and not x.is_nested
         and not transforms_active()
         and not dispatch_modes()
         and tracing_state() is None
+        and (x.numel() == 0 or x.untyped_storage().nbytes() > 0 or x._is_zerotensor())
     )
 
 
