@@ -10,7 +10,7 @@ import dataclasses
 import pytest
 import torch
 
-from fastvi.objectives import ELBO, IWAE, STL, DReG
+from fastvi.objectives import ELBO, IWAE, MIWAE, STL, TVO, DReG
 from support import linear_gaussian
 from support.linear_gaussian import LinearGaussian, assert_expectation, exact_gradients, gradient_draws
 
@@ -33,17 +33,19 @@ class FromEncoder(LinearGaussian):
         return super().log_likelihood(x - context, z)
 
 
+OBJECTIVES = [
+    *(ELBO(2), ELBO(2, analytic_kl=False), STL(2), IWAE(2), IWAE(3, backward_samples=2), DReG(2), DReG(3)),
+    *(MIWAE(3, 2), TVO(2, 1)),
+]
+
+
 @pytest.mark.parametrize("kind", [FromX, FromEncoder])
-@pytest.mark.parametrize(
-    "objective",
-    [ELBO(2), ELBO(2, analytic_kl=False), STL(2), IWAE(2), IWAE(3, backward_samples=2), DReG(2), DReG(3)],
-    ids=str,
-)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 def test_gradients_in_expectation(objective, kind):
     """Values and gradients of 40,000 examples against quadrature, in float64; see `STANDARD_ERRORS` for the bound."""
     plain, x = linear_gaussian.make(latent_dim=1)
     model = kind(**{field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)})
-    samples = objective.num_samples if isinstance(objective, (IWAE, DReG)) else 1
+    samples = objective.num_samples if isinstance(objective, (IWAE, DReG, MIWAE)) else 1
     value, gradients = gradient_draws(objective, model, x, 40_000, seed=31)
     assert_expectation(value, model.importance_bound(x, samples), "value")
     for name, expected in exact_gradients(lambda leaves: leaves.importance_bound(x, samples), model).items():

@@ -10,7 +10,23 @@ from torch import nn
 
 from fastvi import normal_log_prob, rsample_normal
 from fastvi.evaluate import active_units, evaluate, stream_bounds
-from fastvi.objectives import ELBO, IWAE, STL, Bound, Draw, DReG, draw, elbo_bound, log_weights, option
+from fastvi.objectives import (
+    CIWAE,
+    ELBO,
+    IWAE,
+    MIWAE,
+    PIWAE,
+    STL,
+    TVO,
+    Bound,
+    Draw,
+    DReG,
+    Renyi,
+    draw,
+    elbo_bound,
+    log_weights,
+    option,
+)
 from support import linear_gaussian
 from support.linear_gaussian import STANDARD_ERRORS, assert_expectation, exact_gradients, gradient_draws
 
@@ -150,7 +166,13 @@ class TwoLayers:
         return Draw([first, second], joint - posterior)
 
 
-@pytest.mark.parametrize("objective", [ELBO(3, analytic_kl=False), STL(2), IWAE(4), IWAE(1)], ids=str)
+SERVED = [
+    *(ELBO(3, analytic_kl=False), STL(2), IWAE(4), IWAE(1)),
+    *(MIWAE(2, 3), PIWAE(2, 3), CIWAE(3, 0.3), Renyi(3, -0.5), Renyi(3, 2.0), TVO(3), TVO(3, endpoint="right")),
+]
+
+
+@pytest.mark.parametrize("objective", SERVED, ids=str)
 def test_several_layers(objective):
     x = torch.linspace(-1.0, 2.0, 10, dtype=torch.float64).reshape(5, 2)
     exact = normal_log_prob(x, torch.zeros_like(x), torch.full_like(x, 3.0).log())

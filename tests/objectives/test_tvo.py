@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as npst
 
 from fastvi import normal_log_prob
 from fastvi.objectives import ELBO, IWAE, TVO, Draw, elbo_bound, iwae_bound, log_weights
-from fastvi.objectives.tvo import tempered_mean
+from fastvi.objectives.tvo import tempered_means
 from support import linear_gaussian, one_latent
 from support.linear_gaussian import ENCODER, assert_expectation, exact_gradients, gradient_draws
 
@@ -101,7 +101,7 @@ def test_the_mean_along_the_path(beta):
     model, x = linear_gaussian.make(latent_dim=1)
     log_w = one_latent.EvenDraws(model).draw(x, 100_000).log_weights
     exact = one_latent.path_mean(model, x, beta)
-    torch.testing.assert_close(tempered_mean(log_w, beta), exact, rtol=0.0, atol=1e-4)
+    torch.testing.assert_close(tempered_means(log_w, [beta])[0], exact, rtol=0.0, atol=1e-4)
     slope = (one_latent.path_mean(model, x, beta + 1e-5) - one_latent.path_mean(model, x, beta - 1e-5)) / 2e-5
     weights = torch.softmax(beta * log_w, 0)
     variance = (weights * (log_w - exact).square()).sum(0)
@@ -193,7 +193,7 @@ def test_path_and_score_together_are_refused():
         TVO(10, 1)(Both(model), x)
     drawn = Both(model).draw(x, 100_000)
     leaves = [model.encoder_bias, model.encoder_logvar]
-    both = torch.autograd.grad(tempered_mean(drawn.log_weights, 0.0, drawn.log_posterior).sum(), leaves)
+    both = torch.autograd.grad(tempered_means(drawn.log_weights, [0.0], drawn.log_posterior).sum(), leaves)
     exact = torch.autograd.grad(model.elbo(x).sum(), leaves)
     torch.testing.assert_close(torch.cat(both, 1), 2.0 * torch.cat(exact, 1), rtol=0.0, atol=2e-3)
 
@@ -276,7 +276,7 @@ def test_weights_of_zero():
     log_w = torch.tensor([[-torch.inf, -torch.inf, 1.0], [2.0, -torch.inf, 1.0]], requires_grad=True)
     for beta, means in ((0.0, [-math.inf, -math.inf, 1.0]), (0.5, [2.0, -math.inf, 1.0])):
         log_posterior = torch.zeros(2, 3, requires_grad=True)
-        mean = tempered_mean(log_w, beta, log_posterior)
+        mean = tempered_means(log_w, [beta], log_posterior)[0]
         assert mean.tolist() == pytest.approx(means)
         for gradient in torch.autograd.grad(mean.sum(), (log_w, log_posterior)):
             assert gradient.isfinite().all()

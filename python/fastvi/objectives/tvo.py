@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 from fastvi import ops
 from fastvi._options import option
 from fastvi.objectives.base import Bound
-from fastvi.objectives.bounds import elbo_bound
 from fastvi.objectives.draws import DrawingModel, draw
 from fastvi.objectives.importance import gradient_only
 from fastvi.objectives.model import LatentVariableModel, has_own_draw, member
@@ -110,33 +110,30 @@ class TVO(Bound):
             )
         betas = self.betas()
         points = betas[:-1] if self.endpoint == "left" else betas[1:]
-        means = [tempered_mean(drawn.log_weights, beta, drawn.log_posterior) for beta in points]
-        lengths = [end - start for start, end in itertools.pairwise(betas)]
-        return torch.stack([length * mean for length, mean in zip(lengths, means, strict=True)]).sum(0)
+        means = tempered_means(drawn.log_weights, points, drawn.log_posterior)
+        lengths = means.new_tensor([end - start for start, end in itertools.pairwise(betas)])
+        return (lengths.unsqueeze(1) * means).sum(0)
 
 
-def tempered_mean(log_weights: Tensor, beta: float, log_posterior: Tensor | None = None) -> Tensor:
-    """Estimate E_{pi_beta}[log w], ``(B,)``, from log-weights of the shape ``(S, B)``: see :class:`TVO`.
+def tempered_means(log_weights: Tensor, betas: Sequence[float], log_posterior: Tensor | None = None) -> Tensor:
+    """Estimate E_{pi_beta}[log w] of each beta, ``(P, B)``, from log-weights of the shape ``(S, B)``: see :class:`TVO`.
 
     With ``log_posterior``, log q of samples that carry no gradient, the gradient has the covariance with the score.
     """
-    num_samples = log_weights.shape[0]
-    if beta == 0.0:
-        mean = elbo_bound(log_weights)
-        # No deviations from minus infinity: 0 times it in the backward pass is NaN.
-        terms = log_weights.detach().masked_fill((log_weights == -math.inf).any(0), 0.0) / num_samples
-        deviations = terms - terms.mean(0)
-    else:
-        # Samples without weight have no part, although 0 times minus infinity is NaN; nor have examples without any.
-        impossible = (log_weights == -math.inf).all(0)
-        weights = ops.importance_weights(beta * log_weights.masked_fill(impossible, 0.0), 0)
-        counted = log_weights.masked_fill(log_weights == -math.inf, 0.0)
-        mean = (weights * counted).sum(0)
-        deviations = (weights * (counted - mean)).detach()
-        mean = mean.masked_fill(impossible, -math.inf)
+    beta = log_weights.new_tensor(betas).reshape(-1, 1, 1)
+    # Samples without weight have no part but at beta = 0, where one makes the mean minus infinity, and examples without
+    # any weight have none. A number stands in their place, because 0 times minus infinity is NaN.
+    empty = log_weights == -math.inf
+    impossible = empty.all(0)
+    finite = log_weights.masked_fill(empty, 0.0)
+    weights = ops.importance_weights((beta * finite).masked_fill(empty & ~impossible & (beta > 0.0), -math.inf), 1)
+    means = (weights * finite).sum(1)
+    infinite = torch.where(beta[:, 0] > 0.0, impossible, empty.any(0))
+    found = means.masked_fill(infinite, -math.inf)
     if log_posterior is None:
-        return mean
+        return found
     # The mean's own gradient has the covariance with beta log w, hence with -beta log q: what is missing of
     # (1 - beta) log q is added, where the factor S / (S - 1) takes the bias of a sample covariance away.
-    factor = beta + (1.0 - beta) * num_samples / (num_samples - 1)
-    return mean + gradient_only(factor * (deviations * log_posterior).sum(0))
+    factor = beta + (1.0 - beta) * (log_weights.shape[0] / (log_weights.shape[0] - 1))
+    deviations = (factor * weights * (finite - means.unsqueeze(1))).detach().masked_fill(infinite.unsqueeze(1), 0.0)
+    return found + gradient_only((deviations * log_posterior).sum(1))
