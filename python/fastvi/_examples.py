@@ -57,6 +57,18 @@ def select_examples(examples: Any, rows: slice | Tensor) -> Any:
     return examples
 
 
+def first_tensor(examples: Any) -> Tensor | None:
+    """The first tensor that there is; None where there is none."""
+    if isinstance(examples, Tensor):
+        return examples
+    parts = examples.values() if isinstance(examples, Mapping) else examples
+    for part in parts if isinstance(examples, (Mapping, tuple, list)) else ():
+        found = first_tensor(part)
+        if found is not None:
+            return found
+    return None
+
+
 def _parts(name: str, examples: Any) -> Iterator[tuple[str, Any]]:
     """Each tensor, or what stands in its place, with the name that Python has for it; None is left out."""
     if isinstance(examples, (tuple, list)):

@@ -116,10 +116,8 @@ class HierarchicalVAE(nn.Module):
         ``samples`` is a tensor ``(K, B, Z_l)`` for each layer.
         """
         mean, logvar = self.bottom.encode(x)
-        posteriors, samples = (
-            [(mean, logvar)],
-            [sample_layer(mean, logvar, num_samples, seed=seed, row_offset=row_offset)],
-        )
+        posteriors = [(mean, logvar)]
+        samples = [sample_layer(mean, logvar, num_samples, seed=seed, row_offset=row_offset)]
         for layer, network in enumerate(self.upward, 1):
             posteriors.append(_parameters(network, samples[-1]))
             samples.append(sample_layer(*posteriors[-1], num_samples, layer, seed=seed, row_offset=row_offset))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import torch
 from torch import Tensor
 
 from fastvi.objectives.latent import posterior_of, prior_of, sample_with_log_ratio
@@ -166,10 +167,17 @@ def _own_draw(
     """What ``model.draw`` returns, checked as what ``encode`` and ``log_likelihood`` return is."""
     place = member(model, "draw")
     options: dict[str, Any] = {"detach_posterior": detach_posterior, "seed": seed, "row_offset": row_offset}
+    came: list[Tensor] = []
     passed: list[Tensor] = []
     if path is not None:
 
         def recorded(z: Tensor) -> Tensor:
+            if not torch.compiler.is_compiling() and _is_made_of(z, passed, came):
+                raise ValueError(
+                    f"{place}: expected each layer to be sampled from the samples of the layer before, got samples of "
+                    f"shape {tuple(z.shape)} that were made of what path returned, which is for densities alone"
+                )
+            came.append(z)
             passed.append(path(z))
             return passed[-1]
 
@@ -210,3 +218,18 @@ def _own_draw(
     if score and drawn.log_posterior is None:
         raise ValueError(f"{place}: the estimator needs the score, and the draw has no log_posterior")
     return drawn
+
+
+def _is_made_of(z: Tensor, passed: Sequence[Tensor], came: Sequence[Tensor]) -> bool:
+    """Whether the graph of z, down to the samples that ``came`` before, holds one of those that ``path`` returned."""
+    wrong: set[Any] = {after.grad_fn for after, before in zip(passed, came, strict=True) if after is not before}
+    seen: set[Any] = {None, *(before.grad_fn for before in came)}
+    waiting: list[Any] = [z.grad_fn] if wrong - {None} else []
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node in wrong:
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting.extend(following for following, _ in node.next_functions)
+    return False

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fastvi import ops
+from fastvi._examples import first_tensor
 from fastvi._options import option
 from fastvi._sizes import MAX_SEED
 from fastvi.objectives.base import Bound
@@ -61,8 +62,8 @@ class IWAE(Bound):
     Without ``backward_samples`` the bound is :func:`fastvi.objectives.iwae_bound` of
     :func:`fastvi.objectives.log_weights`. The value is the bound with all K samples in both cases. A model with a
     ``draw`` of its own needs its argument ``path`` for ``backward_samples``: all K samples are drawn with a graph then,
-    and m of them enter the densities. Source: Burda,
-    Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", section 3, the sampled backward pass included.
+    and m of them enter the densities. Source: Burda, Grosse and Salakhutdinov 2016, "Importance weighted
+    autoencoders", section 3, the sampled backward pass included.
 
     Examples
     --------
@@ -310,7 +311,8 @@ def repeatable(seed: int | None, x: Any) -> Any:
     if seed is not None:
         return seed
     if torch.compiler.is_compiling():
-        return seed_tensor("draw", None, x.device if isinstance(x, Tensor) else torch.get_default_device())
+        tensor = first_tensor(x)
+        return seed_tensor("draw", None, torch.get_default_device() if tensor is None else tensor.device)
     return int(torch.randint(MAX_SEED - 1, ()))
 
 
