@@ -10,7 +10,17 @@ import torch
 
 import fastvi.objectives
 from fastvi.models import VAE
-from fastvi.objectives import ELBO, IWAE, OBJECTIVES, STL, DReG, make_objective
+from fastvi.objectives import (
+    ELBO,
+    IWAE,
+    OBJECTIVES,
+    STL,
+    VIMCO,
+    DReG,
+    ReweightedWakeSleep,
+    ScoreFunction,
+    make_objective,
+)
 from support import linear_gaussian
 
 EVERY_OBJECTIVE = [
@@ -20,6 +30,12 @@ EVERY_OBJECTIVE = [
     IWAE(5),
     IWAE(5, backward_samples=2),
     DReG(5),
+    VIMCO(4),
+    VIMCO(4, "arithmetic"),
+    ScoreFunction(1, "constant", -3.0),
+    ScoreFunction(3),
+    ScoreFunction(4, "control-variate"),
+    ReweightedWakeSleep(4),
 ]
 every_objective = pytest.mark.parametrize("objective", EVERY_OBJECTIVE, ids=str)
 
@@ -157,13 +173,13 @@ def test_objectives_by_name():
     assert make_objective("stl") == STL(1)
     assert make_objective("iwae", num_samples=5, backward_samples=1) == IWAE(5, 1)
     assert make_objective("dreg", num_samples=5) == DReG(5)
-    assert set(OBJECTIVES.values()) == {ELBO, STL, IWAE, DReG}
+    assert {ELBO, STL, IWAE, DReG, VIMCO, ScoreFunction, ReweightedWakeSleep} <= set(OBJECTIVES.values())
 
 
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("vimco", {}, ValueError, "make_objective: name must be one of elbo, iwae, stl, dreg, got 'vimco'"),
+        ("nvil", {}, ValueError, f"make_objective: name must be one of {', '.join(OBJECTIVES)}, got 'nvil'"),
         (
             "iwae",
             {"num_samples": 5, "beta": 2.0},
@@ -179,7 +195,7 @@ def test_bad_names_and_options(name, options, error, message):
         make_objective(name, **options)
 
 
-@pytest.mark.parametrize("stem", ["bounds", "elbo", "importance", "registry"])
+@pytest.mark.parametrize("stem", ["bounds", "elbo", "importance", "registry", "score_function", "vimco", "wake_sleep"])
 def test_documented_examples(stem):
     results = doctest.testmod(importlib.import_module(f"fastvi.objectives.{stem}"))
     assert results.attempted > 0

@@ -6,9 +6,20 @@ from typing import Any
 
 from fastvi._registry import Registry
 from fastvi.models.base import ModelOptions
+from fastvi.models.categorical import CategoricalVAEOptions
+from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetworkOptions
 from fastvi.models.vae import VAEOptions
 
-MODELS: Registry[ModelOptions] = Registry("model", "make_model_options", ModelOptions, {"vae": VAEOptions})
+MODELS: Registry[ModelOptions] = Registry(
+    "model",
+    "make_model_options",
+    ModelOptions,
+    {
+        "vae": VAEOptions,
+        "categorical-vae": CategoricalVAEOptions,
+        "sigmoid-belief-network": SigmoidBeliefNetworkOptions,
+    },
+)
 """The options of each model, a frozen dataclass; ``MODELS["name"] = Options`` adds another."""
 
 

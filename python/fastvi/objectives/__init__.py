@@ -13,13 +13,20 @@ from fastvi.objectives.elbo import ELBO, STL, LinearWarmUp
 from fastvi.objectives.importance import IWAE, DReG
 from fastvi.objectives.model import LatentVariableModel
 from fastvi.objectives.registry import OBJECTIVES, make_objective
+from fastvi.objectives.score_function import ScoreFunction
+from fastvi.objectives.signals import BaselineModel, ControlVariateModel
+from fastvi.objectives.vimco import VIMCO
+from fastvi.objectives.wake_sleep import ReweightedWakeSleep, SleepingModel
 
 __all__ = [
     "ELBO",
     "IWAE",
     "OBJECTIVES",
     "STL",
+    "VIMCO",
+    "BaselineModel",
     "Bound",
+    "ControlVariateModel",
     "DReG",
     "Draw",
     "DrawingModel",
@@ -27,6 +34,9 @@ __all__ = [
     "LinearWarmUp",
     "Loss",
     "Objective",
+    "ReweightedWakeSleep",
+    "ScoreFunction",
+    "SleepingModel",
     "draw",
     "elbo_bound",
     "iwae_bound",

@@ -8,9 +8,23 @@ from fastvi._registry import Registry
 from fastvi.objectives.base import Objective
 from fastvi.objectives.elbo import ELBO, STL
 from fastvi.objectives.importance import IWAE, DReG
+from fastvi.objectives.score_function import ScoreFunction
+from fastvi.objectives.vimco import VIMCO
+from fastvi.objectives.wake_sleep import ReweightedWakeSleep
 
 OBJECTIVES: Registry[Objective] = Registry(
-    "objective", "make_objective", Objective, {"elbo": ELBO, "iwae": IWAE, "stl": STL, "dreg": DReG}
+    "objective",
+    "make_objective",
+    Objective,
+    {
+        "elbo": ELBO,
+        "iwae": IWAE,
+        "stl": STL,
+        "dreg": DReG,
+        "vimco": VIMCO,
+        "score-function": ScoreFunction,
+        "reweighted-wake-sleep": ReweightedWakeSleep,
+    },
 )
 """The objectives, each a frozen dataclass whose fields are its options; ``OBJECTIVES["name"] = Class`` adds another."""
 
