@@ -261,6 +261,12 @@ def test_a_short_training_raises_the_bound():
             "needs a model with the methods sample_prior_and_data; VAE lacks sample_prior_and_data",
         ),
         ((*NETWORK_FLAGS, "--objective", "dreg"), "DReG: needs the samples of a Gaussian encode; SigmoidBeliefNetwork"),
+        (
+            (*NETWORK_FLAGS, "--objective", "iwae"),
+            "iwae would not train the encoder of sigmoid-belief-network, whose samples are discrete: take an objective "
+            "that uses the score: vimco, score-function, reweighted-wake-sleep",
+        ),
+        ((*CATEGORICAL_FLAGS, "--objective", "stl"), "stl would not train the encoder of categorical-vae"),
         ((*NETWORK_FLAGS, "--layer-dims", "4,3,2,1"), "--layer-dims must be of 1 to 3 layers, got (4, 3, 2, 1)"),
     ],
 )

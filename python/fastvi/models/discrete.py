@@ -46,6 +46,8 @@ class DiscreteLatentModel(nn.Module):
         For a size that is not a positive integer, and an x of another shape or type or not in [0, 1].
     """
 
+    samples_have_path = False
+    """A bound that does not use the score has no gradient for the encoder: `fastvi train` refuses it."""
     latent_shapes: tuple[tuple[int, ...], ...]
     """Shape of each layer's states, without the axes of samples and examples, from the data upwards."""
 

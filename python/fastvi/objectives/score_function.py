@@ -76,6 +76,8 @@ class ScoreFunction(Bound):
     >>> bound.mean().backward()
     """
 
+    uses_score = True
+
     num_samples: int = option("K, samples for each example", at_least=1, usual=5)
     baseline: str = option("what is taken from log w", "leave-one-out", choices=tuple(LEAST_SAMPLES))
     baseline_value: float = option("the constant baseline, in nats", 0.0, at_least=-math.inf)

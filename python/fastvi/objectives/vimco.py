@@ -58,6 +58,8 @@ class VIMCO(Bound):
     ValueError: VIMCO: num_samples must be at least 2, got 1
     """
 
+    uses_score = True
+
     num_samples: int = option("K, samples for each example", at_least=2, usual=5)
     mean: str = option(
         "of the other weights, for a sample's baseline", "geometric", choices=("geometric", "arithmetic")

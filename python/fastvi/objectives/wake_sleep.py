@@ -87,6 +87,8 @@ class ReweightedWakeSleep(Bound):
     >>> bound.mean().backward()
     """
 
+    uses_score = True
+
     num_samples: int = option("K, samples for each example", at_least=1, usual=5)
     wake_phi: bool = option("whether the encoder learns from the samples, by their weights", True)
     sleep_phi: bool = option("whether the encoder learns from examples that the model makes up", False)
