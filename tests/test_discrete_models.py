@@ -266,6 +266,11 @@ def test_a_short_training_raises_the_bound():
             "iwae would not train the encoder of sigmoid-belief-network, whose samples are discrete: take an objective "
             "that uses the score: vimco, score-function, reweighted-wake-sleep",
         ),
+        (
+            (*NETWORK_FLAGS, "--objective", "vimco", "--baseline-dims", "4"),
+            "--baseline-dims asks for a baseline network that vimco does not use",
+        ),
+        ((*NETWORK_FLAGS, "--objective", "score-function", "--baseline-dims", "4"), "that score-function does not use"),
         ((*CATEGORICAL_FLAGS, "--objective", "stl"), "stl would not train the encoder of categorical-vae"),
         ((*NETWORK_FLAGS, "--layer-dims", "4,3,2,1"), "--layer-dims must be of 1 to 3 layers, got (4, 3, 2, 1)"),
     ],

@@ -155,7 +155,7 @@ def test_values_of_an_example_are_its_own():
 
 
 def test_variances():
-    """The best constant baseline, E f s^2 / E s^2; leaving one out, and the control variate, take less noise."""
+    """The best constant baseline is E f s^2 / E s^2; leaving one out has less noise than no baseline."""
     model = discrete.make("one layer", baseline_dims=(3,))
     parameters = [model.encoder[0].bias]
     joint, posterior, probability = (part.detach() for part in discrete.log_weights_of(model, DATA[:1], 1))
@@ -171,7 +171,6 @@ def test_variances():
     for shift in (-0.5, 0.5):
         further = moment(ScoreFunction(1, "constant", best + shift))
         assert further - at_best == pytest.approx(0.25 * float(mass.sum()), abs=1e-12)  # a parabola
-    # Three samples with the best constant have at least a third of the variance of one.
     assert moment(ScoreFunction(3)) < moment(ScoreFunction(3, "constant"))
 
 

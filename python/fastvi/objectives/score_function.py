@@ -94,10 +94,15 @@ class ScoreFunction(Bound):
                 f"ScoreFunction: baseline_value={self.baseline_value} needs baseline='constant', got {self.baseline!r}"
             )
 
+    @property
+    def uses_network(self) -> bool:
+        """Whether the model's baseline network is used, and trained."""
+        return self.baseline == "network"
+
     def check_model(self, model: Any) -> None:
         """Raise unless the model has a bound, and the network or the control variate where the baseline needs it."""
         super().check_model(model)
-        if self.baseline == "network":
+        if self.uses_network:
             require_baseline(model, "ScoreFunction with baseline='network'")
         elif self.baseline == "control-variate":
             require_control_variate(model, "ScoreFunction with baseline='control-variate'")
@@ -119,7 +124,7 @@ class ScoreFunction(Bound):
             signal = weights - self.baseline_value
         elif self.baseline == "leave-one-out":
             signal = weights - finite(others(weights).mean(1))
-        elif self.baseline == "network":
+        elif self.uses_network:
             error = finite(weights) - predicted(model, x, weights)
             signal = weights - finite(weights) + error.detach()
             learning = -0.5 * error.square()
