@@ -12,7 +12,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from fastvi.cli import app
-from fastvi.models import VAEOptions, make_model_options
+from fastvi.models import MODELS, VAEOptions, make_model_options
 from fastvi.objectives import ELBO, IWAE, OBJECTIVES, Bound, make_objective, option
 from fastvi.training.config import RunFolder
 from support.command import assert_one_clear_line, call
@@ -151,9 +151,7 @@ def test_objects_by_their_names():
         assert OBJECTIVES.from_fields(stored) == objective
     with pytest.raises(TypeError, match=r"^make_model_options: 'vae' has the options latent_dim, .*; got width$"):
         make_model_options("vae", width=3)
-    with pytest.raises(
-        ValueError, match="make_model_options: name must be one of vae, autoencoder, classifier, got 'x'"
-    ):
+    with pytest.raises(ValueError, match=f"make_model_options: name must be one of {', '.join(MODELS)}, got 'x'"):
         make_model_options("x")
     with pytest.raises(TypeError, match="make_objective: 'cross-entropy' has no options; got width"):
         make_objective("cross-entropy", width=3)

@@ -19,8 +19,11 @@ from fastvi.objectives import (
     PIWAE,
     STL,
     TVO,
+    VIMCO,
     DReG,
     Renyi,
+    ReweightedWakeSleep,
+    ScoreFunction,
     make_objective,
 )
 from support import linear_gaussian
@@ -37,6 +40,12 @@ EVERY_OBJECTIVE = [
     CIWAE(5, 0.3),
     Renyi(5, -0.5),
     TVO(5, 3),
+    VIMCO(4),
+    VIMCO(4, "arithmetic"),
+    ScoreFunction(1, "constant", -3.0),
+    ScoreFunction(3),
+    ScoreFunction(4, "control-variate"),
+    ReweightedWakeSleep(4),
 ]
 every_objective = pytest.mark.parametrize("objective", EVERY_OBJECTIVE, ids=str)
 
@@ -179,7 +188,20 @@ def test_objectives_by_name():
     assert make_objective("ciwae", num_samples=4, beta=0.1) == CIWAE(4, 0.1)
     assert make_objective("renyi", num_samples=4, alpha=-1.0) == Renyi(4, -1.0)
     assert make_objective("tvo", num_samples=4, endpoint="right") == TVO(4, endpoint="right")
-    assert set(OBJECTIVES.values()) == {ELBO, STL, IWAE, DReG, MIWAE, PIWAE, CIWAE, Renyi, TVO}
+    assert set(OBJECTIVES.values()) == {
+        ELBO,
+        STL,
+        IWAE,
+        DReG,
+        MIWAE,
+        PIWAE,
+        CIWAE,
+        Renyi,
+        TVO,
+        VIMCO,
+        ScoreFunction,
+        ReweightedWakeSleep,
+    }
 
 
 @pytest.mark.parametrize(
@@ -202,7 +224,22 @@ def test_bad_names_and_options(name, options, error, message):
 
 
 @pytest.mark.parametrize(
-    "stem", ["bounds", "ciwae", "diagnosis", "elbo", "importance", "miwae", "piwae", "registry", "renyi", "tvo"]
+    "stem",
+    [
+        "bounds",
+        "ciwae",
+        "diagnosis",
+        "elbo",
+        "importance",
+        "miwae",
+        "piwae",
+        "registry",
+        "renyi",
+        "score_function",
+        "tvo",
+        "vimco",
+        "wake_sleep",
+    ],
 )
 def test_documented_examples(stem):
     results = doctest.testmod(importlib.import_module(f"fastvi.objectives.{stem}"))

@@ -1,22 +1,28 @@
 """Models that the objectives of `fastvi.objectives` train."""
 
 from fastvi.models.base import DataShape, ModelOptions
+from fastvi.models.categorical import CategoricalVAE, CategoricalVAEOptions
 from fastvi.models.convolutional import ConvolutionalVAEOptions
+from fastvi.models.discrete import DiscreteLatentModel
 from fastvi.models.general import ConditionalVAEOptions, GeneralVAE, GeneralVAEOptions
 from fastvi.models.hierarchical import HierarchicalOptions, HierarchicalVAE
 from fastvi.models.posteriors import AffineCoupling, DiagonalPosterior, FlowPosterior, FullCovariancePosterior
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
 from fastvi.models.registry import MODELS, make_model_options
+from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetwork, SigmoidBeliefNetworkOptions
 from fastvi.models.vae import VAE, VAEOptions
 
 __all__ = [
     "MODELS",
     "VAE",
     "AffineCoupling",
+    "CategoricalVAE",
+    "CategoricalVAEOptions",
     "ConditionalVAEOptions",
     "ConvolutionalVAEOptions",
     "DataShape",
     "DiagonalPosterior",
+    "DiscreteLatentModel",
     "FlowPosterior",
     "FullCovariancePosterior",
     "GeneralVAE",
@@ -26,6 +32,8 @@ __all__ = [
     "LabelPrior",
     "MixturePrior",
     "ModelOptions",
+    "SigmoidBeliefNetwork",
+    "SigmoidBeliefNetworkOptions",
     "VAEOptions",
     "VampPrior",
     "make_model_options",

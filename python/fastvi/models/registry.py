@@ -6,9 +6,11 @@ from typing import Any
 
 from fastvi._registry import Registry
 from fastvi.models.base import ModelOptions
+from fastvi.models.categorical import CategoricalVAEOptions
 from fastvi.models.convolutional import ConvolutionalVAEOptions
 from fastvi.models.general import ConditionalVAEOptions, GeneralVAEOptions
 from fastvi.models.hierarchical import HierarchicalOptions
+from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetworkOptions
 from fastvi.models.vae import VAEOptions
 
 MODELS: Registry[ModelOptions] = Registry(
@@ -21,6 +23,8 @@ MODELS: Registry[ModelOptions] = Registry(
         "convolutional-vae": ConvolutionalVAEOptions,
         "conditional-vae": ConditionalVAEOptions,
         "hierarchical": HierarchicalOptions,
+        "categorical-vae": CategoricalVAEOptions,
+        "sigmoid-belief-network": SigmoidBeliefNetworkOptions,
     },
 )
 """The options of each model, a frozen dataclass; ``MODELS["name"] = Options`` adds another."""

@@ -19,7 +19,11 @@ from fastvi.objectives.model import LatentVariableModel
 from fastvi.objectives.piwae import PIWAE
 from fastvi.objectives.registry import OBJECTIVES, make_objective
 from fastvi.objectives.renyi import Renyi
+from fastvi.objectives.score_function import ScoreFunction
+from fastvi.objectives.signals import BaselineModel, ControlVariateModel
 from fastvi.objectives.tvo import TVO
+from fastvi.objectives.vimco import VIMCO
+from fastvi.objectives.wake_sleep import ReweightedWakeSleep, SleepingModel
 
 __all__ = [
     "CIWAE",
@@ -30,7 +34,10 @@ __all__ = [
     "PIWAE",
     "STL",
     "TVO",
+    "VIMCO",
+    "BaselineModel",
     "Bound",
+    "ControlVariateModel",
     "DReG",
     "Diagnosis",
     "Draw",
@@ -41,6 +48,9 @@ __all__ = [
     "Loss",
     "Objective",
     "Renyi",
+    "ReweightedWakeSleep",
+    "ScoreFunction",
+    "SleepingModel",
     "call_detached",
     "diagnose",
     "draw",

@@ -26,6 +26,9 @@ class Objective(ABC):
         Whether the value is a bound on log p(x), to be maximised; else it is a loss, to be minimised.
     uses_labels
         Whether ``x`` is the pair (images, labels), of shapes (B, D) and (B,).
+    uses_score
+        Whether the gradient is right for samples that have no path to the encoder's parameters: those of discrete
+        variables. A run of a model whose ``samples_have_path`` is False is refused to a bound without it.
 
     Raises
     ------
@@ -37,6 +40,7 @@ class Objective(ABC):
     unit: ClassVar[str]
     is_bound: ClassVar[bool]
     uses_labels: ClassVar[bool] = False
+    uses_score: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_options(self)

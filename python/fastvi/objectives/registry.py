@@ -12,7 +12,10 @@ from fastvi.objectives.importance import IWAE, DReG
 from fastvi.objectives.miwae import MIWAE
 from fastvi.objectives.piwae import PIWAE
 from fastvi.objectives.renyi import Renyi
+from fastvi.objectives.score_function import ScoreFunction
 from fastvi.objectives.tvo import TVO
+from fastvi.objectives.vimco import VIMCO
+from fastvi.objectives.wake_sleep import ReweightedWakeSleep
 
 OBJECTIVES: Registry[Objective] = Registry(
     "objective",
@@ -28,6 +31,9 @@ OBJECTIVES: Registry[Objective] = Registry(
         "ciwae": CIWAE,
         "renyi": Renyi,
         "tvo": TVO,
+        "vimco": VIMCO,
+        "score-function": ScoreFunction,
+        "reweighted-wake-sleep": ReweightedWakeSleep,
     },
 )
 """The objectives, each a frozen dataclass whose fields are its options; ``OBJECTIVES["name"] = Class`` adds another."""

@@ -186,10 +186,37 @@ def check_settings(config: TrainingConfig) -> None:
     if config.binarization not in BINARIZATIONS:
         raise ValueError(f"binarization must be one of {', '.join(BINARIZATIONS)}, got {config.binarization!r}")
     try:
-        config.objective.check_model(config.build_outline())
+        outline = config.build_outline()
+        config.objective.check_model(outline)
+        check_training(config, outline)
     except RuntimeError as error:  # sizes whose product is beyond 64 bits
         sizes = {"image_shape": config.image_shape, **config.model.sizes()}
         raise ValueError(f"{', '.join(f'{name} {size}' for name, size in sizes.items())} are too large") from error
+
+
+def check_training(config: TrainingConfig, model: nn.Module) -> None:
+    """Check that the objective trains the encoder, by samples with a path or by the score, and a baseline network.
+
+    Raises
+    ------
+    ValueError
+        If the model's samples have no path and the bound does not use the score, or the model has a baseline network
+        that the objective does not use: several processes would fail for want of its gradients.
+    """
+    if getattr(config.model, "baseline_dims", None) is not None and not getattr(
+        config.objective, "uses_network", False
+    ):
+        raise ValueError(
+            f"`baseline_dims` asks for a baseline network that {config.objective_name} does not use: leave it out, or "
+            "take the objective score-function with `baseline` network"
+        )
+    if getattr(model, "samples_have_path", True) or not config.objective.is_bound or config.objective.uses_score:
+        return
+    able = [name for name, entry in OBJECTIVES.items() if entry.uses_score]
+    raise ValueError(
+        f"{config.objective_name} would not train the encoder of {config.model_name}, whose samples are discrete: "
+        f"take an objective that uses the score: {', '.join(able)}"
+    )
 
 
 def bfloat16_obstacle(device: str) -> str | None:
