@@ -6,9 +6,12 @@ from typing import Any
 
 from fastvi._registry import Registry
 from fastvi.models.base import ModelOptions
+from fastvi.models.hamiltonian import HamiltonianOptions
 from fastvi.models.vae import VAEOptions
 
-MODELS: Registry[ModelOptions] = Registry("model", "make_model_options", ModelOptions, {"vae": VAEOptions})
+MODELS: Registry[ModelOptions] = Registry(
+    "model", "make_model_options", ModelOptions, {"vae": VAEOptions, "hamiltonian": HamiltonianOptions}
+)
 """The options of each model, a frozen dataclass; ``MODELS["name"] = Options`` adds another."""
 
 
