@@ -77,10 +77,14 @@ def test_help_lists_the_options_of_each_class():
             ("--objective", "denoising", "--num-samples", "3"),
             "--num-samples belongs to the objectives elbo, iwae, stl, ",
         ),
+        (("--model", "autoencoder", "--latent-dim", "3"), "--latent-dim belongs to the models vae"),
+        (("--model", "autoencoder", "--latent-dim", "3"), "hamiltonian, not to autoencoder, which has --code"),
         (
-            ("--model", "autoencoder", "--latent-dim", "3"),
-            "belong to the model vae, not to autoencoder, which has --code",
+            ("--mass", "unit"),
+            "--mass, --tempering, --inverse-temperature, --reverse and --reverse-dim belong to the model hamiltonian, "
+            "not to vae, which has --latent-dim",
         ),
+        (("--model", "hamiltonian", "--step-size", "1"), "--step-size must be above 0 and below --max-step-size = 0.5"),
         (("--code-dim", "3"), "--code-dim belongs to the model autoencoder, not to vae, which has --latent-dim"),
         (("--objective", "denoising", "--kind", "odd"), "--kind must be one of squared, absolute, got 'odd'"),
         (
@@ -90,7 +94,7 @@ def test_help_lists_the_options_of_each_class():
         (("--objective", "denoising", "--steps", "1,0"), "--steps must be numbers from 1 to 2147483647, got '1,0'"),
         (("--objective", "elbo", "--no-analytic-kl", "--free-bits", "1"), "--free-bits=1.0 needs --analytic-kl=True"),
         (("--objective", "vimco"), "--objective must be one of elbo, iwae, stl, dreg, denoising"),
-        (("--model", "gan"), "--model must be one of vae, autoencoder, classifier, got 'gan'"),
+        (("--model", "gan"), "--model must be one of vae, hamiltonian, autoencoder, classifier, got 'gan'"),
     ],
 )
 def test_options_of_other_classes_and_wrong_values(arguments, message, tmp_path):
@@ -149,7 +153,7 @@ def test_objects_by_their_names():
     with pytest.raises(TypeError, match=r"^make_model_options: 'vae' has the options latent_dim, .*; got width$"):
         make_model_options("vae", width=3)
     with pytest.raises(
-        ValueError, match="make_model_options: name must be one of vae, autoencoder, classifier, got 'x'"
+        ValueError, match="make_model_options: name must be one of vae, hamiltonian, autoencoder, classifier, got 'x'"
     ):
         make_model_options("x")
     with pytest.raises(TypeError, match="make_objective: 'cross-entropy' has no options; got width"):

@@ -11,6 +11,8 @@ from torch import nn
 from fastvi.evaluate import evaluate, stream_bounds
 from fastvi.models import VAE, DataShape, HamiltonianOptions, HamiltonianPosterior, ReverseNetwork
 from fastvi.objectives import ELBO, IWAE, DReG
+from fastvi.training.config import RunFolder
+from support.command import assert_one_clear_line, call
 from support.hamiltonian import configurations, shaken
 
 SAMPLED = ELBO(analytic_kl=False)
@@ -205,3 +207,29 @@ def test_documentation_page():
     results = doctest.testfile(str(page), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert results.attempted > 0
     assert results.failed == 0
+
+
+# By the program
+
+SHORT = ("--model", "hamiltonian", "--latent-dim", "2", "--hidden-dims", "8", "--batch-size", "500", "--epochs", "1")
+
+
+def test_it_trains_and_is_evaluated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--num-transitions", "2", "--num-leapfrogs", "2", "--mass", "learned", "--tempering", "free")
+    evaluation = ("--evaluation-samples", "5", "--evaluation-limit", "20")
+    result = call("train", *SHORT, *options, *evaluation, "--reverse-dim", "6", "--out", "run")
+    assert result.exit_code == 0, result.output
+    assert all((tmp_path / "run" / name).exists() for name in ("reconstructions.png", "samples.png", "manifold.png"))
+    model = RunFolder(tmp_path / "run").load_model()
+    assert (model.num_transitions, model.mass, model.tempering) == (2, "learned", "free")
+
+
+def test_a_trajectory_that_diverges_ends_a_run_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    steps = ("--mass", "unit", "--step-size", "1e6", "--max-step-size", "1e7", "--num-leapfrogs", "10")
+    assert_one_clear_line(
+        call("train", *SHORT, *steps),
+        "epoch 1: HamiltonianPosterior: a trajectory became infinite or NaN in transition 1 of 1: its step sizes, "
+        "up to 1e+06, are too large; max_step_size bounds them: try a smaller --learning-rate",
+    )

@@ -151,14 +151,14 @@ def floor_of(model: PlainHamiltonian, batch: int) -> tuple[Call, Call]:
     encoded = products.up(torch.randn(batch, DATA_DIM), weights[of_encoder])
     positions = []
     for _ in range(NUM_LEAPFROGS + 1):
-        values = products.up(torch.randn(batch, LATENT_DIM), weights[of_decoder])
-        positions.append((values, products.down(weights[of_decoder], values)))
+        inputs = products.up(torch.randn(batch, LATENT_DIM), weights[of_decoder])
+        positions.append((inputs, products.down(weights[of_decoder], inputs)))
     reversed_layers = []
     for weight, place in zip(weights[of_reverse], places[of_reverse], strict=True):
-        values = products.up(torch.randn(batch, weight.shape[1]), [weight])
-        reversed_layers.append(([weight], values, [place]))
-    for layer, inputs, place in reversed(reversed_layers):
-        products.down(layer, inputs, place)
+        inputs = products.up(torch.randn(batch, weight.shape[1]), [weight])
+        reversed_layers.append(([weight], inputs, [place]))
+    for layer, inputs, own_places in reversed(reversed_layers):
+        products.down(layer, inputs, own_places)
     for inputs, gradients in reversed(positions):
         directions = products.up(torch.randn(batch, LATENT_DIM), weights[of_decoder])
         others = list(zip(gradients[1:], directions[:-1], strict=True))
