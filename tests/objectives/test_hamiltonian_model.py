@@ -81,6 +81,18 @@ def test_a_prior_and_a_subclass_take_the_way_of_the_operations():
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-11)
 
 
+def test_compiled_whole():
+    wrapped, x = small(num_leapfrogs=1)
+    parameters = list(wrapped.parameters())
+    torch._dynamo.reset()
+    results = []
+    for function in (IWAE(2), torch.compile(IWAE(2), backend="aot_eager", fullgraph=True)):
+        torch.manual_seed(4)
+        value = function(wrapped, x)
+        results.append([value.detach(), *torch.autograd.grad(value.sum(), parameters)])
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-11)
+
+
 @pytest.mark.parametrize("shape", [(3, 2), (28, 28)])
 def test_images_of_any_shape(shape):
     options = HamiltonianOptions(latent_dim=2, hidden_dims=(4,), reverse_dim=4, num_transitions=2)

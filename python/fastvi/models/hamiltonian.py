@@ -223,7 +223,8 @@ class HamiltonianPosterior(nn.Module):
         row_offset: int = 0,
     ) -> Draw:
         """Draw z_T with its log-weight; the arguments are those of :func:`fastvi.objectives.draw`."""
-        if torch.is_inference_mode_enabled():  # in which autograd could not take the gradient of the log density
+        # In inference mode autograd could not take the gradient of the log density.
+        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
             with torch.inference_mode(False), torch.no_grad():
                 x = copy.deepcopy(x)  # what inference mode has made is nothing that autograd may keep
                 return self._drawn(x, num_samples, detach_posterior, seed, row_offset)
