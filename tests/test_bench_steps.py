@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastvi
-from fastvi.benchmarks import harness, jax_step, perceptron_step
+from fastvi.benchmarks import hamiltonian_step, harness, jax_step, perceptron_step
 from fastvi.benchmarks.convolutional_step import ConvolutionalVAE
 from fastvi.benchmarks.floor import matrix_products
 from fastvi.benchmarks.jax_runtime import from_jax, operation_call, to_jax
@@ -22,6 +22,7 @@ from fastvi.benchmarks.tutorial_step import SequentialVAE, tutorial_loss
 
 needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
 PERCEPTRONS = ("IWAE step, batch 20, K 1", "IWAE step, batch 128, K 1", "IWAE step, batch 100, K 1, bfloat16")
+HAMILTONIAN = "HVI step, batch 100, T 1, L 4"
 CONVOLUTIONAL = "ELBO step, convolutional, batch 128, K 1"
 WITH_JAX = [
     (case, mode)
@@ -51,6 +52,14 @@ def test_the_convolutional_step_of_every_provider_runs() -> None:
     workload.check()
     assert list(workload.calls) == [EAGER, FASTVI]
     assert workload.make_jax is None
+    for call in workload.calls.values():
+        call()
+
+
+def test_the_hamiltonian_step_of_every_provider_runs() -> None:
+    workload = _workload(HAMILTONIAN)
+    workload.check()
+    assert list(workload.calls) == [EAGER, FASTVI, GEMMS, FLOOR]
     for call in workload.calls.values():
         call()
 
@@ -119,6 +128,19 @@ def test_the_gemms_of_a_step_are_those_of_its_layers() -> None:
             call()
         flops = sum(event.flops for event in recorded.key_averages() if event.key == "aten::mm")
         assert flops == 2 * (2 * encoder + 2 * 3 * decoder)
+
+
+def test_the_gemms_of_a_hamiltonian_step_are_those_of_its_layers() -> None:
+    """Six products of the decoder at each of five positions, three of other layers but for the images' gradient."""
+    products, floor = hamiltonian_step.floor_of(hamiltonian_step.PlainHamiltonian(), 2)
+    encoder = 2 * 784 * 200 + 3 * (200 * 200 + 200 * 100)
+    decoder = 5 * 6 * (50 * 200 + 200 * 200 + 200 * 784)
+    reverse = 3 * (200 * 200 + 400 * 100)
+    for call in (products, floor):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as recorded:
+            call()
+        flops = sum(event.flops for event in recorded.key_averages() if event.key in ("aten::mm", "aten::addmm"))
+        assert flops == 2 * 2 * (encoder + decoder + reverse)
 
 
 def test_the_products_are_those_of_a_linear_network() -> None:

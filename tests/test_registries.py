@@ -77,10 +77,14 @@ def test_help_lists_the_options_of_each_class():
             ("--objective", "denoising", "--num-samples", "3"),
             "--num-samples belongs to the objectives elbo, iwae, stl, ",
         ),
+        (("--model", "autoencoder", "--latent-dim", "3"), "--latent-dim belongs to the models vae"),
+        (("--model", "autoencoder", "--latent-dim", "3"), "hamiltonian, not to autoencoder, which has --code"),
         (
-            ("--model", "autoencoder", "--latent-dim", "3"),
-            "belong to the model vae, not to autoencoder, which has --code",
+            ("--mass", "unit"),
+            "--mass, --tempering, --inverse-temperature, --reverse and --reverse-dim belong to the model hamiltonian, "
+            "not to vae, which has --latent-dim",
         ),
+        (("--model", "hamiltonian", "--step-size", "1"), "--step-size must be above 0 and below --max-step-size = 0.5"),
         (("--code-dim", "3"), "--code-dim belongs to the model autoencoder, not to vae, which has --latent-dim"),
         (("--objective", "denoising", "--kind", "odd"), "--kind must be one of squared, absolute, got 'odd'"),
         (

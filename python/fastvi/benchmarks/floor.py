@@ -51,21 +51,36 @@ def products_and_floor(
     gradient. The pass does so in place, by an addition and two multiplications; in float32 the products read the same
     weights and write the same gradients.
     """
+    own_weights, own_gradients, optimiser_pass = optimiser_memory(weights, num_parameters, dtype)
+    products = matrix_products(own_weights, own_gradients, rows)
+
+    def floor() -> None:
+        products()
+        optimiser_pass()
+
+    return products, floor
+
+
+def optimiser_memory(
+    weights: Sequence[Tensor], num_parameters: int, dtype: torch.dtype = torch.float32
+) -> tuple[list[Tensor], list[Tensor], Call]:
+    """Return copies of the weights and places for their gradients, and the pass over the memory that Adam has to move.
+
+    In float32 copies and places are parts of that memory.
+    """
     flat_weights, flat_gradients, first, second = (torch.zeros(num_parameters) for _ in range(4))
     places = _views(flat_weights, weights)
     for place, weight in zip(places, weights, strict=True):
         place.copy_(weight.detach())
     own_weights = [place.to(dtype) for place in places]  # no copy in float32
     own_gradients = [place.to(dtype) for place in _views(flat_gradients, weights)]
-    products = matrix_products(own_weights, own_gradients, rows)
 
-    def floor() -> None:
-        products()
+    def optimiser_pass() -> None:
         flat_weights.mul_(1.0)
         first.add_(flat_gradients, alpha=0.0)
         second.mul_(1.0)
 
-    return products, floor
+    return own_weights, own_gradients, optimiser_pass
 
 
 def _views(memory: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:

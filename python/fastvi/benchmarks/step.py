@@ -1,8 +1,9 @@
-"""Whole training steps: bound, gradient and Adam, of perceptrons in float32 and in bfloat16, and of convolutions."""
+"""Whole training steps: bound, gradient and Adam: perceptrons in float32 and bfloat16, convolutions, trajectories."""
 
 from __future__ import annotations
 
 from fastvi.benchmarks.convolutional_step import convolutional_case
+from fastvi.benchmarks.hamiltonian_step import hamiltonian_case
 from fastvi.benchmarks.perceptron_step import perceptron_case
 from fastvi.benchmarks.tutorial_step import tutorial_case
 
@@ -18,4 +19,5 @@ CASES = [
     tutorial_case(128, sequential=True),
     tutorial_case(128, sequential=False),
     convolutional_case(128),
+    hamiltonian_case(100),
 ]

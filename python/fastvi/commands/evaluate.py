@@ -51,4 +51,7 @@ def evaluate(
         except OSError as error:
             fail(f"{reason(error)}: the figures cannot be written there; --no-save only shows them")
     show_bar = progress and console.is_terminal
-    evaluate_run(file, config, model, examples, all_images, num_samples, chunk, device, console, show_bar)
+    try:
+        evaluate_run(file, config, model, examples, all_images, num_samples, chunk, device, console, show_bar)
+    except FloatingPointError as error:  # the model's own words for what became infinite or NaN
+        fail(str(error))

@@ -175,6 +175,8 @@ def train(
         if not is_first():
             raise typer.Exit(FAILED_EXIT_CODE) from error
         fail(str(error))
+    except FloatingPointError as error:  # of pictures and evaluation: the model's own words for what became infinite
+        fail(str(error))
     except KeyboardInterrupt:
         how = "interrupted before the run began" if begun is None else _how_to_go_on(context, begun)
         console.print(f"\n{how}")

@@ -5,6 +5,7 @@ from fastvi.models.categorical import CategoricalVAE, CategoricalVAEOptions
 from fastvi.models.convolutional import ConvolutionalVAEOptions
 from fastvi.models.discrete import DiscreteLatentModel
 from fastvi.models.general import ConditionalVAEOptions, GeneralVAE, GeneralVAEOptions
+from fastvi.models.hamiltonian import Arrival, HamiltonianOptions, HamiltonianPosterior, ReverseNetwork
 from fastvi.models.hierarchical import HierarchicalOptions, HierarchicalVAE
 from fastvi.models.posteriors import AffineCoupling, DiagonalPosterior, FlowPosterior, FullCovariancePosterior
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
@@ -16,6 +17,7 @@ __all__ = [
     "MODELS",
     "VAE",
     "AffineCoupling",
+    "Arrival",
     "CategoricalVAE",
     "CategoricalVAEOptions",
     "ConditionalVAEOptions",
@@ -27,11 +29,14 @@ __all__ = [
     "FullCovariancePosterior",
     "GeneralVAE",
     "GeneralVAEOptions",
+    "HamiltonianOptions",
+    "HamiltonianPosterior",
     "HierarchicalOptions",
     "HierarchicalVAE",
     "LabelPrior",
     "MixturePrior",
     "ModelOptions",
+    "ReverseNetwork",
     "SigmoidBeliefNetwork",
     "SigmoidBeliefNetworkOptions",
     "VAEOptions",

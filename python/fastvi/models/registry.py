@@ -9,6 +9,7 @@ from fastvi.models.base import ModelOptions
 from fastvi.models.categorical import CategoricalVAEOptions
 from fastvi.models.convolutional import ConvolutionalVAEOptions
 from fastvi.models.general import ConditionalVAEOptions, GeneralVAEOptions
+from fastvi.models.hamiltonian import HamiltonianOptions
 from fastvi.models.hierarchical import HierarchicalOptions
 from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetworkOptions
 from fastvi.models.vae import VAEOptions
@@ -23,6 +24,7 @@ MODELS: Registry[ModelOptions] = Registry(
         "convolutional-vae": ConvolutionalVAEOptions,
         "conditional-vae": ConditionalVAEOptions,
         "hierarchical": HierarchicalOptions,
+        "hamiltonian": HamiltonianOptions,
         "categorical-vae": CategoricalVAEOptions,
         "sigmoid-belief-network": SigmoidBeliefNetworkOptions,
     },

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from fastvi.nn.layers import run_layers
 from fastvi.nn.sequential import read_layers
 from fastvi.ops._one_node import Network, Terms, fits, terms
 from fastvi.ops._values import describe_range, range_outside_unit_interval, values_at_hand
+from fastvi.ops._with_gradient import log_prob_and_gradient
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU}
 LIKELIHOODS = ("bernoulli", "gaussian")
@@ -215,6 +217,22 @@ class VAE(nn.Module):
         self._check_data(x)
         self._check_values(x)
         return terms(x, networks[0], networks[1], asked, seed)
+
+    def _log_likelihood_with_gradient(self, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor] | None] | None:
+        """What `HamiltonianPosterior` asks for first: of z, log p(x|z) with its gradient by z, as one node of autograd.
+
+        None, here or of z, where `log_likelihood` has to be called: as for the terms of a bound.
+        """
+        is_plain = type(self).log_likelihood is VAE.log_likelihood and "log_likelihood" not in self.__dict__
+        if not is_plain or self.likelihood != "bernoulli" or not isinstance(x, Tensor):
+            return None
+        layers = read_layers(x, (self.decoder, self.likelihood_head), in_autocast=True)
+        network = None if layers is None or layers.activate_last else Network.of(*layers[:3])
+        if network is None:
+            return None
+        self._check_data(x)
+        self._check_values(x)
+        return partial(log_prob_and_gradient, x=x, decoder=network)
 
     def _check_values(self, x: Tensor) -> None:
         if self.validate_args and values_at_hand(x) and (bounds := range_outside_unit_interval(x)) is not None:

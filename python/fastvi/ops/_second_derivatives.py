@@ -24,7 +24,7 @@ from fastvi.ops._precision import HALF_DTYPES
 
 Optionals: TypeAlias = Sequence[Tensor | None]
 
-_BENDS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
+BENDS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
     "tanh": lambda factor, value: factor.mul_(value).mul_(-2.0),
     "sigmoid": lambda factor, value: factor.addcmul_(factor, value, value=-2.0),
     "relu": None,
@@ -70,7 +70,7 @@ class _Hidden:
         count = len(layers)
         slots = slots_in(packed(memory), x.shape[0], layers, count, activation)
         self.layer_gradient = MODULES.of(x).layer_gradient
-        self.index, self.bend = INDICES[activation], _BENDS[activation]
+        self.index, self.bend = INDICES[activation], BENDS[activation]
         self.layers, self.outer, self.wanted = layers, outer, wanted
         self.values = [x, *[slot.value for slot in slots]]
         self.first = next((max(i - 1, 0) // 2 for i, grad in enumerate(outer) if grad is not None), count)
@@ -134,7 +134,7 @@ class _Hidden:
 def _fits(activation: str, product_dtype: torch.dtype | None, first: Tensor, others: Sequence[Any]) -> bool:
     """Whether the passes may run: nothing watches or records, and the numbers are those that they are made for."""
     return (
-        activation in _BENDS
+        activation in BENDS
         and product_dtype is None
         and first.dtype not in HALF_DTYPES
         and MODULES.cpu.runs_backward(first, *others)

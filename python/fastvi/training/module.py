@@ -76,7 +76,10 @@ class VariationalModule(LightningModule):
         noise_seed = mix_seed(self.config.seed, NOISE_STREAM, batch.step)
         examples = self._present(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16-mixed"):
-            total = objective(self.model, examples, seed=noise_seed, row_offset=batch.row_offset).sum()
+            try:
+                total = objective(self.model, examples, seed=noise_seed, row_offset=batch.row_offset).sum()
+            except FloatingPointError as error:  # the model's own words for what became infinite or NaN
+                raise DivergenceError(f"epoch {self.current_epoch + 1}: {error}") from error
         global_total = self.trainer.strategy.reduce(total.detach().double(), reduce_op="sum")
         self.latest_value = global_total / batch.global_size
         self._epoch_total += global_total

@@ -1,0 +1,188 @@
+"""Trajectories of the leapfrog integrator (Neal 2011), differentiable in all that they depend on.
+
+The dynamics are those of the Hamiltonian H(q, v) = -log p(q) + v' M^-1 v / 2 with a diagonal M. A trajectory is
+reversible and keeps volume, whatever its step size; the Hamiltonian it keeps but for an error of the step's square.
+Tempering (Neal 2011, section 5.5.7; Caterini, Doucet and Sejdinovic 2018) multiplies the momentum after each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from fastvi import ops
+from fastvi.ops._private import transforms_active
+
+Target: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""A log density and its gradient at positions: (..., D) gives (...) and (..., D)."""
+
+
+class PhasePoint(NamedTuple):
+    """A position and a momentum, with what the next step needs of the log density there.
+
+    Attributes
+    ----------
+    position, momentum
+        ``(..., D)``.
+    log_density
+        ``(...)``, in nats; it need not be normalised.
+    gradient
+        ``(..., D)``, that of the log density by the position.
+    """
+
+    position: Tensor
+    momentum: Tensor
+    log_density: Tensor
+    gradient: Tensor
+
+    @classmethod
+    def at(cls, target: Target, position: Tensor, momentum: Tensor) -> PhasePoint:
+        """Return the point of a position and a momentum."""
+        return cls(position, momentum, *target(position))
+
+
+def with_gradient(log_density: Callable[[Tensor], Tensor], name: str = "the log density") -> Target:
+    """Make the target of a log density: autograd takes the gradient, and records it where it records at all.
+
+    So the gradient of a trajectory has its second-order terms, those of the log density's second derivatives. Under
+    ``torch.no_grad()`` nothing is recorded.
+
+    Parameters
+    ----------
+    log_density
+        Of positions ``(..., D)`` gives ``(...)``, in nats.
+    name
+        What messages call it.
+
+    Raises
+    ------
+    ValueError
+        From the target, if the log density has another shape, or no gradient by the position.
+
+    Examples
+    --------
+    >>> import torch
+    >>> target = with_gradient(lambda q: -0.5 * q.square().sum(-1))
+    >>> target(torch.tensor([[1.0, -2.0]]))
+    (tensor([-2.5000], grad_fn=<MulBackward0>), tensor([[-1.,  2.]], grad_fn=<...>))
+    """
+
+    def target(position: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.compiler.is_compiling() or transforms_active():
+            value, pull_back = torch.func.vjp(log_density, position)  # type: ignore[misc, unused-ignore]
+            return value, pull_back(torch.ones_like(value))[0]
+        records = torch.is_grad_enabled()
+        with torch.enable_grad():
+            start = position if records and position.requires_grad else position.detach().requires_grad_()
+            value = log_density(start)
+            if value.shape != position.shape[:-1]:
+                raise ValueError(
+                    f"{name} of positions {tuple(position.shape)} must have the shape {tuple(position.shape[:-1])}, "
+                    f"got {tuple(value.shape)}"
+                )
+            gradient = None
+            if value.requires_grad:
+                (gradient,) = torch.autograd.grad(value.sum(), start, create_graph=records, allow_unused=True)
+            if gradient is None:
+                raise ValueError(f"{name} has no gradient by the position: it must be a differentiable function of it")
+        return (value if records else value.detach()), gradient
+
+    return target
+
+
+def leapfrog(
+    target: Target,
+    start: PhasePoint,
+    step_size: Tensor | float,
+    num_steps: int,
+    inverse_mass: Tensor | float | None = None,
+    momentum_scales: Tensor | None = None,
+) -> PhasePoint:
+    r"""Follow a trajectory of leapfrog steps, each a half kick, a drift and a half kick.
+
+    .. math:: v \leftarrow v + \tfrac\epsilon2 \nabla \log p(q), \quad q \leftarrow q + \epsilon M^{-1} v, \quad
+        v \leftarrow v + \tfrac\epsilon2 \nabla \log p(q)
+
+    The gradient is taken once at each new position. Differentiable in the start, the step size, the inverse mass, the
+    scales, and all that the target depends on. To go back, follow a trajectory from the end with its momentum negated.
+
+    Parameters
+    ----------
+    target
+        What gives the log density and its gradient.
+    start
+        Where the trajectory begins.
+    step_size
+        :math:`\epsilon`: a number, or a tensor that broadcasts with positions: (D,) for one for each dimension.
+    num_steps
+        L, the number of leapfrog steps.
+    inverse_mass
+        Diagonal of :math:`M^{-1}`, broadcast likewise; the identity where not given.
+    momentum_scales
+        Shape (L,): what the momentum is multiplied by after each step. The logarithm of the trajectory's volume is D
+        times the sum of their logarithms; without them it is 0.
+
+    Returns
+    -------
+    PhasePoint
+        The end of the trajectory.
+
+    Raises
+    ------
+    ValueError
+        If ``num_steps`` is not positive, or the scales are not as many.
+
+    References
+    ----------
+    Neal: MCMC using Hamiltonian dynamics. Handbook of Markov Chain Monte Carlo, 2011, sections 2.3 and 5.5.7.
+
+    Examples
+    --------
+    >>> import torch
+    >>> target = with_gradient(lambda q: -0.5 * q.square().sum(-1))
+    >>> start = PhasePoint.at(target, torch.tensor([1.0]), torch.tensor([0.0]))
+    >>> end = leapfrog(target, start, step_size=0.1, num_steps=10)
+    >>> end.position.item()  # about cos(1)
+    0.539...
+    """
+    if num_steps < 1:
+        raise ValueError(f"leapfrog: num_steps must be positive, got {num_steps}")
+    if momentum_scales is not None and momentum_scales.shape != (num_steps,):
+        raise ValueError(
+            f"leapfrog: momentum_scales must have the shape ({num_steps},), one for each step, "
+            f"got {tuple(momentum_scales.shape)}"
+        )
+    position, momentum, log_density, gradient = start
+    for i in range(num_steps):
+        # The potential energy is minus the log density, whose gradient is at hand: the kick has the sign. Where nothing
+        # comes between two steps, two half kicks at the same position are a whole one.
+        kick = -0.5 if i == 0 or momentum_scales is not None else -1.0
+        position, momentum = ops.leapfrog_step(position, momentum, gradient, step_size, inverse_mass, kick)
+        log_density, gradient = target(position)
+        if momentum_scales is not None:
+            momentum = momentum_scales[i] * _half_kick(momentum, gradient, step_size)
+    if momentum_scales is None:
+        momentum = _half_kick(momentum, gradient, step_size)
+    return PhasePoint(position, momentum, log_density, gradient)
+
+
+def hamiltonian(point: PhasePoint, inverse_mass: Tensor | float | None = None) -> Tensor:
+    r"""Return the Hamiltonian, :math:`-\log p(q) + \tfrac12 v^\top M^{-1} v`, (...): potential and kinetic energy.
+
+    Examples
+    --------
+    >>> import torch
+    >>> target = with_gradient(lambda q: -0.5 * q.square().sum(-1))
+    >>> hamiltonian(PhasePoint.at(target, torch.tensor([1.0]), torch.tensor([2.0]))).item()
+    2.5
+    """
+    return ops.kinetic_energy(point.momentum, inverse_mass) - point.log_density
+
+
+def _half_kick(momentum: Tensor, gradient: Tensor, step_size: Tensor | float) -> Tensor:
+    if isinstance(step_size, Tensor):
+        return torch.addcmul(momentum, gradient, step_size, value=0.5)
+    return torch.add(momentum, gradient, alpha=0.5 * step_size)
