@@ -11,14 +11,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fastvi.objectives.latent import posterior_of, prior_of
 from fastvi.objectives.model import (
     describe,
     has_own_draw,
     log_likelihood,
     member,
-    posterior,
-    prior,
-    prior_log_prob,
     require_encoder,
 )
 from fastvi.ops._private import transforms_active
@@ -113,17 +111,24 @@ def require_control_variate(model: object, owner: str) -> None:
 
 
 def control_variate(model: Any, x: Any, samples: Any, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """``model.control_variate``, checked; for a Gaussian encoder the Taylor polynomial at its mean.
+    """``model.control_variate``, checked; for an encoder the Taylor polynomial at its mean.
 
-    That is h(z) = s (z - mean), where s is the slope of log p(x, z) at the posterior's mean; that of log q(z|x) is 0
-    there.
+    That is h(z) = s (z - mean), where s is the slope of log p(x, z) at the posterior's mean; that of a Gaussian's
+    log q(z|x) is 0 there.
     """
     if not hasattr(model, "control_variate"):
-        mean, _ = posterior(model, x)
-        prior_mean, prior_logvar = prior(model, mean)
+        q = posterior_of(model, x)
+        p = prior_of(model, x, q)
+        try:
+            mean = q.mean
+        except NotImplementedError as error:
+            raise TypeError(
+                f"ScoreFunction: baseline='control-variate' needs a control_variate of {type(model).__name__}, whose "
+                "posterior has no mean in closed form"
+            ) from error
 
         def log_joint(z: Tensor) -> Tensor:
-            return (log_likelihood(model, x, z) + prior_log_prob(prior_mean, prior_logvar, z)).sum()
+            return (log_likelihood(model, x, z) + p.log_prob(z)).sum()
 
         centre = mean.detach()
         (slope,) = slopes(log_joint, centre.unsqueeze(0))

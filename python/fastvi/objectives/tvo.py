@@ -80,6 +80,8 @@ class TVO(Bound):
     (True, True)
     """
 
+    uses_score = True
+
     num_samples: int = option("S, samples for each example", at_least=2, usual=10)
     num_partitions: int = option("intervals of the sum", 5, at_least=1)
     first_beta: float = option("end of the first of several intervals, between 0 and 1", 0.0813)

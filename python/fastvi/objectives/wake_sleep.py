@@ -18,7 +18,8 @@ from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import iwae_bound
 from fastvi.objectives.draws import DrawingModel, draw
 from fastvi.objectives.importance import gradient_only
-from fastvi.objectives.model import LatentVariableModel, describe, has_own_draw, member, posterior
+from fastvi.objectives.latent import posterior_of
+from fastvi.objectives.model import LatentVariableModel, describe, has_own_draw, member
 from fastvi.objectives.signals import finite
 from fastvi.seeding import mix_seed
 
@@ -146,7 +147,7 @@ def asleep(model: Any, x: Any, like: Tensor, seed: int | None, row_offset: int) 
         log_posterior: Any = model.log_posterior(made_up, samples)
         name = "log_posterior"
     else:
-        log_posterior, name = ops.normal_log_prob(samples, *posterior(model, made_up)), "sample_prior_and_data"
+        log_posterior, name = posterior_of(model, made_up).log_prob(samples), "sample_prior_and_data"
     expected = (1, *like.shape)
     if not isinstance(log_posterior, Tensor) or log_posterior.shape != expected:
         raise ValueError(
