@@ -97,7 +97,7 @@ def test_help_lists_the_options_of_each_class():
             ("--objective", "best"),
             f"--objective must be one of {', '.join([*OBJECTIVES, 'denoising', 'cross-entropy'])}, got 'best'",
         ),
-        (("--model", "gan"), "--model must be one of vae, autoencoder, classifier, got 'gan'"),
+        (("--model", "gan"), "--model must be one of vae, hamiltonian, autoencoder, classifier, got 'gan'"),
     ],
 )
 def test_options_of_other_classes_and_wrong_values(arguments, message, tmp_path):

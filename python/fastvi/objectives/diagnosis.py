@@ -180,8 +180,8 @@ def diagnose(
     >>> found = diagnose(model, torch.ones(10, 16), [IWAE(5), DReG(5)], repeats=20, seed=0)
     >>> list(found.statistics["DReG(num_samples=5)"])
     ['encoder', 'posterior_head', 'decoder', 'likelihood_head']
-    >>> print(found.table().splitlines()[0])
-    estimator                                    group            parameters  |mean|  variance    SNR
+    >>> found.table().splitlines()[0].split()
+    ['estimator', 'group', 'parameters', '|mean|', 'variance', 'SNR']
     """
     repeats = check_count("diagnose", "repeats", repeats, at_least=2)
     named = dict(estimators) if isinstance(estimators, Mapping) else {_called(each): each for each in estimators}
