@@ -264,7 +264,7 @@ def test_a_short_training_raises_the_bound():
         (
             (*NETWORK_FLAGS, "--objective", "iwae"),
             "iwae would not train the encoder of sigmoid-belief-network, whose samples are discrete: take an objective "
-            "that uses the score: vimco, score-function, reweighted-wake-sleep",
+            "that uses the score: tvo, vimco, score-function, reweighted-wake-sleep",
         ),
         (
             (*NETWORK_FLAGS, "--objective", "vimco", "--baseline-dims", "4"),
