@@ -105,7 +105,7 @@ def test_images_of_any_shape(shape):
 def test_it_is_evaluated():
     wrapped, x = small()
     result = evaluate(wrapped, x, num_samples=50)
-    assert (result.images, result.active_units) == (7, None)
+    assert (result.images, result.latent_dim) == (7, (2,))
     bounds = stream_bounds(wrapped, x, 50, chunk=7)
     assert (bounds.importance_weighted >= bounds.elbo).all()
 
