@@ -260,7 +260,7 @@ def test_a_short_training_raises_the_bound():
             ("--objective", "reweighted-wake-sleep", "--sleep-phi"),
             "needs a model with the methods sample_prior_and_data; VAE lacks sample_prior_and_data",
         ),
-        ((*NETWORK_FLAGS, "--objective", "dreg"), "DReG: needs the samples of a Gaussian encode; SigmoidBeliefNetwork"),
+        ((*NETWORK_FLAGS, "--objective", "dreg"), "DReG: needs the samples of an encode; SigmoidBeliefNetwork"),
         (
             (*NETWORK_FLAGS, "--objective", "iwae"),
             "iwae would not train the encoder of sigmoid-belief-network, whose samples are discrete: take an objective "

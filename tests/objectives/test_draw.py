@@ -237,7 +237,7 @@ def test_a_draw_of_its_own_comes_first():
             Binary(5),
             "ELBO with analytic_kl=True: needs .* encode and log_likelihood; Binary lacks encode and lo",
         ),
-        (DReG(2), Binary(5), "DReG: needs the samples of a Gaussian encode; Binary has a draw of its own"),
+        (DReG(2), Binary(5), "DReG: needs the samples of an encode; Binary has a draw of its own"),
         (DReG(2), GaussianThatDraws(), "DReG: needs .*; GaussianThatDraws has a draw of its own"),
         (IWAE(2, 1), Binary(5), "IWAE with backward_samples: needs .*; Binary has a draw of its own"),
         (DReG(2), types.SimpleNamespace(encode=0), "DReG: needs a model .*; SimpleNamespace lacks log_likelihood"),

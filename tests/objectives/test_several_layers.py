@@ -427,7 +427,7 @@ class WithoutPath(GaussianChain):
             DReG(2),
             WithoutPath,
             TypeError,
-            "DReG: needs the samples of a Gaussian encode; WithoutPath has a draw of its",
+            "DReG: needs the samples of an encode; WithoutPath has a draw of its",
         ),
         (IWAE(2, 1), WithoutPath, TypeError, "IWAE with backward_samples: needs .* without the argument path"),
         (

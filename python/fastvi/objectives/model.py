@@ -93,7 +93,7 @@ def require_encoder(model: object, owner: str) -> None:
 
 
 def require_path(model: object, owner: str) -> None:
-    """Raise unless the samples can be changed on their way into the densities: those of a Gaussian encoder always.
+    """Raise unless the samples can be changed on their way into the densities: those of an encoder always.
 
     A model that draws for itself says so by the argument ``path`` of its ``draw``.
 
@@ -109,7 +109,7 @@ def require_path(model: object, owner: str) -> None:
     # The compiler cannot trace this: there the call itself complains.
     if not torch.compiler.is_compiling() and "path" not in inspect.signature(own.draw).parameters:
         raise TypeError(
-            f"{owner}: needs the samples of a Gaussian encode; {type(model).__name__} has a draw of its own, without "
+            f"{owner}: needs the samples of an encode; {type(model).__name__} has a draw of its own, without "
             "the argument path that would give them"
         )
 
