@@ -379,7 +379,7 @@ class HamiltonianOptions(VAEOptions):
         super().__post_init__()
         check_trajectory(type(self).__name__, self.step_size, self.max_step_size, self.inverse_temperature)
 
-    def build(self, shape: DataShape, data_mean: Tensor | None = None) -> HamiltonianPosterior:  # type: ignore[override]
+    def build(self, shape: DataShape, data_mean: Tensor | None = None) -> HamiltonianPosterior:  # type: ignore[override]  # around a VAE
         """Return the untrained model."""
         networks = [
             ReverseNetwork(self.latent_dim, self.reverse_dim) for _ in range(self.num_transitions * self.reverse)
