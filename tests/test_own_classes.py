@@ -239,7 +239,7 @@ def test_a_bound_trains_and_is_evaluated_as_every_other():
         call("train", "--resume", run.path, "--alpha", "0.5"), "--alpha 0.5 contradicts the -0.5 of the run"
     )
     assert_one_clear_line(
-        call("train", "--resume", run.path, "--beta", "1"), "belong to the objective elbo, not to renyi"
+        call("train", "--resume", run.path, "--beta", "1"), "belongs to the objectives elbo and ciwae, not to renyi"
     )
 
 
