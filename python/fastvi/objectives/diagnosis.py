@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fastvi import _sizes
 from fastvi._options import check_count, options_of
 from fastvi.objectives.base import Objective
+from fastvi.objectives.importance import repeatable
 from fastvi.seeding import mix_seed
 
 if TYPE_CHECKING:
@@ -195,8 +195,7 @@ def diagnose(
     parameters = [parameter for group in members.values() for parameter in group]
     if not parameters or not all(parameter.requires_grad for parameter in parameters):
         raise ValueError("diagnose: groups must hold parameters that ask for gradients, and at least one")
-    if seed is None:
-        seed = int(torch.randint(_sizes.MAX_SEED - 1, (), dtype=torch.int64))
+    seed = repeatable(seed, x)
     statistics = {}
     for name, estimator in named.items():
         mean, variance = _moments(model, x, estimator, parameters, [mix_seed(seed, part) for part in range(repeats)])

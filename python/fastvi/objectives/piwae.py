@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvi import _sizes
 from fastvi._options import option
 from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import iwae_bound, log_weights
 from fastvi.objectives.draws import DrawingModel, draw
-from fastvi.objectives.importance import gradient_only
+from fastvi.objectives.importance import gradient_only, repeatable
 from fastvi.objectives.latent import prior_of, reparameterised_posterior_of, sample_with_log_ratio
 from fastvi.objectives.miwae import mean_bound
 from fastvi.objectives.model import LatentVariableModel, has_own_draw, log_likelihood, member
@@ -103,8 +102,7 @@ def _parts_of_draw(model: Any, x: Any, count: int, seed: int | None, row_offset:
     less that of ``path``, which is linear in the samples, is that of the likelihood and the prior.
     """
     place = member(model, "draw")
-    if seed is None:  # one seed for two draws
-        seed = int(torch.randint(_sizes.MAX_SEED - 1, (), dtype=torch.int64))
+    seed = repeatable(seed, x)  # one seed for two draws
     whole = draw(model, x, count, seed=seed, row_offset=row_offset).log_weights
     drawn = draw(model, x, count, detach_posterior=True, seed=seed, row_offset=row_offset)
     if drawn.log_posterior is not None:
