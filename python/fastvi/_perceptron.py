@@ -32,15 +32,28 @@ def read_layers(
         raise ValueError(f"{operation}: got 0 weights, expected one for each layer")
     if biases is not None and len(biases) != count:
         raise ValueError(f"{operation}: got {count} weights and {len(biases)} biases, expected one of each for a layer")
+    check_activation(operation, activation)
+    for i, weight in enumerate(weights):
+        if weight is None:
+            raise TypeError(f"{operation}: weights[{i}] must be a {tensor}, got NoneType")
+    return [(weight, None if biases is None else biases[i]) for i, weight in enumerate(weights)]
+
+
+def check_activation(operation: str, activation: object) -> None:
+    """Reject what names no activation.
+
+    Raises
+    ------
+    TypeError
+        If it is no string.
+    ValueError
+        If there is no such activation.
+    """
     if not isinstance(activation, str):
         names, kind = ", ".join(ACTIVATIONS), type(activation).__name__
         raise TypeError(f"{operation}: activation must be one of {names}, got {kind}")
     if activation not in INDICES:
         raise ValueError(f"{operation}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    for i, weight in enumerate(weights):
-        if weight is None:
-            raise TypeError(f"{operation}: weights[{i}] must be a {tensor}, got NoneType")
-    return [(weight, None if biases is None else biases[i]) for i, weight in enumerate(weights)]
 
 
 def check_layers(operation: str, name: str, x: Any, layers: Sequence[tuple[Any, Any]]) -> int:

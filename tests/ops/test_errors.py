@@ -217,6 +217,17 @@ def test_activation(activation):
             call()
 
 
+def test_activation_of_the_raw_operators():
+    weight = place.ones(3, 3)
+    none = [None] * 7
+    for operation, arguments in (
+        ("mlp", (weight, weight, *none, "sin", False)),
+        ("mlp_bernoulli_log_prob", (weight, weight, weight, *none, "sin")),
+    ):
+        with pytest.raises(ValueError, match=f"^{operation}: activation must be one of tanh, .*, got 'sin'"):
+            getattr(torch.ops.fastvi, operation)(*arguments)
+
+
 def test_activate_last_is_a_flag():
     weight = place.ones(3, 3)
     with pytest.raises(TypeError, match=r"^mlp: activate_last must be"):

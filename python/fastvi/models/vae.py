@@ -207,8 +207,8 @@ class VAE(nn.Module):
         )
         if not is_plain or not isinstance(x, Tensor):
             return None
-        encoder = read_layers(x, (self.encoder, self.posterior_head), in_autocast=True)
-        decoder = read_layers(x, (self.decoder, self.likelihood_head), in_autocast=True)
+        encoder = read_layers(x, (self.encoder, self.posterior_head), in_autocast=True, compiled=True)
+        decoder = read_layers(x, (self.decoder, self.likelihood_head), in_autocast=True, compiled=True)
         if encoder is None or decoder is None or encoder.activate_last or decoder.activate_last:
             return None
         networks = Network.of(*encoder[:3]), Network.of(*decoder[:3])

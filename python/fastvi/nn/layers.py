@@ -80,17 +80,18 @@ def activation_of(module: nn.Module) -> str | None:
     return None if known is None else known[0]
 
 
-def runs_by_itself(x: object, in_autocast: bool = False) -> bool:
+def runs_by_itself(x: object, in_autocast: bool = False, compiled: bool = False) -> bool:
     """Whether modules called with x run their formulas as they stand, and the operations have kernels for x.
 
     Hooks of all modules watch the calls, and compilers and tracers do better with the modules' own operators. In
-    autocast modules give another dtype than the operations: ``in_autocast`` says that either will do.
+    autocast modules give another dtype than the operations: ``in_autocast`` says that either will do. ``compiled``
+    says that torch.compile may trace the operations in their place.
     """
     return (
         isinstance(x, Tensor)
         and (x.is_cpu or (x.is_cuda and CUDA_IS_BUILT))
         and (in_autocast or not autocast_active())
-        and not torch.compiler.is_compiling()
+        and (compiled or not torch.compiler.is_compiling())
         and tracing_state() is None
         and not nn_module._has_any_global_hook()  # type: ignore[no-untyped-call, unused-ignore]
     )

@@ -54,12 +54,15 @@ class FusedSequential(nn.Sequential):
 _FORWARDS = (nn.Sequential.forward, FusedSequential.forward)
 
 
-def read_layers(x: object, parts: Iterable[nn.Module], in_autocast: bool = False) -> Layers | None:
+def read_layers(
+    x: object, parts: Iterable[nn.Module], in_autocast: bool = False, compiled: bool = False
+) -> Layers | None:
     """The layers of modules that are called one after the other with x; None where they have to be called themselves.
 
-    Sequences among the modules count as what they hold. For ``in_autocast`` see :func:`runs_by_itself`.
+    Sequences among the modules count as what they hold. ``in_autocast`` and ``compiled`` are those of
+    :func:`runs_by_itself`.
     """
-    if not runs_by_itself(x, in_autocast):
+    if not runs_by_itself(x, in_autocast, compiled):
         return None
     modules: list[nn.Module] = []
     for part in parts:

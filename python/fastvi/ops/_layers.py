@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fastvi._perceptron import INDICES
-from fastvi.ops._precision import SUPPORTED_DTYPES, compute_dtype, widen
-from fastvi.ops._private import autocast_active
+from fastvi.ops._precision import HALF_DTYPES, SUPPORTED_DTYPES, compute_dtype, widen
+from fastvi.ops._private import autocast_active, known_rows
 
 MAX_LAYERS = 4
 """Layers of one operation; a deeper perceptron is several, one after the other."""
@@ -82,6 +82,24 @@ def passing_slots(x: Tensor, rows: int, layers: Sequence[Layer], num_active: int
 
 PRODUCT_DTYPE = "ScalarType? product_dtype"
 """How the operations with matrix products declare the dtype that their factors are rounded to; None: they are not."""
+
+
+COMPILED_ROWS = 100
+"""Up to so many rows of the batch torch.compile makes a faster program of the formula than of the operator.
+
+A call of an operator takes some 100 us there, forward and backward, and the compiler fuses bias and activation itself.
+"""
+
+
+def compiles_formula(x: Tensor, *arguments: Any) -> bool:
+    """Whether torch.compile is given the formula of an operation whose last argument is the products' dtype.
+
+    Exported programs keep the operators, which other programs can be told from.
+    """
+    if not x.is_cpu or x.dtype in HALF_DTYPES or arguments[-1] is not None or torch.compiler.is_exporting():
+        return False
+    rows = known_rows(x)
+    return rows is not None and rows <= COMPILED_ROWS
 
 
 def matrix_product(

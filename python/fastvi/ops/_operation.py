@@ -32,7 +32,7 @@ Outputs: TypeAlias = Tensor | tuple[Tensor, ...]
 Result = TypeVar("Result")
 
 OPERATIONS: dict[str, Operation[Any]] = {}
-"""Every operation, by name."""
+"""Every operation that is public, by name."""
 
 _vjp: Any = torch.func.vjp  # typed as if a third result, auxiliary ones, might come unasked
 
@@ -57,8 +57,9 @@ class Operation(Generic[Result]):
     nothing anew. ``second`` is the derivative of the backward pass, for plain tensors where PyTorch does not record it:
     of outer gradients, one for each operand; of the upstream gradients, operands and auxiliary tensors; of the
     constants; and of what is wanted, by upstream gradients and operands, it returns that, or NotImplemented where the
-    plain formula is to give it. ``public_names`` are what the public function's messages call arguments that have
-    another name there.
+    plain formula is to give it. ``compiles_formula`` says of all arguments whether torch.compile makes a faster program
+    of the formula than of the operator. ``public_names`` are what the public function's messages call arguments that
+    have another name there. An operation that is not public has no function of its own: others call its operator.
     """
 
     name: str
@@ -77,7 +78,9 @@ class Operation(Generic[Result]):
     batch_constants: Callable[[tuple[Any, ...]], tuple[Any, ...]] = lambda constants: constants
     usual_numbers: tuple[float, ...] = ()
     second: Callable[..., Any] | None = None
+    compiles_formula: Callable[..., bool] = lambda *arguments: False
     public_names: dict[str, str] = field(default_factory=dict)
+    is_public: bool = True
     fast: type[torch.autograd.Function] = field(init=False)
     transformable: type[torch.autograd.Function] = field(init=False)
 
@@ -102,7 +105,8 @@ class Operation(Generic[Result]):
             self.tensor_operator = with_tensors.forward
         self._by_module: dict[int, Functions] = {}
         self.bind()
-        OPERATIONS[self.name] = self
+        if self.is_public:
+            OPERATIONS[self.name] = self
 
     def bind(self) -> None:
         """Take the functions of the module that is in use for the CPU."""
@@ -140,7 +144,8 @@ class Operation(Generic[Result]):
         arguments = self.normalise(*operands, *arguments[count:])
         if torch.compiler.is_compiling():
             self.check(*arguments)
-            if compiled_transforms() > 0:  # PyTorch refuses Functions over custom operators there
+            # Under transforms PyTorch refuses Functions over custom operators.
+            if compiled_transforms() > 0 or self.compiles_formula(*arguments):
                 return self._formula(*arguments)
             return self._visible(self._compiled(*arguments))
         if in_forward_mode():  # a Function's rule for tangents is silent about those of an outer level

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import has_static_value
 
 transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 # The same question in the one form that torch.compile answers while it traces.
@@ -38,6 +40,15 @@ def _multiplied_by_processor() -> frozenset[torch.dtype]:
 
 MULTIPLIED_BY_PROCESSOR = _multiplied_by_processor()
 """Dtypes whose matrix products take less time than those of float32 on the CPU; those of others take far more."""
+
+
+def known_rows(tensor: Tensor) -> int | None:
+    """The product of all sizes but the last, where torch.compile takes them for constants; otherwise None.
+
+    A symbolic size that was compared with a number would bind the program to the outcome.
+    """
+    sizes = tensor.shape[:-1]
+    return math.prod(sizes) if all(has_static_value(size) for size in sizes) else None
 
 
 def in_forward_mode() -> bool:

@@ -13,7 +13,7 @@ from fastvi import reference
 from fastvi._perceptron import check_head
 from fastvi._sizes import check_flag
 from fastvi.ops._backends import Functions, sum_over, sum_to_shape
-from fastvi.ops._layers import PRODUCT_DTYPE, agree, matrix_product
+from fastvi.ops._layers import PRODUCT_DTYPE, agree, compiles_formula, matrix_product
 from fastvi.ops._operation import Operation
 from fastvi.ops._patterns import row_operation
 from fastvi.ops._precision import SUPPORTED_DTYPES, autocast_dtype, check_product_dtype, compute_dtype, widen
@@ -223,6 +223,7 @@ _LINEAR: Operation[Tensor] = Operation(
     functions=_linear_functions,
     num_auxiliary=1,
     check=_linear_shape,
+    compiles_formula=compiles_formula,
 )
 
 

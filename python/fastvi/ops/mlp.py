@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvi import reference
-from fastvi._perceptron import IDENTITY, INDICES, check_layers, read_layers
+from fastvi._perceptron import IDENTITY, INDICES, check_activation, check_layers, read_layers
 from fastvi._sizes import check_flag
 from fastvi.ops._backends import Functions, sum_over, sum_to_shape
 from fastvi.ops._checks import check_operands
@@ -22,6 +22,7 @@ from fastvi.ops._layers import (
     Layer,
     agree,
     as_rows,
+    compiles_formula,
     hidden_gradients,
     hidden_values,
     kept_columns,
@@ -46,7 +47,8 @@ def _no_kernel(*arguments: Any) -> Any:
 
 
 def _features(x: Tensor, *arguments: Any) -> int:
-    """The number of features of the result, after a check of all shapes."""
+    """The number of features of the result, after a check of all arguments."""
+    check_activation("mlp", arguments[-3])
     check_product_dtype("mlp", arguments[-1])
     return check_layers("mlp", "x", x, layers_of(arguments[:-3]))
 
@@ -174,6 +176,7 @@ _MLP: Operation[Tensor] = Operation(
     public_names=PUBLIC_NAMES,
     check=_features,
     second=of_mlp,
+    compiles_formula=compiles_formula,
 )
 
 
@@ -378,6 +381,12 @@ def _bernoulli_fake(z: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, Tens
     return z.new_empty(leading), memory, z.new_empty((rows, x.shape[-1]), dtype=dtype)
 
 
+def _check_bernoulli(z: Tensor, x: Tensor, *arguments: Any) -> None:
+    *parameters, activation, product_dtype = arguments
+    check_activation("mlp_bernoulli_log_prob", activation)
+    _leading(z, x, layers_of(parameters), product_dtype)
+
+
 _BERNOULLI: Operation[Tensor] = Operation(
     name="mlp_bernoulli_log_prob",
     tensors=("Tensor z", "Tensor x", *PARAMETERS),
@@ -387,8 +396,9 @@ _BERNOULLI: Operation[Tensor] = Operation(
     functions=_bernoulli_functions,
     num_auxiliary=2,
     public_names=PUBLIC_NAMES,
-    check=lambda z, x, *arguments: _leading(z, x, layers_of(arguments[:-2]), arguments[-1]),
+    check=_check_bernoulli,
     second=of_mlp_bernoulli_log_prob,
+    compiles_formula=compiles_formula,
 )
 
 
