@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "../cpu/narrow_product.h"
 #include "../cpu/perceptron.h"
 #include "call.h"
 
@@ -17,7 +18,12 @@ namespace {
 namespace py = pybind11;
 
 constexpr std::size_t max_layers = 4;
-constexpr std::int64_t most_rows = 512;
+constexpr std::int64_t most_rows = 512, most_narrow_rows = 2048;
+
+// The last argument of all functions, `narrow`: whether the factors of the products are rounded to bfloat16.
+bool is_narrow(PyObject* argument) { return argument == Py_True; }
+
+bool runs(bool narrow, DType dtype) { return !narrow || (dtype == DType::float32 && has_narrow_products()); }
 
 py::object not_implemented() { return answer(Route::other); }
 
@@ -128,10 +134,10 @@ struct Layers {
 };
 
 // The rows that a tensor of features has, where they are neither none nor too many.
-std::optional<std::int64_t> few_rows(const Operand& x) {
+std::optional<std::int64_t> few_rows(const Operand& x, bool narrow) {
   if (x.shape().empty()) return std::nullopt;
   const std::int64_t rows = product(x.shape().first(x.shape().size() - 1));
-  const bool fits = rows > 0 && rows <= most_rows && x.shape().back() > 0;
+  const bool fits = rows > 0 && rows <= (narrow ? most_narrow_rows : most_rows) && x.shape().back() > 0;
   return fits ? std::optional(rows) : std::nullopt;
 }
 
@@ -156,14 +162,18 @@ bool any(const std::vector<bool>& needs, std::size_t end) {
          needs.begin() + static_cast<std::ptrdiff_t>(end);
 }
 
-// perceptron(x, 8 parameters, activation, activate_last) -> out, memory
+// perceptron(x, 8 parameters, activation, activate_last, narrow) -> out, memory
 py::object forward(Arguments arguments) {
   Tensors tensors;
   if (!tensors.read(arguments[0])) return not_implemented();
   const Operand& x = tensors[0];
-  const auto rows = few_rows(x);
+  const bool narrow = is_narrow(arguments[11]);
+  const auto rows = few_rows(x, narrow);
   Layers layers{tensors, 1};
-  if (!rows || !layers.read(tensors, arguments.subspan(1), arguments[9], x.shape().back())) return not_implemented();
+  if (!rows || !runs(narrow, tensors.dtype()) ||
+      !layers.read(tensors, arguments.subspan(1), arguments[9], x.shape().back())) {
+    return not_implemented();
+  }
   const bool activate_last = arguments[10] == Py_True;
   const std::size_t active = activate_last ? layers.count : layers.count - 1;
   const std::int64_t kept[] = {*rows * layers.kept_columns(active)};
@@ -172,26 +182,27 @@ py::object forward(Arguments arguments) {
     const auto typed = layers.typed<T>();
     const T* const last =
         PerceptronKernels<T>::activate({typed.data(), active}, layers.activation, *rows,
-                                       static_cast<const T*>(x.data()), static_cast<T*>(memory.data()));
+                                       static_cast<const T*>(x.data()), static_cast<T*>(memory.data()), narrow);
     if (activate_last) {
       std::copy_n(last, *rows * layers.features(), static_cast<T*>(out.data()));
     } else {
-      PerceptronKernels<T>::linear(typed[active], *rows, last, static_cast<T*>(out.data()));
+      PerceptronKernels<T>::linear(typed[active], *rows, last, static_cast<T*>(out.data()), narrow);
     }
   });
   return py::make_tuple(out.release(), memory.release());
 }
 
-// perceptron_backward(gradient, x, 8 parameters, memory, activation, activate_last, needs) -> 9 gradients
+// perceptron_backward(gradient, x, 8 parameters, memory, activation, activate_last, needs, narrow) -> 9 gradients
 py::object backward(Arguments arguments) {
   const auto needs = read_needs("mlp", arguments[13], 9);
   Tensors tensors;
   if (!tensors.read(arguments[0]) || !tensors.read(arguments[1])) return not_implemented();
   const Operand &upstream = tensors[0], &x = tensors[1];
-  const auto rows = few_rows(x);
+  const bool narrow = is_narrow(arguments[14]);
+  const auto rows = few_rows(x, narrow);
   Layers layers{tensors, 2};
-  if (!rows || !layers.read(tensors, arguments.subspan(2), arguments[11], x.shape().back()) ||
-      !tensors.read(arguments[10])) {
+  if (!rows || !runs(narrow, tensors.dtype()) ||
+      !layers.read(tensors, arguments.subspan(2), arguments[11], x.shape().back()) || !tensors.read(arguments[10])) {
     return not_implemented();
   }
   const Operand& memory = tensors[10];
@@ -221,11 +232,12 @@ py::object backward(Arguments arguments) {
       Kernels::linear_backward(typed[active], *rows, last, given, nullptr,
                                active == 0 ? target
                                : goes_on   ? passed.get()
-                                           : nullptr);
+                                           : nullptr,
+                               narrow);
     }
     if (active > 0 && goes_on) {
       Kernels::activate_backward({typed.data(), active}, layers.activation, *rows, inputs, kept, passed.get(), nullptr,
-                                 nullptr, target);
+                                 nullptr, target, narrow);
     }
   });
   return released({&by_x}, gradients);
@@ -238,14 +250,16 @@ bool observes(const Operand& z, const Operand& x, std::int64_t features) {
          equal(of_x.first(of_x.size() - 1), own.subspan(own.size() - of_x.size(), of_x.size() - 1));
 }
 
-// bernoulli_perceptron(z, x, 8 parameters, activation) -> out, memory, residual
+// bernoulli_perceptron(z, x, 8 parameters, activation, narrow) -> out, memory, residual
 py::object bernoulli_forward(Arguments arguments) {
   Tensors tensors;
   if (!tensors.read(arguments[0]) || !tensors.read(arguments[1])) return not_implemented();
   const Operand &z = tensors[0], &x = tensors[1];
-  const auto rows = few_rows(z);
+  const bool narrow = is_narrow(arguments[11]);
+  const auto rows = few_rows(z, narrow);
   Layers layers{tensors, 2};
-  if (!rows || !layers.read(tensors, arguments.subspan(2), arguments[10], z.shape().back()) ||
+  if (!rows || !runs(narrow, tensors.dtype()) ||
+      !layers.read(tensors, arguments.subspan(2), arguments[10], z.shape().back()) ||
       !observes(z, x, layers.features())) {
     return not_implemented();
   }
@@ -258,11 +272,11 @@ py::object bernoulli_forward(Arguments arguments) {
     const auto typed = layers.typed<T>();
     const T* const last =
         PerceptronKernels<T>::activate({typed.data(), active}, layers.activation, *rows,
-                                       static_cast<const T*>(z.data()), static_cast<T*>(memory.data()));
+                                       static_cast<const T*>(z.data()), static_cast<T*>(memory.data()), narrow);
     PerceptronLayer<T> head = typed[active];
     const T* const bias = std::exchange(head.bias, nullptr);
     auto* const logits = static_cast<T*>(residual.data());
-    PerceptronKernels<T>::linear(head, *rows, last, logits);
+    PerceptronKernels<T>::linear(head, *rows, last, logits, narrow);
     const RowView<const T> observed{static_cast<const T*>(x.data()), 0, layers.features()};
     BernoulliHeadKernels<T>::bernoulli_epilogue({*rows / batch, batch, layers.features()}, logits, bias, observed, true,
                                                 static_cast<T*>(out.data()));
@@ -270,7 +284,8 @@ py::object bernoulli_forward(Arguments arguments) {
   return py::make_tuple(out.release(), memory.release(), residual.release());
 }
 
-// bernoulli_perceptron_backward(gradient, z, x, 8 parameters, memory, residual, activation, needs) -> 10 gradients
+// bernoulli_perceptron_backward(gradient, z, x, 8 parameters, memory, residual, activation, needs, narrow) -> 10
+// gradients
 py::object bernoulli_backward(Arguments arguments) {
   const auto needs = read_needs("mlp_bernoulli_log_prob", arguments[14], 10);
   Tensors tensors;
@@ -278,10 +293,12 @@ py::object bernoulli_backward(Arguments arguments) {
     return not_implemented();
   }
   const Operand &upstream = tensors[0], &z = tensors[1], &x = tensors[2];
-  const auto rows = few_rows(z);
+  const bool narrow = is_narrow(arguments[15]);
+  const auto rows = few_rows(z, narrow);
   Layers layers{tensors, 3};
-  if (!rows || !layers.read(tensors, arguments.subspan(3), arguments[13], z.shape().back()) ||
-      !tensors.read(arguments[11]) || !tensors.read(arguments[12]) || !observes(z, x, layers.features())) {
+  if (!rows || !runs(narrow, tensors.dtype()) ||
+      !layers.read(tensors, arguments.subspan(3), arguments[13], z.shape().back()) || !tensors.read(arguments[11]) ||
+      !tensors.read(arguments[12]) || !observes(z, x, layers.features())) {
     return not_implemented();
   }
   const Operand &memory = tensors[11], &residual = tensors[12];
@@ -306,12 +323,12 @@ py::object bernoulli_backward(Arguments arguments) {
     const auto passed = std::make_unique_for_overwrite<T[]>(size), scaled = std::make_unique_for_overwrite<T[]>(size);
     // The upstream gradient scales rows: of the hidden units, never of the wide residual.
     T* const by_weight = std::exchange(head.weight_gradient, nullptr);
-    Kernels::linear_backward(head, *rows, nullptr, by_logits, scale, passed.get());
+    Kernels::linear_backward(head, *rows, nullptr, by_logits, scale, passed.get(), narrow);
     Kernels::activate_backward({typed.data(), active}, layers.activation, *rows, inputs, kept, passed.get(), scale,
-                               scaled.get(), static_cast<T*>(by_z.data()));
+                               scaled.get(), static_cast<T*>(by_z.data()), narrow);
     head.weight_gradient = by_weight;
     head.bias_gradient = nullptr;
-    Kernels::linear_backward(head, *rows, scaled.get(), by_logits, nullptr, nullptr);
+    Kernels::linear_backward(head, *rows, scaled.get(), by_logits, nullptr, nullptr, narrow);
   });
   return released({&by_z, &nothing}, gradients);
 }
@@ -319,10 +336,10 @@ py::object bernoulli_backward(Arguments arguments) {
 }  // namespace
 
 void bind_perceptrons(py::module_& m) {
-  add_function(m, "perceptron", 11, forward);
-  add_function(m, "perceptron_backward", 14, backward);
-  add_function(m, "bernoulli_perceptron", 11, bernoulli_forward);
-  add_function(m, "bernoulli_perceptron_backward", 15, bernoulli_backward);
+  add_function(m, "perceptron", 12, forward);
+  add_function(m, "perceptron_backward", 15, backward);
+  add_function(m, "bernoulli_perceptron", 12, bernoulli_forward);
+  add_function(m, "bernoulli_perceptron_backward", 16, bernoulli_backward);
 }
 
 }  // namespace fastvi

@@ -18,6 +18,8 @@ struct PerceptronLayer {
   T *weight_gradient, *bias_gradient;
 };
 
+// With `narrow` the factors of the matrix products are rounded to bfloat16: float alone, where there are
+// has_narrow_products().
 template <class T>
 struct PerceptronKernels {
   using Layers = std::span<const PerceptronLayer<T>>;
@@ -27,24 +29,25 @@ struct PerceptronKernels {
   static std::int64_t kept_columns(Layers active, Activation activation);
 
   // The values of activated layers, written to `memory`; returns those of the last one, or x where there is none.
-  static const T* activate(Layers active, Activation activation, std::int64_t rows, const T* x, T* memory);
+  static const T* activate(Layers active, Activation activation, std::int64_t rows, const T* x, T* memory,
+                           bool narrow = false);
 
   // The values that `activate` returned.
   static const T* last_value(Layers active, Activation activation, std::int64_t rows, const T* x, const T* memory);
 
   // out = x weight' + bias.
-  static void linear(const PerceptronLayer<T>& layer, std::int64_t rows, const T* x, T* out);
+  static void linear(const PerceptronLayer<T>& layer, std::int64_t rows, const T* x, T* out, bool narrow = false);
 
   // The layer's gradients, and that by x, which may be null. `scale` multiplies the rows of the upstream gradient for
   // that of the bias alone.
   static void linear_backward(const PerceptronLayer<T>& layer, std::int64_t rows, const T* x, const T* upstream,
-                              const T* scale, T* x_gradient);
+                              const T* scale, T* x_gradient, bool narrow = false);
 
   // The gradients of activated layers, given that by the values of the last one, which is multiplied by scale[row]
   // first where scale is not null, and overwritten. `scaled` takes scale[row] times these values, `x_gradient` the
   // gradient by x; both may be null.
   static void activate_backward(Layers active, Activation activation, std::int64_t rows, const T* x, const T* memory,
-                                T* gradient, const T* scale, T* scaled, T* x_gradient);
+                                T* gradient, const T* scale, T* scaled, T* x_gradient, bool narrow = false);
 };
 
 }  // namespace fastvi

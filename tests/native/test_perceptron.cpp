@@ -1,4 +1,5 @@
 // Matrix products of few rows, and perceptrons made of them, against sums in long double.
+#include "../../csrc/cpu/narrow_product.h"
 #include "../../csrc/cpu/perceptron.h"
 #include "../../csrc/cpu/product.h"
 #include "check.h"
@@ -25,16 +26,28 @@ std::vector<T> turned(const std::vector<T>& matrix, std::int64_t rows, std::int6
   return result;
 }
 
+// The factor that a product takes of a number: rounded where it is narrow.
 template <class T>
-void check_products(Random<T>& random) {
+Exact factor(T number, bool narrow) {
+  return narrow ? exact(static_cast<float>(BFloat16(static_cast<float>(number)))) : exact(number);
+}
+
+template <class T>
+void check_products(Random<T>& random, bool narrow) {
+  const auto multiply = [narrow](const Matrix<T>& left, const Matrix<T>& right, T* out) {
+    if constexpr (std::is_same_v<T, float>) {
+      if (narrow) return multiply_narrow(left, right, out);
+    }
+    fastvi::multiply(left, right, out);
+  };
   for (const auto& [rows, columns, inner] : sizes) {
     const std::vector<T> left = random.normal(rows * inner), right = random.normal(inner * columns);
     std::vector<Bounded> expected(static_cast<std::size_t>(rows * columns));
     for (std::int64_t i = 0; i < rows; ++i) {
       for (std::int64_t j = 0; j < columns; ++j) {
         for (std::int64_t k = 0; k < inner; ++k) {
-          const Exact term = exact(left[static_cast<std::size_t>(i * inner + k)]) *
-                             exact(right[static_cast<std::size_t>(k * columns + j)]);
+          const Exact term = factor(left[static_cast<std::size_t>(i * inner + k)], narrow) *
+                             factor(right[static_cast<std::size_t>(k * columns + j)], narrow);
           expected[static_cast<std::size_t>(i * columns + j)].add(term, std::fabs(term));
         }
       }
@@ -43,9 +56,9 @@ void check_products(Random<T>& random) {
     std::vector<T> first;
     for (const bool turns_left : {false, true}) {
       for (const bool turns_right : {false, true}) {
-        const std::string what = "product (" + std::to_string(rows) + ", " + std::to_string(columns) + ", " +
-                                 std::to_string(inner) + ")" + (turns_left ? ", left turned" : "") +
-                                 (turns_right ? ", right turned" : "");
+        const std::string what = std::string(narrow ? "narrow " : "") + "product (" + std::to_string(rows) + ", " +
+                                 std::to_string(columns) + ", " + std::to_string(inner) + ")" +
+                                 (turns_left ? ", left turned" : "") + (turns_right ? ", right turned" : "");
         const Matrix<T> a =
             turns_left ? Matrix<T>(left_turned.data(), inner, rows).transposed() : Matrix<T>(left.data(), rows, inner);
         const Matrix<T> b = turns_right ? Matrix<T>(right_turned.data(), columns, inner).transposed()
@@ -149,8 +162,9 @@ int main() {
   using namespace fastvi::test;
   Random<float> floats(20140501);
   Random<double> doubles(20140502);
-  check_products(floats);
-  check_products(doubles);
+  check_products(floats, false);
+  check_products(doubles, false);
+  if (fastvi::has_narrow_products()) check_products(floats, true);
   check_linear_layers(floats);
   check_linear_layers(doubles);
   return report("perceptron");

@@ -42,6 +42,10 @@ from fastvi.ops._shapes import leading_shape
 from fastvi.ops.bernoulli import by_observations, check_observations
 
 
+NATIVE_PRODUCTS = (None, torch.bfloat16)
+"""What the native perceptrons of few rows may round the factors of their products to."""
+
+
 def _no_kernel(*arguments: Any) -> Any:
     return NotImplemented
 
@@ -60,8 +64,8 @@ def _mlp_functions(module: Any) -> Functions:
 
     def run(x: Tensor, arguments: Sequence[Any], keep: bool) -> Any:
         *parameters, activation, activate_last, product_dtype = arguments
-        if product_dtype is None:
-            found = all_layers(x, *parameters, INDICES[activation], activate_last)
+        if product_dtype in NATIVE_PRODUCTS:
+            found = all_layers(x, *parameters, INDICES[activation], activate_last, product_dtype is not None)
             if found is not NotImplemented:
                 return found
         layers, dtype = layers_of(parameters), x.dtype
@@ -100,8 +104,9 @@ def _mlp_functions(module: Any) -> Functions:
 
     def backward(grad: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
         *parameters, memory, activation, activate_last, product_dtype, needs = arguments
-        if product_dtype is None:
-            found = all_layers_backward(grad, x, *parameters, memory, INDICES[activation], activate_last, needs)
+        if product_dtype in NATIVE_PRODUCTS:
+            constants = INDICES[activation], activate_last, needs, product_dtype is not None
+            found = all_layers_backward(grad, x, *parameters, memory, *constants)
             if found is not NotImplemented:
                 return cast("tuple[Tensor | None, ...]", found)
         layers, dtype = layers_of(parameters), x.dtype
@@ -276,8 +281,8 @@ def _bernoulli_functions(module: Any) -> Functions:
     def run(z: Tensor, x: Tensor, arguments: Sequence[Any], keep: bool) -> Any:
         """The log-likelihood, the hidden layers, and x - sigmoid(logits) in the memory of the logits."""
         *parameters, activation, product_dtype = arguments
-        if product_dtype is None:
-            found = all_layers(z, x, *parameters, INDICES[activation])
+        if product_dtype in NATIVE_PRODUCTS:
+            found = all_layers(z, x, *parameters, INDICES[activation], product_dtype is not None)
             if found is not NotImplemented:
                 return found
         layers, dtype = layers_of(parameters), z.dtype
@@ -311,8 +316,9 @@ def _bernoulli_functions(module: Any) -> Functions:
 
     def backward(grad: Tensor, z: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
         *parameters, memory, residual, activation, product_dtype, needs = arguments
-        if product_dtype is None:
-            found = all_layers_backward(grad, z, x, *parameters, memory, residual, INDICES[activation], needs)
+        if product_dtype in NATIVE_PRODUCTS:
+            constants = INDICES[activation], needs, product_dtype is not None
+            found = all_layers_backward(grad, z, x, *parameters, memory, residual, *constants)
             if found is not NotImplemented:
                 return cast("tuple[Tensor | None, ...]", found)
         layers, dtype = layers_of(parameters), z.dtype
