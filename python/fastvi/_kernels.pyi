@@ -121,8 +121,8 @@ class CpuModule(NativeModule, Protocol):
     """A module of the CPU: with perceptrons of few rows at once, and what the tests look at by itself.
 
     What is at once returns NotImplemented for what it is not made for. The layers' arguments are eight weights and
-    biases in turn, None behind those that there are; ``narrow``, the last argument, rounds the factors of the products to
-    bfloat16.
+    biases in turn, None behind those that there are; ``narrow``, the last argument, rounds the factors of the
+    products to bfloat16.
     """
 
     def perceptron(self, x: Any, *layers_activation_activate_last_narrow: Any) -> tuple[Any, Any]: ...

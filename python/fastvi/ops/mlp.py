@@ -41,7 +41,6 @@ from fastvi.ops._second_derivatives import of_mlp, of_mlp_bernoulli_log_prob
 from fastvi.ops._shapes import leading_shape
 from fastvi.ops.bernoulli import by_observations, check_observations
 
-
 NATIVE_PRODUCTS = (None, torch.bfloat16)
 """What the native perceptrons of few rows may round the factors of their products to."""
 
