@@ -193,15 +193,28 @@ class ExponentialFamily(ABC):
     def log_partition(self, eta: Tensor) -> Tensor:
         """A(eta), the logarithm of the integral of h(x) exp(<eta, T(x)>), ``batch_shape``.
 
+        It is infinite where ``eta`` is out of the domain, which the other methods refuse.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``eta`` has another dtype or shape.
+        """
+        eta = check_vector(self._name, "eta", eta, self.num_statistics)
+        with torch.no_grad():
+            inside = self._natural_domain(eta)
+            outside = torch.where(eta.isnan().any(-1), torch.nan, torch.inf).to(eta.dtype)
+        safe = torch.where(inside.unsqueeze(-1), eta, self._any_natural(eta))
+        return torch.where(inside, self._log_partition(safe), outside)
+
+    def mean_parameters(self, eta: Tensor) -> Tensor:
+        """Mean parameters mu = E[T(x)] = grad A(eta), the shape of ``eta``.
+
         Raises
         ------
         TypeError, ValueError
             If ``eta`` has another dtype or shape, or is out of the domain.
         """
-        return self._log_partition(self._natural_values("eta", eta))
-
-    def mean_parameters(self, eta: Tensor) -> Tensor:
-        """Mean parameters mu = E[T(x)] = grad A(eta), the shape of ``eta``; raises as :meth:`log_partition` does."""
         return self._mean(self._natural_values("eta", eta))
 
     def natural_parameters(self, mu: Tensor) -> Tensor:
@@ -220,15 +233,18 @@ class ExponentialFamily(ABC):
         return self._natural(mu)
 
     def fisher_information(self, eta: Tensor) -> Tensor:
-        """The Hessian of A = the covariance of T(x), ``batch_shape + (n, n)``; raises as :meth:`log_partition` does."""
+        """The Hessian of A = the covariance of T(x), ``batch_shape + (n, n)``.
+
+        Raises as :meth:`mean_parameters` does.
+        """
         return self._fisher(self._natural_values("eta", eta))
 
     def conjugate(self, mu: Tensor) -> Tensor:
         """A*(mu) = sup over eta of <eta, mu> - A(eta), ``batch_shape``.
 
-        It is -(entropy - E[log h(x)]) of the distribution with these means. On the boundary of what is attainable it is
-        the limit where the family has a formula for that (Bernoulli, binomial, categorical, Poisson); it is infinite
-        where ``mu`` is not attainable. Ising and other enumerated families raise there.
+        It is -(entropy + E[log h(x)]) of the distribution with these means, and infinite where no distribution has
+        them. On the boundary of what is attainable it is the limit for Bernoulli, binomial, categorical and Poisson,
+        and for the families that are enumerated; for the others it is infinite there.
 
         Raises
         ------
@@ -244,7 +260,7 @@ class ExponentialFamily(ABC):
     def entropy(self, eta: Tensor) -> Tensor:
         """Entropy -E[log p(x)], differential where x is continuous, ``batch_shape``.
 
-        Raises as :meth:`log_partition` does.
+        Raises as :meth:`mean_parameters` does.
         """
         return self._entropy(self._natural_values("eta", eta))
 
