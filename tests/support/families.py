@@ -44,9 +44,10 @@ class Case:
     def __repr__(self) -> str:
         return type(self.family).__name__
 
-    def eta(self, seed: int) -> Tensor:
+    def eta(self, seed: int, size: float = 1.0) -> Tensor:
+        """Natural parameters of random numbers between -size and size."""
         generator = torch.Generator().manual_seed(seed)
-        return self.natural(2.0 * torch.rand(self.free, generator=generator, dtype=torch.float64) - 1.0)
+        return self.natural(size * (2.0 * torch.rand(self.free, generator=generator, dtype=torch.float64) - 1.0))
 
     def integrals(self, eta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A, the places, their probabilities, and T: from statistics and base measure alone."""

@@ -88,7 +88,7 @@ class Noise:
         Inverts the distribution function of ``log_probabilities``, ``batch_shape + (S,)``, up to a constant each.
         """
         cumulative = torch.softmax(log_probabilities.double(), -1).cumsum(-1)
-        places = self.uniform(0).reshape(-1, *self.batch_shape).movedim(0, -1).contiguous()
+        places = self.uniform(0).reshape(math.prod(self.sample_shape), *self.batch_shape).movedim(0, -1).contiguous()
         found = torch.searchsorted(cumulative.contiguous(), places * cumulative[..., -1:], right=True)
         limited = found.clamp_max(cumulative.shape[-1] - 1)
         return limited.movedim(-1, 0).reshape(self.shape)

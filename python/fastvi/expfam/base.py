@@ -254,7 +254,7 @@ class ExponentialFamily(ABC):
         mu = check_vector(self._name, "mu", mu, self.num_statistics)
         with torch.no_grad():
             inside = self._conjugate_domain(mu)
-            stand_in = self._mean(self._any_natural(mu)) if not bool(inside.all()) else mu
+            stand_in = self._mean(self._any_natural(mu))
         return torch.where(inside, self._conjugate(torch.where(inside.unsqueeze(-1), mu, stand_in)), torch.inf)
 
     def entropy(self, eta: Tensor) -> Tensor:
@@ -323,7 +323,8 @@ class ExponentialFamily(ABC):
         Parameters
         ----------
         x
-            ``(N,) + batch_shape + event_shape``; of integers, or of float32 or float64.
+            ``(N,) + batch_shape + event_shape``, float32 or float64; integers are taken in the dtype of the weights, or
+            in PyTorch's default one.
         weights
             Weights of the N rows, (N,), or one for each event, ``(N,) + batch_shape``; not negative.
 
@@ -333,6 +334,8 @@ class ExponentialFamily(ABC):
             If there is no row, a weight is negative, or their sum is 0 or infinite.
         """
         statistics = self.statistics(x)
+        if isinstance(weights, Tensor) and weights.is_floating_point() and not x.is_floating_point():
+            statistics = statistics.to(weights.dtype)
         if statistics.dim() < 2 or len(statistics) == 0:
             raise ValueError(f"{self._name}: x must have an axis of rows, and one row or more, got {tuple(x.shape)}")
         if weights is None:

@@ -22,6 +22,7 @@ from fastvi.expfam._noise import Noise
 from fastvi.expfam.base import ExponentialFamily
 from fastvi.expfam.newton import NotConvergedError, maximise, solve
 from fastvi.expfam.polytope import attainability, explain_failure, points_on_face
+from fastvi.ops._values import has_values
 
 _RANK = 1e-12
 """Relative size of a singular value below which statistics are taken to depend on each other."""
@@ -136,6 +137,8 @@ class FiniteFamily(ExponentialFamily):
         return eta.reshape(mu.shape)
 
     def _conjugate(self, mu: Tensor) -> Tensor:
+        if not has_values(mu):  # a transform of torch.func: the formula, which is that of the interior
+            return super()._conjugate(mu)
         flat = mu.reshape(-1, mu.shape[-1])
         with torch.no_grad():
             _, found = self.climb(flat.double())

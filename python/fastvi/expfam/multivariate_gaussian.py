@@ -173,7 +173,8 @@ class MultivariateGaussian(ExponentialFamily):
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
         factor = self._factor(eta.double())
         # All samples of a distribution in one solution.
-        normal = noise.normal(0, self.size).reshape(-1, *eta.shape[:-1], self.size).movedim(0, -1)
+        count, batch = math.prod(noise.sample_shape), noise.batch_shape
+        normal = noise.normal(0, self.size).reshape(count, *batch, self.size).movedim(0, -1)
         scaled: Tensor = torch.linalg.solve_triangular(factor.mT, normal, upper=True)
         drawn = self._location(eta.double(), factor) + scaled.movedim(-1, 0)
         return drawn.reshape(*noise.shape, self.size)
