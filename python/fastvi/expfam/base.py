@@ -436,4 +436,4 @@ class ExponentialFamily(ABC):
 
 def not_below_zero(value: Tensor) -> Tensor:
     """What is never negative but for rounding, without that: the derivatives stay those of ``value``."""
-    return value + (value.clamp_min(0.0) - value).detach()
+    return value + (-value).clamp_min(0.0).detach()

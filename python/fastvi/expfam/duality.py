@@ -79,7 +79,8 @@ class _Place(torch.autograd.Function):
 
         def value(x: Tensor) -> Tensor:
             with torch.no_grad():
-                return ((x * flat).sum(-1) - f(x)).nan_to_num(nan=-torch.inf)
+                found = (x * flat).sum(-1) - f(x)
+                return torch.where(found.isnan(), -torch.inf, found)
 
         def step_and_size(x: Tensor) -> tuple[Tensor, Tensor]:
             gradient, hessian = derivatives(f, x, keep=False)

@@ -29,6 +29,9 @@ _RANK = 1e-12
 _OFF = 1e-9
 """Relative distance from the states' plane beyond which means are outside of it."""
 
+_PROOF = 0.01
+"""How much of the logarithm of a probability the rounding of means may be worth."""
+
 
 class Coordinates(NamedTuple):
     """Statistics T = centre + z map, with orthogonal z."""
@@ -102,7 +105,8 @@ class FiniteFamily(ExponentialFamily):
 
         The last Newton step, which changes the logarithm of no probability by more than a small number, proves that the
         means are in the interior: the probabilities that it makes are positive and have exactly these means. On the
-        boundary a step changes some by about 1, however many there were before.
+        boundary a step changes some by about 1, however many there were before, until rounding hides that: where a
+        mean's rounding alone is worth a step that is not small, nothing is proved.
         """
         coordinates = Coordinates(*(part.to(mu.device) for part in self._coordinates))
         states, weights = coordinates.states, self._log_weights()
@@ -118,16 +122,26 @@ class FiniteFamily(ExponentialFamily):
         def value(place: Tensor) -> Tensor:
             return (place * target).sum(-1) - torch.logsumexp(scores(place), -1)
 
-        def step_and_size(place: Tensor) -> tuple[Tensor, Tensor]:
+        def moments(place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             probabilities = torch.softmax(scores(place), -1)
             mean = probabilities @ states
             centred = states - mean.unsqueeze(-2)
-            fisher = (centred * probabilities.unsqueeze(-1)).mT @ centred
+            return mean, centred, (centred * probabilities.unsqueeze(-1)).mT @ centred
+
+        def step_and_size(place: Tensor) -> tuple[Tensor, Tensor]:
+            mean, centred, fisher = moments(place)
             step = solve(fisher, target - mean)
             return step, (centred @ step.unsqueeze(-1)).abs().amax((-2, -1))
 
         place, found = maximise(value, step_and_size, torch.zeros_like(target))
-        return place @ coordinates.inverse.mT, found & ~off.any(-1)
+        _, centred, fisher = moments(place)
+        found = found & ~off.any(-1)
+        if place.shape[-1]:
+            identity = torch.eye(place.shape[-1], dtype=mu.dtype, device=mu.device)
+            rounding = torch.finfo(torch.float64).eps * centred.abs().amax((-2, -1)).square()
+            least = torch.linalg.eigvalsh(torch.where(found[:, None, None], fisher, identity))[:, 0]
+            found = found & (rounding <= _PROOF * least)
+        return place @ coordinates.inverse.mT, found
 
     def _solve(self, mu: Tensor) -> Tensor:
         flat = mu.reshape(-1, mu.shape[-1])

@@ -121,10 +121,10 @@ def _found(
     if status == "outside":
         message = f"outside: {shown} is at most {most:.6g} on the support, its mean cannot be {asked:.6g}"
     else:
-        near = int(points_on_face(torch.from_numpy(statistics), torch.from_numpy(direction)).sum())
+        off = int((~points_on_face(torch.from_numpy(statistics), torch.from_numpy(direction))).sum())
         message = (
-            f"on the boundary: {shown} is at most {most:.6g} on the support and has that mean, so that all but {near} "
-            f"of {len(values)} points have probability 0 and no finite natural parameters exist"
+            f"on the boundary: {shown} is at most {most:.6g} on the support and has that mean, so that {off} of "
+            f"{len(values)} points or more have probability 0 and no finite natural parameters exist"
         )
     return Attainability(status, message, torch.from_numpy(direction))
 
