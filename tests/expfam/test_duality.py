@@ -87,8 +87,16 @@ def test_known_conjugates(f, conjugate, start, y):
     assert torch.autograd.gradgradcheck(found, y, atol=1e-5)
     x = gradient.detach()
     torch.testing.assert_close(legendre(found, y.detach())(x), f(x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(legendre(found, 0.7 * y.detach())(x), f(x), rtol=1e-9, atol=1e-9)
     batch = torch.stack([y.detach(), 0.5 * y.detach()])
     torch.testing.assert_close(found(batch)[1], found(0.5 * y.detach()))
+
+
+def test_the_conjugate_of_a_conjugate_beyond_whose_domain_steps_lead():
+    """A step out of (0, 1) is halved, for each row of a batch by itself."""
+    eta = double(2.0, -9.0, 0.0).unsqueeze(-1)
+    back = legendre(legendre(Bernoulli().log_partition), double(0.5))
+    torch.testing.assert_close(back(eta), Bernoulli().log_partition(eta), rtol=1e-9, atol=1e-9)
 
 
 def test_conjugates_that_are_infinite():
@@ -154,6 +162,20 @@ def test_a_family_of_ones_own(monkeypatch):
     assert torch.autograd.gradgradcheck(family.natural_parameters, (mu,))
     assert torch.autograd.gradgradcheck(family.mean_parameters, (eta[:2].detach().requires_grad_(),))
     torch.testing.assert_close(family.mean_parameters(eta.detach()), -1.0 / eta.detach())
+    with pytest.raises(NotImplementedError, match=r"Rayleigh: the entropy needs E\[log h\(x\)\]"):
+        family.entropy(eta)
+    gamma = 0.5772156649015329  # E log x = -(log(-eta) + gamma) / 2
+
+    class WithEntropy(Rayleigh):
+        def _mean_log_base_measure(self, eta, mu):
+            return -0.5 * ((-eta).log().squeeze(-1) + gamma)
+
+    scale = (-0.5 / eta.detach()).sqrt().squeeze(-1)
+    expected = 1.0 + (scale / math.sqrt(2.0)).log() + 0.5 * gamma
+    torch.testing.assert_close(WithEntropy().entropy(eta.detach()), expected)
+    slope = torch.func.vmap(torch.func.grad(WithEntropy().entropy))(eta.detach())
+    torch.testing.assert_close(slope, -0.5 / eta.detach())
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacrev(family.natural_parameters))(mu)[..., 0], mu**-2.0)
     assert family.log_prob(double(1.0), eta.detach()).exp().sum().item() == pytest.approx(
         math.exp(-0.5) + 4.0 * math.exp(-2.0) + 2e-4 * math.exp(-1e-4)
     )

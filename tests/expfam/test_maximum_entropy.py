@@ -1,7 +1,9 @@
 """Maximum entropy: distributions known in closed form, and what is attainable decided and explained."""
 
 import math
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from fastvi.expfam import Gamma, Grid, Ising, VonMises, attainable, max_entropy
 from support.families import CASES
 
 DOUBLE = torch.float64
+EXAMPLE = Path(__file__).parents[2] / "examples" / "maximum_entropy.py"
 
 
 def double(*values):
@@ -210,6 +213,19 @@ def test_without_scipy(monkeypatch):
         max_entropy(lambda x: x, double(1.0), bits)
     with pytest.raises(ImportError, match="to decide what is attainable needs SciPy"):
         attainable(lambda x: x, double(1.0), bits)
+
+
+def test_the_example(tmp_path, capsys, monkeypatch):
+    """Its short form: pairs explain more than means alone, and less than the patterns themselves."""
+    example = runpy.run_path(str(EXAMPLE))
+    for _, found, known in example["densities"]():
+        torch.testing.assert_close(found, known, rtol=1e-8, atol=1e-8)
+    pixels = example["compare"](example["digits"](4))
+    assert pixels.independent > pixels.pairwise > pixels.observed > 0.0
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), "--pixels", "4", "--out", str(tmp_path / "picture.png")])
+    example["main"]()
+    assert f"4 pixels, entropy in nats: {pixels.independent:.3f} independent" in capsys.readouterr().out
+    assert (tmp_path / "picture.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize(

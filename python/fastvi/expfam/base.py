@@ -7,15 +7,13 @@ else follows.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from fastvi._options import check_options
 from fastvi.expfam._checks import (
     check_broadcast,
     check_floating,
@@ -26,11 +24,11 @@ from fastvi.expfam._checks import (
 )
 from fastvi.expfam._noise import Noise
 from fastvi.expfam.conjugate import ConjugatePrior
-from fastvi.expfam.newton import differentiable_natural, natural_by_newton
+from fastvi.expfam.formulas import Formulas
 from fastvi.ops._checks import check_shape, check_size
 
 
-class ExponentialFamily(ABC):
+class ExponentialFamily(Formulas):
     """A family of distributions, whose parameters are given to its methods.
 
     Natural parameters ``eta`` and mean parameters ``mu = E[T(x)]`` are tensors of shape ``batch_shape + (n,)``, float32
@@ -43,7 +41,7 @@ class ExponentialFamily(ABC):
     A family of your own is a frozen dataclass that derives from this class, with the class variables below,
     `num_statistics`, `_statistics` and `_log_partition`. Where the others are left out, the mean is the gradient of A,
     the Fisher information the derivative of the mean, both by autograd, and the natural parameters are found by
-    Newton's method.
+    Newton's method. The entropy of a family with another base measure than 1 needs `_mean_log_base_measure`.
 
     Attributes
     ----------
@@ -69,118 +67,6 @@ class ExponentialFamily(ABC):
     >>> torch.allclose(family.natural_parameters(mu), eta)
     True
     """
-
-    minimal: ClassVar[bool] = True
-    natural_range: ClassVar[str] = "finite"
-    mean_range: ClassVar[str] = "finite"
-    support: ClassVar[str] = "finite"
-    event_dim: ClassVar[int] = 0
-
-    def __post_init__(self) -> None:
-        check_options(self)
-
-    # What a family gives
-
-    @property
-    @abstractmethod
-    def num_statistics(self) -> int:
-        """The length n of T(x), of eta and of mu."""
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one x."""
-        return ()
-
-    @abstractmethod
-    def _statistics(self, x: Tensor) -> Tensor:
-        """T(x), (..., n)."""
-
-    @abstractmethod
-    def _log_partition(self, eta: Tensor) -> Tensor:
-        """A(eta)."""
-
-    def _log_base_measure(self, x: Tensor) -> Tensor:
-        """The log base measure log h(x)."""
-        return x.new_zeros(x.shape[: x.dim() - self.event_dim])
-
-    def _mean_log_base_measure(self, eta: Tensor, mu: Tensor) -> Tensor:
-        """E[log h(x)]."""
-        return eta.new_zeros(eta.shape[:-1])
-
-    def _mean(self, eta: Tensor) -> Tensor:
-        """Grad A."""
-        with torch.enable_grad():
-            place = eta if eta.requires_grad else eta.detach().requires_grad_()
-            (mean,) = torch.autograd.grad(self._log_partition(place).sum(), place, create_graph=True)
-        return mean if eta.requires_grad else mean.detach()
-
-    def _fisher(self, eta: Tensor) -> Tensor:
-        """The Hessian of A."""
-        with torch.enable_grad():
-            place = eta if eta.requires_grad else eta.detach().requires_grad_()
-            mean = self._mean(place)
-            rows = [torch.autograd.grad(part.sum(), place, create_graph=True)[0] for part in mean.unbind(-1)]
-            fisher = torch.stack(rows, -2)
-        return fisher if eta.requires_grad else fisher.detach()
-
-    def _natural(self, mu: Tensor) -> Tensor:
-        """The inverse of `_mean`; by Newton's method where the family has no closed form."""
-        return differentiable_natural(mu, self)
-
-    def _solve(self, mu: Tensor) -> Tensor:
-        """The inverse of `_mean` in float64, without derivatives, for `_natural` of this class."""
-        return natural_by_newton(self, mu)
-
-    def _newton_start(self, mu: Tensor) -> Tensor:
-        """Natural parameters to begin with."""
-        return torch.zeros_like(mu)
-
-    def _conjugate(self, mu: Tensor) -> Tensor:
-        """A*(mu), also on the part of the boundary that `_conjugate_domain` has."""
-        eta = self._natural(mu)
-        return (eta * mu).sum(-1) - self._log_partition(eta)
-
-    def _entropy(self, eta: Tensor) -> Tensor:
-        mu = self._mean(eta)
-        return self._log_partition(eta) - (eta * mu).sum(-1) - self._mean_log_base_measure(eta, mu)
-
-    def _kl(self, eta: Tensor, other: Tensor) -> Tensor:
-        bregman = self._log_partition(other) - self._log_partition(eta) - ((other - eta) * self._mean(eta)).sum(-1)
-        return not_below_zero(bregman)
-
-    def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        return (self._statistics(x) * eta).sum(-1) - self._log_partition(eta) + self._log_base_measure(x)
-
-    def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} draws no samples: it has no method _sample")
-
-    def _natural_domain(self, eta: Tensor) -> Tensor:
-        """Whether natural parameters are those of a distribution, (...)."""
-        return torch.isfinite(eta).all(-1)
-
-    def _mean_domain(self, mu: Tensor) -> Tensor:
-        """Whether mean parameters are in the interior of what is attainable, (...)."""
-        return torch.isfinite(mu).all(-1)
-
-    def _conjugate_domain(self, mu: Tensor) -> Tensor:
-        """Where `_conjugate` gives A*; it is infinite elsewhere."""
-        return self._mean_domain(mu)
-
-    def _support(self, x: Tensor) -> Tensor:
-        """Whether each event can occur."""
-        return torch.isfinite(x) if self.event_dim == 0 else torch.isfinite(x).flatten(-self.event_dim).all(-1)
-
-    def _log_prior_normaliser(self, chi: Tensor, nu: Tensor) -> Tensor:
-        """The logarithm of the integral of exp(<eta, chi> - nu A(eta)) over eta."""
-        raise NotImplementedError(
-            f"{type(self).__name__}: the normaliser of the conjugate prior has no closed form here; "
-            "posterior, mean and mode need none"
-        )
-
-    def _prior_distribution(self, chi: Tensor, nu: Tensor) -> Distribution:
-        raise NotImplementedError(f"{type(self).__name__}: PyTorch has no distribution that is the conjugate prior")
-
-    # What follows
 
     def statistics(self, x: Tensor) -> Tensor:
         """Sufficient statistics T(x), ``batch_shape + (n,)``; raises as :meth:`log_prob` does."""
@@ -432,8 +318,3 @@ class ExponentialFamily(ABC):
             names = " or ".join(f"torch.distributions.{kind.__name__}" for kind in kinds)
             raise TypeError(f"{self._name}: distribution must be a {names}, got {type(distribution).__name__}")
         return distribution
-
-
-def not_below_zero(value: Tensor) -> Tensor:
-    """What is never negative but for rounding, without that: the derivatives stay those of ``value``."""
-    return value + (-value).clamp_min(0.0).detach()

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fastvi.expfam._checks import check_broadcast, check_floating, check_vector
-from fastvi.expfam.base import ExponentialFamily, not_below_zero
+from fastvi.expfam.base import ExponentialFamily
+from fastvi.expfam.formulas import not_below_zero
 from fastvi.expfam.newton import NotConvergedError, maximise, solve
 
 Function = Callable[[Tensor], Tensor]
@@ -25,7 +26,7 @@ def legendre(f: Function, start: Tensor | None = None) -> Function:
     ----------
     f
         Maps (..., n) to (...), each row for itself, twice differentiable by autograd; infinite or NaN where it is not
-        defined.
+        defined. A conjugate that this function made is one, too.
     start
         A place inside the domain of ``f``, (n,) or the shape of y. None: zero.
 
@@ -79,7 +80,7 @@ class _Place(torch.autograd.Function):
 
         def value(x: Tensor) -> Tensor:
             with torch.no_grad():
-                found = (x * flat).sum(-1) - f(x)
+                found = (x * flat).sum(-1) - _or_infinite(f, x)
                 return torch.where(found.isnan(), -torch.inf, found)
 
         def step_and_size(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,6 +108,16 @@ class _Place(torch.autograd.Function):
     def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor, None, None]:
         _, hessian = derivatives(ctx.f, ctx.saved_tensors[0], keep=True)
         return torch.linalg.solve(hessian, upstreams[0].unsqueeze(-1)).squeeze(-1), None, None
+
+
+def _or_infinite(f: Function, x: Tensor) -> Tensor:
+    """The values of ``f``, infinite where it is itself a supremum that is not found."""
+    try:
+        return f(x)
+    except NotConvergedError:
+        if len(x) == 1:
+            return torch.full_like(x[:, 0], torch.inf)
+        return torch.cat([_or_infinite(f, row) for row in x.split(1)])
 
 
 def derivatives(f: Function, x: Tensor, keep: bool) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,8 @@ from fastvi._options import option
 from fastvi.expfam._checks import check_vector
 from fastvi.expfam._noise import Noise
 from fastvi.expfam._special import log_gamma
-from fastvi.expfam.base import ExponentialFamily, not_below_zero
+from fastvi.expfam.base import ExponentialFamily
+from fastvi.expfam.formulas import not_below_zero
 
 _LOG_TWO_PI = math.log(2.0 * math.pi)
 

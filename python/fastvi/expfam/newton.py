@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from fastvi.expfam.base import ExponentialFamily
+    from fastvi.expfam.formulas import Formulas
 
 _ITERATIONS = 200
 _HALVINGS = 60
@@ -84,7 +84,7 @@ def maximise(
     return place, done
 
 
-def natural_by_newton(family: ExponentialFamily, mu: Tensor) -> Tensor:
+def natural_by_newton(family: Formulas, mu: Tensor) -> Tensor:
     """Return the natural parameters whose mean parameters are ``mu``, (..., n), in float64.
 
     Raises
@@ -117,7 +117,7 @@ def natural_by_newton(family: ExponentialFamily, mu: Tensor) -> Tensor:
 
 class _Natural(torch.autograd.Function):
     @staticmethod
-    def forward(mu: Tensor, family: ExponentialFamily) -> Tensor:
+    def forward(mu: Tensor, family: Formulas) -> Tensor:
         with torch.no_grad():
             return family._solve(mu.double()).to(mu.dtype)
 
@@ -132,14 +132,14 @@ class _Natural(torch.autograd.Function):
         return torch.linalg.solve(ctx.family._fisher(eta), upstreams[0].unsqueeze(-1)).squeeze(-1), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, None], mu: Tensor, family: ExponentialFamily) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[int | None, None], mu: Tensor, family: Formulas) -> tuple[Tensor, int]:
         batched = mu if in_dims[0] is None else mu.movedim(in_dims[0], 0)
         if in_dims[0] is None:
             batched = mu.expand(info.batch_size, *mu.shape)
         return differentiable_natural(batched, family), 0
 
 
-def differentiable_natural(mu: Tensor, family: ExponentialFamily) -> Tensor:
+def differentiable_natural(mu: Tensor, family: Formulas) -> Tensor:
     """Return ``family._solve(mu)`` with its derivatives."""
     eta: Tensor = _Natural.apply(mu, family)  # type: ignore[no-untyped-call, unused-ignore]
     return eta
