@@ -212,6 +212,18 @@ def test_matrices_of_a_gaussian_vector():
     assert statistics[3:].tolist() == [1.0, -2.0, 4.0, 0.5, -1.0, 0.25]
 
 
+@every_case
+def test_batches_broadcast(case):
+    """Rows beside components, as a mixture has them: (5, 1) and (3,), and (2, 5, 1) and (2, 1, 3)."""
+    family, eta = case.family, torch.stack([case.eta(seed) for seed in (18, 19, 20)])
+    x = family.sample(eta[0], (5,), seed=4)
+    expected = torch.stack([family.log_prob(x, each) for each in eta], -1)
+    torch.testing.assert_close(family.log_prob(x.unsqueeze(1), eta), expected)
+    both = family.log_prob(torch.stack([x, x]).unsqueeze(2), torch.stack([eta, eta.flip(0)]).unsqueeze(1))
+    torch.testing.assert_close(both, torch.stack([expected, expected.flip(-1)]))
+    assert family.log_prob(x[:0], eta[0]).shape == (0,)
+
+
 def test_families_by_their_names():
     assert make_family("ising", nodes=3) == Ising(3)
     assert make_family("laplace", location=-1.0) == Laplace(-1.0)

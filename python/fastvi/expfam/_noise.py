@@ -56,10 +56,11 @@ class Noise:
         batch = (*self.batch_shape, *event)
         rows = self.batch_shape[0] if self.batch_shape else 1
         columns = math.prod(batch) // rows if rows else 0
-        zeros = self.like.new_zeros((rows, columns), dtype=torch.float64)
-        samples = (math.prod(self.sample_shape),)
-        seed = mix_seed(self.seed, stream)
-        return ops.rsample_normal(zeros, zeros, samples, seed, self.row_offset).reshape(*self.sample_shape, *batch)
+        # Samples stand beside each other in a row, because the generator makes four neighbours at once.
+        samples = math.prod(self.sample_shape)
+        zeros = self.like.new_zeros((), dtype=torch.float64).expand(rows, samples * columns)
+        drawn = ops.rsample_normal(zeros, zeros, (), mix_seed(self.seed, stream), self.row_offset)
+        return drawn.reshape(rows, samples, columns).movedim(0, 1).reshape(*self.sample_shape, *batch)
 
     def uniform(self, stream: int, *event: int) -> Tensor:
         """Return float64 draws between 0 and 1, neither of them, of the same shape."""

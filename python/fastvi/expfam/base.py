@@ -219,17 +219,16 @@ class ExponentialFamily(Formulas):
         TypeError, ValueError
             If there is no row, a weight is negative, or their sum is 0 or infinite.
         """
-        statistics = self.statistics(x)
-        if isinstance(weights, Tensor) and weights.is_floating_point() and not x.is_floating_point():
-            statistics = statistics.to(weights.dtype)
-        if statistics.dim() < 2 or len(statistics) == 0:
+        x = self._events("x", x, dtype=weights.dtype if isinstance(weights, Tensor) else None)
+        batch = x.shape[: x.dim() - self.event_dim]
+        if len(batch) == 0 or batch[0] == 0:
             raise ValueError(f"{self._name}: x must have an axis of rows, and one row or more, got {tuple(x.shape)}")
         if weights is None:
-            return statistics.mean(0)
-        weights = self._row_weights(weights, statistics)
+            return self._moments(x, None)
+        weights = self._row_weights(weights, batch, x)
         total = weights.sum(0)
         check_values(self._name, "the sum of weights", total, positive, "positive", 0)
-        return (weights.unsqueeze(-1) * statistics).sum(0) / total.unsqueeze(-1)
+        return self._moments(x, weights / total)
 
     def maximum_likelihood(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """The eta under which the rows of x are likeliest: the one whose mean parameters are their moments.
@@ -285,10 +284,12 @@ class ExponentialFamily(Formulas):
         check_values(self._name, name, tensor, self._natural_domain, self.natural_range)
         return tensor
 
-    def _events(self, name: str, x: object, like: Tensor | None = None) -> Tensor:
+    def _events(self, name: str, x: object, like: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """Check x; integers are taken in the dtype of ``like``, or in ``dtype`` if that is a floating-point one."""
         tensor = check_tensor(self._name, name, x)
         if not tensor.is_floating_point() and not tensor.is_complex():
-            tensor = tensor.to(torch.get_default_dtype() if like is None else like.dtype)
+            usual = dtype if dtype is not None and dtype.is_floating_point else torch.get_default_dtype()
+            tensor = tensor.to(usual if like is None else like.dtype)
         tensor = check_floating(self._name, name, tensor)
         if like is not None and tensor.dtype != like.dtype:
             raise TypeError(f"{self._name}: {name} has dtype {tensor.dtype}, expected that of eta, {like.dtype}")
@@ -299,19 +300,15 @@ class ExponentialFamily(Formulas):
         check_values(self._name, name, tensor, self._support, self.support, self.event_dim)
         return tensor
 
-    def _row_weights(self, weights: object, statistics: Tensor) -> Tensor:
+    def _row_weights(self, weights: object, batch: Sequence[int], like: Tensor) -> Tensor:
+        """Weights that broadcast with ``batch``, whose first axis is that of the rows."""
         tensor = check_tensor(self._name, "weights", weights)
-        batch = statistics.shape[:-1]
-        if tensor.shape not in (batch[:1], batch):
+        if tuple(tensor.shape) not in (tuple(batch[:1]), tuple(batch)):
             raise ValueError(
                 f"{self._name}: weights have shape {tuple(tensor.shape)}, expected {tuple(batch[:1])} or {tuple(batch)}"
             )
         check_values(self._name, "weights", tensor, lambda w: w >= 0, "not negative", 0)
-        return tensor.to(statistics.dtype).reshape(*tensor.shape, *(1,) * (len(batch) - tensor.dim()))
-
-    def _any_natural(self, like: Tensor) -> Tensor:
-        """Natural parameters of some distribution, in the shape of ``like``."""
-        return torch.zeros_like(like)
+        return tensor.to(like.dtype).reshape(*tensor.shape, *(1,) * (len(batch) - tensor.dim()))
 
     def _expect(self, distribution: Distribution, *kinds: type[Distribution]) -> Any:
         if not isinstance(distribution, kinds):

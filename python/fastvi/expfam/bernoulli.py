@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Beta, Distribution
 
-from fastvi import ops
 from fastvi.expfam._noise import Noise
 from fastvi.expfam._special import log_gamma, softplus
 from fastvi.expfam.base import ExponentialFamily
@@ -52,9 +51,6 @@ class Bernoulli(ExponentialFamily):
 
     def _conjugate(self, mu: Tensor) -> Tensor:
         return (torch.xlogy(mu, mu) + torch.xlogy(1.0 - mu, 1.0 - mu)).squeeze(-1)
-
-    def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        return ops.bernoulli_log_prob(x.unsqueeze(-1), eta)
 
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
         return (noise.uniform(0) < torch.sigmoid(eta.squeeze(-1))).to(eta.dtype)

@@ -72,7 +72,7 @@ class ConjugatePrior:
             raise ValueError(f"{self.family._name}: x must have an axis of rows, got {tuple(x.shape)}")
         if weights is None:
             return ConjugatePrior(self.family, self.chi + statistics.sum(0), self.nu + len(statistics))
-        counts = self.family._row_weights(weights, statistics)
+        counts = self.family._row_weights(weights, statistics.shape[:-1], statistics)
         return ConjugatePrior(
             self.family, self.chi + (counts.unsqueeze(-1) * statistics).sum(0), self.nu + counts.sum(0)
         )
@@ -97,7 +97,7 @@ class ConjugatePrior:
         """The log evidence log p(x) of all rows together, eta integrated out, ``batch_shape``."""
         measure = self.family.log_base_measure(x)
         if weights is not None:
-            measure = self.family._row_weights(weights, self.family.statistics(x)) * measure
+            measure = self.family._row_weights(weights, measure.shape, measure) * measure
         return self.posterior(x, weights).log_normaliser() - self.log_normaliser() + measure.sum(0)
 
     def log_predictive(self, x: Tensor) -> Tensor:

@@ -47,6 +47,9 @@ class LogProportions(ExponentialFamily):
         total = (mu.shape[-1] - 1) / (2.0 * slack)
         return inverse_digamma_start(mu + digamma(total))
 
+    def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        return (self._statistics(x) * (eta - 1.0)).sum(-1) - self._log_partition(eta)
+
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
         limits = torch.finfo(eta.dtype)
         proportions = self._proportions(torch.log_softmax(noise.log_gamma_variate(eta), -1))

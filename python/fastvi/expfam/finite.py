@@ -162,7 +162,7 @@ class FiniteFamily(ExponentialFamily):
         values = list(super()._conjugate(means).unbind())
         for place in torch.nonzero(~found).flatten().tolist():
             weights = self._log_weights()
-            on_face = conjugate_on_face(self._table, weights, flat[place].detach().double())
+            on_face = conjugate_on_face(self._table, weights, flat[place].detach().to(self._table))
             values[place] = torch.full_like(values[place], on_face)
         return torch.stack(values).reshape(mu.shape[:-1])
 

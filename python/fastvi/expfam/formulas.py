@@ -97,12 +97,21 @@ class Formulas(ABC):
     def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         return (self._statistics(x) * eta).sum(-1) - self._log_partition(eta) + self._log_base_measure(x)
 
+    def _moments(self, x: Tensor, weights: Tensor | None) -> Tensor:
+        """Means of T over the first axis; weights (N, ...) whose sum over it is 1."""
+        statistics = self._statistics(x)
+        return statistics.mean(0) if weights is None else (weights.unsqueeze(-1) * statistics).sum(0)
+
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} draws no samples: it has no method _sample")
 
     def _natural_domain(self, eta: Tensor) -> Tensor:
         """Whether natural parameters are those of a distribution, (...)."""
         return torch.isfinite(eta).all(-1)
+
+    def _any_natural(self, like: Tensor) -> Tensor:
+        """Natural parameters of some distribution, in the shape of ``like``."""
+        return torch.zeros_like(like)
 
     def _mean_domain(self, mu: Tensor) -> Tensor:
         """Whether mean parameters are in the interior of what is attainable, (...)."""

@@ -71,6 +71,9 @@ class Gamma(ExponentialFamily):
             shape = 1.0 / (1.0 / shape + (target + digamma(shape) - shape.log()) / (-slope * shape.square()))
         return torch.stack([shape, -shape / mean], -1)
 
+    def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        return (eta[..., 0] - 1.0) * x.log() + eta[..., 1] * x - self._log_partition(eta)
+
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
         shape, rate = eta.double()[..., 0], -eta.double()[..., 1]
         drawn = (noise.log_gamma_variate(shape) - rate.log()).exp()

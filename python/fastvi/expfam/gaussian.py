@@ -14,6 +14,8 @@ from fastvi.expfam._noise import Noise
 from fastvi.expfam._special import log_gamma
 from fastvi.expfam.base import ExponentialFamily
 
+_LOG_TWO_PI = math.log(2.0 * math.pi)
+
 
 @dataclass(frozen=True)
 class Gaussian(ExponentialFamily):
@@ -22,8 +24,8 @@ class Gaussian(ExponentialFamily):
     mu = (m, m^2 + v), h = 1. The conjugate prior is normal-gamma: the precision t = 1 / v is
     Gamma((nu + 3) / 2, (chi_2 - chi_1^2 / nu) / 2), and given it m is N(chi_1 / nu, 1 / (nu t)).
 
-    Log-densities and divergences are those of :func:`fastvi.normal_log_prob` and :func:`fastvi.kl_normal`, which keep
-    their digits where mean^2 is much larger than the variance.
+    Log-densities and divergences (:func:`fastvi.kl_normal`) keep their digits where mean^2 is much larger than the
+    variance.
 
     Examples
     --------
@@ -49,7 +51,7 @@ class Gaussian(ExponentialFamily):
 
     def _log_partition(self, eta: Tensor) -> Tensor:
         mean, logvar = mean_and_logvar(eta)
-        return 0.5 * (mean * eta[..., 0] + logvar + math.log(2.0 * math.pi))
+        return 0.5 * (mean * eta[..., 0] + logvar + _LOG_TWO_PI)
 
     def _mean(self, eta: Tensor) -> Tensor:
         mean, logvar = mean_and_logvar(eta)
@@ -79,8 +81,8 @@ class Gaussian(ExponentialFamily):
         return ops.kl_normal(mean, logvar, prior_mean, prior_logvar)
 
     def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        mean, logvar = (part.unsqueeze(-1) for part in mean_and_logvar(eta))
-        return ops.normal_log_prob(x.unsqueeze(-1), mean, logvar)
+        mean, logvar = mean_and_logvar(eta)
+        return (x - mean).square() * eta[..., 1] - 0.5 * (logvar + _LOG_TWO_PI)
 
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
         mean, logvar = mean_and_logvar(eta.double())
@@ -97,7 +99,7 @@ class Gaussian(ExponentialFamily):
 
     def _log_prior_normaliser(self, chi: Tensor, nu: Tensor) -> Tensor:
         shape, rate = 0.5 * (nu + 3.0), 0.5 * (chi[..., 1] - chi[..., 0].square() / nu)
-        measure = 0.5 * ((1.0 - nu) * math.log(2.0 * math.pi) - nu.log()) - math.log(2.0)
+        measure = 0.5 * ((1.0 - nu) * _LOG_TWO_PI - nu.log()) - math.log(2.0)
         return measure + log_gamma(shape) - shape * rate.log()
 
     def to_distribution(self, eta: Tensor) -> Distribution:

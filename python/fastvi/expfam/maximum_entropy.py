@@ -193,7 +193,7 @@ def _tabulate(owner: str, statistics: object, moments: object, support: object) 
         raise ValueError(
             f"{owner}: statistics must be (S, n) for S = {len(points)} points, got the shape {tuple(table.shape)}"
         )
-    wanted = check_tensor(owner, "moments", moments).detach().double()
+    wanted = check_tensor(owner, "moments", moments).detach().to(table)
     wanted = wanted.unsqueeze(0) if wanted.dim() == 0 else wanted
     if wanted.shape != table.shape[1:]:
         raise ValueError(f"{owner}: moments have shape {tuple(wanted.shape)}, expected ({table.shape[1]},)")

@@ -168,8 +168,20 @@ class MultivariateGaussian(ExponentialFamily):
 
     def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         factor = self._factor(eta)
-        whitened = ((x - self._location(eta, factor)).unsqueeze(-2) @ factor).squeeze(-2)
-        return _half_log_det(factor) - 0.5 * (whitened.square().sum(-1) + self.size * _LOG_TWO_PI)
+        difference = x - self._location(eta, factor)
+        # The axes that x has before those of eta are the rows of one product: no factor is copied for each of them.
+        before = difference.shape[: max(x.dim() - eta.dim(), 0)]
+        rows = difference.reshape(math.prod(before), *difference.shape[len(before) :]).movedim(0, -2)
+        squares = (rows @ factor).square().sum(-1).movedim(-1, 0)
+        squares = squares.reshape(difference.shape[:-1])
+        return _half_log_det(factor) - 0.5 * (squares + self.size * _LOG_TWO_PI)
+
+    def _moments(self, x: Tensor, weights: Tensor | None) -> Tensor:
+        # One matrix product; the statistics of all rows are never made.
+        weighted = x / len(x) if weights is None else weights.unsqueeze(-1) * x
+        rows, columns, _ = self._lower(x)
+        products = torch.einsum("n...i,n...j->...ij", weighted, x)
+        return torch.cat([weighted.sum(0), products[..., rows, columns]], -1)
 
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
         factor = self._factor(eta.double())
