@@ -154,6 +154,8 @@ def test_gradients_are_what_they_stand_for(case):
     mu = family.mean_parameters(eta)
     close(torch.func.vmap(torch.func.grad(family.log_partition))(eta), mu)
     close(torch.func.vmap(torch.func.jacrev(family.mean_parameters))(eta), family.fisher_information(eta))
+    close(torch.func.vmap(family.entropy)(eta), family.entropy(eta))
+    close(torch.func.vmap(family.kl_divergence)(eta, eta.flip(0)), family.kl_divergence(eta, eta.flip(0)))
     if family.minimal:
         close(torch.func.vmap(torch.func.grad(family.conjugate))(mu), eta)
         inverse = torch.func.vmap(torch.func.jacrev(family.natural_parameters))(mu)

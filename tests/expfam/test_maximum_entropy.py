@@ -110,6 +110,17 @@ def test_the_moments_are_reached_and_scale_does_not_matter():
     torch.testing.assert_close(twice.probabilities, plain.probabilities, rtol=1e-9, atol=1e-12)
 
 
+def test_the_entropy_falls_along_the_natural_parameters():
+    """d entropy / d moments = -eta, and the second derivative is minus the inverse Fisher information."""
+    moments = double(0.4, 0.25).requires_grad_()
+    x = torch.linspace(0.0, 1.0, 20, dtype=DOUBLE)
+    found = max_entropy(powers, moments, x)
+    (slope,) = torch.autograd.grad(found.entropy, moments, create_graph=True)
+    torch.testing.assert_close(slope, -found.eta)
+    assert torch.autograd.gradcheck(lambda m: max_entropy(powers, m, x).probabilities, (moments,))
+    assert torch.autograd.gradgradcheck(lambda m: max_entropy(powers, m, x).entropy, (moments,))
+
+
 # What is attainable
 
 
@@ -247,6 +258,11 @@ def test_the_example(tmp_path, capsys, monkeypatch):
         (lambda: max_entropy(torch.log, double(1.0), double(0.0, 1.0)), ValueError, "statistics must be finite"),
         (lambda: max_entropy(powers, double(1.0, 1.0), double()), ValueError, r"support must have the shape \(S,\) or"),
         (lambda: Grid(double(0.0, 1.0), double(1.0)), ValueError, r"points and weights must have the shapes \(S,\) or"),
+        (
+            lambda: Grid(double(0.0).unsqueeze(0), double(1.0), (True, False)),
+            ValueError,
+            r"Grid: open_ends are those of a line, and points have the shape \(1, 1\)",
+        ),
         (lambda: Grid(double(0.0), double(-1.0)), ValueError, "Grid: weights must be positive"),
         (lambda: Grid.interval(1.0, 0.0), ValueError, "Grid.interval: low and high must be finite and low < high"),
     ],

@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +52,9 @@ class FiniteFamily(ExponentialFamily):
     @abstractmethod
     def states(self) -> Tensor:
         """All values of x, float64, ``(S,) + event_shape``."""
+
+    _means: ClassVar[str] = "mu"
+    """What messages call the mean parameters."""
 
     @cached_property
     def _table(self) -> Tensor:
@@ -147,7 +150,7 @@ class FiniteFamily(ExponentialFamily):
         flat = mu.reshape(-1, mu.shape[-1])
         eta, found = self.climb(flat)
         if not bool(found.all()):
-            raise NotConvergedError(f"{self._name}: mu: {explain_failure(self._table, flat[~found][0])}")
+            raise NotConvergedError(f"{self._name}: {self._means}: {explain_failure(self._table, flat[~found][0])}")
         return eta.reshape(mu.shape)
 
     def _conjugate(self, mu: Tensor) -> Tensor:
@@ -190,6 +193,9 @@ class FiniteFamily(ExponentialFamily):
 @dataclass(frozen=True, eq=False)
 class Tabulated(FiniteFamily):
     """The family over points whose statistics are in a table, (S, n); x is the number of a point."""
+
+    _means = "moments"
+    _name = "max_entropy"
 
     table: Tensor
     log_weights: Tensor | None = None

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fastvi.expfam._checks import check_floating, check_tensor
 from fastvi.expfam.finite import Tabulated
-from fastvi.expfam.polytope import Attainability, attainability, explain_failure
+from fastvi.expfam.newton import differentiable_natural
+from fastvi.expfam.polytope import Attainability, attainability
 
 _FALLEN = 1e-9
 """What may be left of the density at an end of a grid that stands for an unbounded line, relative to its largest."""
@@ -47,6 +48,8 @@ class Grid:
                 "Grid: points and weights must have the shapes (S,) or (S, d), and (S,), got "
                 f"{tuple(points.shape)} and {tuple(weights.shape)}"
             )
+        if any(self.open_ends) and points.dim() != 1:
+            raise ValueError(f"Grid: open_ends are those of a line, and points have the shape {tuple(points.shape)}")
         if not bool(((weights > 0.0) & weights.isfinite()).all()):
             raise ValueError("Grid: weights must be positive")
 
@@ -118,17 +121,18 @@ def max_entropy(
     statistics
         A function of all points, (S,) or (S, d), to (S, n), or (S,) for one statistic; or its values.
     moments
-        Means, (n,), or a scalar for one statistic.
+        Means, (n,), or a scalar for one statistic. The result is differentiable in them.
     support
         Points, (S,) or (S, d), for a distribution over finitely many, or a :class:`Grid` for a density.
 
     Raises
     ------
     TypeError, ValueError
-        If the arguments are not as above; if no distribution has these moments, or none that leaves no point out: the
-        message says which statistic is in the way, SciPy provided. On a grid with an open end: if the density does not
-        fall off towards it, because the grid is too short, or because no density on the unbounded line has the moments
-        and is of this form.
+        If the arguments are not as above. On a grid with an open end, if the density does not fall off towards it: the
+        grid is too short, or no density of this form on the unbounded line has the moments.
+    NotConvergedError
+        A ValueError, if no distribution has these moments, or none that leaves no point out. The message says which
+        statistic is in the way, SciPy provided.
 
     Examples
     --------
@@ -144,18 +148,15 @@ def max_entropy(
     """
     table, wanted, weights = _tabulate("max_entropy", statistics, moments, support)
     family = Tabulated(table, None if weights is None else weights.log())
-    eta, found = family.climb(wanted.unsqueeze(0))
-    if not bool(found.all()):
-        raise ValueError(f"max_entropy: moments: {explain_failure(table, wanted)}")
-    log_partition = family._log_partition(eta)[0]
-    log_density = table @ eta[0] - log_partition
+    eta = differentiable_natural(wanted, family)
+    log_partition = family._log_partition(eta)
+    log_density = table @ eta - log_partition
     probabilities = log_density.exp() if weights is None else log_density.exp() * weights
     if isinstance(support, Grid):
         _check_ends(support, log_density)
     reached = probabilities @ table
-    return MaximumEntropy(
-        eta[0], log_partition, -(probabilities * log_density).sum(), log_density, probabilities, reached
-    )
+    entropy = log_partition - (eta * reached).sum()
+    return MaximumEntropy(eta, log_partition, entropy, log_density, probabilities, reached)
 
 
 def attainable(
@@ -193,7 +194,7 @@ def _tabulate(owner: str, statistics: object, moments: object, support: object) 
         raise ValueError(
             f"{owner}: statistics must be (S, n) for S = {len(points)} points, got the shape {tuple(table.shape)}"
         )
-    wanted = check_tensor(owner, "moments", moments).detach().to(table)
+    wanted = check_tensor(owner, "moments", moments).to(table)
     wanted = wanted.unsqueeze(0) if wanted.dim() == 0 else wanted
     if wanted.shape != table.shape[1:]:
         raise ValueError(f"{owner}: moments have shape {tuple(wanted.shape)}, expected ({table.shape[1]},)")
@@ -205,7 +206,7 @@ def _tabulate(owner: str, statistics: object, moments: object, support: object) 
 
 def _check_ends(grid: Grid, log_density: Tensor) -> None:
     for is_open, end, name in zip(grid.open_ends, (0, -1), ("first", "last"), strict=True):
-        left = (log_density[end] - log_density.amax()).exp().item()
+        left = (log_density[end] - log_density.amax()).detach().exp().item()
         if is_open and left > _FALLEN:
             raise ValueError(
                 f"max_entropy: at the {name} point of the grid {left:.2g} of the largest density is left: the grid is "

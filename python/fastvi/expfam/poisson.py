@@ -14,6 +14,7 @@ from torch.distributions import Poisson as TorchPoisson
 from fastvi.expfam._noise import Noise
 from fastvi.expfam._special import log_gamma
 from fastvi.expfam.base import ExponentialFamily
+from fastvi.ops._values import has_values
 
 _SERIES_FROM = 1000.0
 """Rate from which four terms of the entropy's asymptotic series are exact to rounding."""
@@ -66,7 +67,9 @@ class Poisson(ExponentialFamily):
         large = rate >= _SERIES_FROM
         small_eta = torch.where(large, 0.0, eta.squeeze(-1))
         # Beyond this, for no small rate is what is left out more than 1e-17.
-        most = rate.detach().where(~large, rate.new_zeros(())).amax().item() if rate.numel() else 0.0
+        most = _SERIES_FROM
+        if has_values(rate) and rate.numel():
+            most = rate.detach().where(~large, rate.new_zeros(())).amax().item()
         values = torch.arange(math.ceil(most + 12.0 * math.sqrt(most) + 40.0), dtype=eta.dtype, device=eta.device)
         log_prob = self._log_prob(values, small_eta[..., None, None])
         by_sum = -(log_prob.exp() * log_prob).sum(-1)
