@@ -82,7 +82,7 @@ class FiniteFamily(ExponentialFamily):
         return (centred * probabilities.unsqueeze(-1)).mT @ centred
 
     def probabilities(self, eta: Tensor) -> Tensor:
-        """The probability of each state, ``batch_shape + (S,)``; raises as :meth:`log_partition` does."""
+        """The probability of each state, ``batch_shape + (S,)``; raises as :meth:`mean_parameters` does."""
         return torch.softmax(self._scores(self._natural_values("eta", eta)), -1)
 
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
