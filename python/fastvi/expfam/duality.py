@@ -34,8 +34,8 @@ def legendre(f: Function, start: Tensor | None = None) -> Function:
     -------
     f*, which maps y, (..., n), to sup over x of <x, y> - f(x), (...), found by Newton's method in float64. It is
     differentiable as often as ``f`` is, less one; its gradient is the place of the supremum. It raises
-    :class:`NotConvergedError`, a ValueError, where there is no such place: the supremum is infinite, or is approached
-    only at the end of the domain.
+    :class:`NotConvergedError`, a ValueError, where there is no such place up to rounding: the supremum is infinite, or
+    is approached only at the end of the domain.
 
     Raises
     ------
