@@ -22,7 +22,7 @@ _FALLEN = 1e-9
 """What may be left of the density at an end of a grid that stands for an unbounded line, relative to its largest."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
     """Points and weights of a quadrature rule: sum_s weights_s f(points_s) is the integral of f.
 
@@ -82,7 +82,7 @@ class Grid:
         return Grid((middles.unsqueeze(-1) + half * nodes).flatten(), (half * weights).repeat(parts), open_ends)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaximumEntropy:
     """A distribution of maximum entropy.
 

@@ -21,7 +21,7 @@ _NEAR = 1e-8
 """Relative to the range of <d, T> over the points: which of them are on the face."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attainability:
     """Where moments lie.
 
