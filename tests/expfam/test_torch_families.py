@@ -136,6 +136,9 @@ def test_certain_bits_and_categories():
     assert Categorical(3).conjugate(double(0.0, 0.5, 0.5)).item() == pytest.approx(-math.log(2.0))
     assert Binomial(4).conjugate(double(4.0)).item() == 0.0
     assert Poisson().conjugate(double(0.0)).item() == 0.0
+    for family in (Bernoulli(), Binomial(4), Poisson()):  # the natural parameter goes to minus infinity
+        mu = double(0.0).requires_grad_()
+        assert torch.autograd.grad(family.conjugate(mu), mu)[0].item() == -math.inf
     for family, mu in (
         (Bernoulli(), [1.1]),
         (Poisson(), [-0.1]),

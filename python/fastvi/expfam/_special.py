@@ -1,4 +1,4 @@
-"""Functions whose derivatives of every order keep their digits: log Gamma and log(1 + e^x).
+"""Functions whose derivatives of every order keep their digits: log Gamma, log(1 + e^x), x log x.
 
 PyTorch's trigamma, which its ``digamma`` is differentiated by, is off by up to 5e-10 in float64; the Hurwitz zeta
 function, zeta(2, x), is the same function to rounding.
@@ -88,3 +88,9 @@ def inverse_digamma_start(y: Tensor) -> Tensor:
     """Return about the x for which digamma(x) = y (Minka 2000, "Estimating a Dirichlet distribution", appendix C)."""
     euler = 0.5772156649015329
     return torch.where(y >= -2.22, y.clamp_max(700.0).exp() + 0.5, -1.0 / (y.clamp_max(-2.22) + euler))
+
+
+def minus_x_log_x(x: Tensor) -> Tensor:
+    """Return -x log x, which is 0 at 0, where its slope is infinite."""
+    result: Tensor = torch.special.entr(x)
+    return result

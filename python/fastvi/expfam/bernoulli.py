@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Beta, Distribution
 
 from fastvi.expfam._noise import Noise
-from fastvi.expfam._special import log_gamma, softplus
+from fastvi.expfam._special import log_gamma, minus_x_log_x, softplus
 from fastvi.expfam.base import ExponentialFamily
 
 
@@ -50,7 +50,7 @@ class Bernoulli(ExponentialFamily):
         return mu.log() - (-mu).log1p()
 
     def _conjugate(self, mu: Tensor) -> Tensor:
-        return (torch.xlogy(mu, mu) + torch.xlogy(1.0 - mu, 1.0 - mu)).squeeze(-1)
+        return -(minus_x_log_x(mu) + minus_x_log_x(1.0 - mu)).squeeze(-1)
 
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
         return (noise.uniform(0) < torch.sigmoid(eta.squeeze(-1))).to(eta.dtype)

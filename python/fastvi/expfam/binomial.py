@@ -11,7 +11,7 @@ from torch.distributions import Binomial as TorchBinomial
 
 from fastvi._options import option
 from fastvi.expfam._noise import Noise
-from fastvi.expfam._special import log_gamma, softplus
+from fastvi.expfam._special import log_gamma, minus_x_log_x, softplus
 from fastvi.expfam.base import ExponentialFamily
 
 
@@ -63,8 +63,8 @@ class Binomial(ExponentialFamily):
         return mu.log() - (self.trials - mu).log()
 
     def _conjugate(self, mu: Tensor) -> Tensor:
-        rest = self.trials - mu
-        return (torch.xlogy(mu, mu / self.trials) + torch.xlogy(rest, rest / self.trials)).squeeze(-1)
+        share = mu / self.trials
+        return -self.trials * (minus_x_log_x(share) + minus_x_log_x(1.0 - share)).squeeze(-1)
 
     def _mean_log_base_measure(self, eta: Tensor, mu: Tensor) -> Tensor:
         values = torch.arange(self.trials + 1, dtype=eta.dtype, device=eta.device)

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from fastvi._options import option
 from fastvi.expfam._noise import Noise
-from fastvi.expfam._special import log_gamma
+from fastvi.expfam._special import log_gamma, minus_x_log_x
 from fastvi.expfam.base import ExponentialFamily
 
 
@@ -63,7 +63,7 @@ class Categorical(ExponentialFamily):
         return mu.log()
 
     def _conjugate(self, mu: Tensor) -> Tensor:
-        return torch.xlogy(mu, mu).sum(-1)
+        return -minus_x_log_x(mu).sum(-1)
 
     def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         log_probabilities = torch.log_softmax(eta, -1)

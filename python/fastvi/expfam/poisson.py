@@ -12,7 +12,7 @@ from torch.distributions import Gamma as TorchGamma
 from torch.distributions import Poisson as TorchPoisson
 
 from fastvi.expfam._noise import Noise
-from fastvi.expfam._special import log_gamma
+from fastvi.expfam._special import log_gamma, minus_x_log_x
 from fastvi.expfam.base import ExponentialFamily
 from fastvi.ops._values import has_values
 
@@ -60,7 +60,7 @@ class Poisson(ExponentialFamily):
         return mu.log()
 
     def _conjugate(self, mu: Tensor) -> Tensor:
-        return (torch.xlogy(mu, mu) - mu).squeeze(-1)
+        return -(minus_x_log_x(mu) + mu).squeeze(-1)
 
     def _entropy(self, eta: Tensor) -> Tensor:
         rate = eta.exp().squeeze(-1)
