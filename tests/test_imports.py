@@ -37,7 +37,7 @@ PYTHON = {
     "numpy": "ops _array_products",
     "distributions": "ops",
     "nn": "ops",
-    "expfam": "ops seeding",
+    "expfam": "ops seeding _registry",
     "em": "expfam",
     "mean_field": "expfam",
     "coding": "ops seeding",

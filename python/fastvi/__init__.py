@@ -24,6 +24,7 @@ _SUBMODULES = frozenset(
         "data",
         "distributions",
         "evaluate",
+        "expfam",
         "mcmc",
         "models",
         "nn",
