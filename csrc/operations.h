@@ -106,6 +106,20 @@ struct LeapfrogStep {
   }
 };
 
+struct MomentumKick {
+  static constexpr const char* name = "momentum_kick";
+  static constexpr std::array<const char*, 2> states{"p", "grad"};
+  static constexpr std::array<const char*, 1> factors{"step_size"};
+  static constexpr std::size_t required_factors = 1;
+  static constexpr std::array<Constant, 1> constants{{{"kick"}}};
+  static constexpr std::size_t outputs = 1;
+
+  template <class T>
+  static MomentumKickTerm<T> term(const std::array<T, 1>& constants) {
+    return {constants[0]};
+  }
+};
+
 struct SoftThreshold {
   static constexpr const char* name = "soft_threshold";
   static constexpr std::array<const char*, 1> states{"x"};
@@ -125,7 +139,7 @@ struct OperationList {};
 
 using RowOperations = OperationList<KlNormal, NormalLogProb, NormalEntropyOperation, BernoulliLogProb,
                                     KineticEnergyOperation, LaplaceLogProb>;
-using MapOperations = OperationList<LeapfrogStep, SoftThreshold>;
+using MapOperations = OperationList<LeapfrogStep, MomentumKick, SoftThreshold>;
 
 // ---- The list at run time. Arrays of kernels have one for each dtype, in the order of `DType`; views are of that
 // dtype.

@@ -46,6 +46,7 @@ __all__ = [
     "log_mean_exp",
     "mlp",
     "mlp_bernoulli_log_prob",
+    "momentum_kick",
     "normal_entropy",
     "normal_log_prob",
     "rsample_normal",
@@ -378,6 +379,22 @@ def leapfrog_step(
     mass = None if inverse_mass is None else _as_factor(operation, "inverse_mass", inverse_mass)
     position, momentum = _NATIVE.leapfrog_step(q, p, grad, step, mass, kick)
     return position, momentum
+
+
+def momentum_kick(p: Array, grad: Array, step_size: Array | float, kick: float = 0.5) -> Array:
+    """``p - kick * step_size * grad``, which closes a leapfrog trajectory, as :func:`fastvi.momentum_kick`.
+
+    Raises: see :func:`fastvi.momentum_kick`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> fastvi.numpy.momentum_kick(np.zeros(2), grad=np.ones(2), step_size=0.1)
+    array([-0.05, -0.05])
+    """
+    p = check_array("momentum_kick", "p", p)
+    result: Array = _NATIVE.momentum_kick(p, grad, _as_factor("momentum_kick", "step_size", step_size), kick)
+    return result
 
 
 def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array:

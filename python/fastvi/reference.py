@@ -188,6 +188,11 @@ def leapfrog_step(
     return position, momentum.expand(position.shape)
 
 
+def momentum_kick(p: Tensor, grad: Tensor, step_size: Tensor | float, kick: float = 0.5) -> Tensor:
+    """``p - kick * step_size * grad``, the momentum that :func:`leapfrog_step` gives."""
+    return p - kick * step_size * grad
+
+
 def kinetic_energy(p: Tensor, inverse_mass: Tensor | None = None) -> Tensor:
     """1/2 sum_d p^2 * inverse_mass over the last dimension."""
     velocity = p if inverse_mass is None else p * inverse_mass  # whose product with p is finite where p^2 may not be
