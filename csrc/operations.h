@@ -10,6 +10,7 @@
 #include <span>
 
 #include "formulas/bernoulli.h"
+#include "formulas/continuous_bernoulli.h"
 #include "formulas/laplace.h"
 #include "formulas/leapfrog.h"
 #include "formulas/normal.h"
@@ -66,6 +67,12 @@ struct NormalEntropyOperation : SingleTerm<NormalEntropy> {
 
 struct BernoulliLogProb : SingleTerm<BernoulliLogDensity> {
   static constexpr const char* name = "bernoulli_log_prob";
+  static constexpr std::array<const char*, 2> operands{"x", "logits"};
+  static constexpr std::size_t required = 2;
+};
+
+struct ContinuousBernoulliLogProb : SingleTerm<ContinuousBernoulliLogDensity> {
+  static constexpr const char* name = "continuous_bernoulli_log_prob";
   static constexpr std::array<const char*, 2> operands{"x", "logits"};
   static constexpr std::size_t required = 2;
 };
@@ -138,7 +145,7 @@ template <class... Operations>
 struct OperationList {};
 
 using RowOperations = OperationList<KlNormal, NormalLogProb, NormalEntropyOperation, BernoulliLogProb,
-                                    KineticEnergyOperation, LaplaceLogProb>;
+                                    ContinuousBernoulliLogProb, KineticEnergyOperation, LaplaceLogProb>;
 using MapOperations = OperationList<LeapfrogStep, MomentumKick, SoftThreshold>;
 
 // ---- The list at run time. Arrays of kernels have one for each dtype, in the order of `DType`; views are of that

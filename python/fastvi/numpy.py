@@ -36,6 +36,7 @@ from fastvi._sizes import MAX_SEED, check_flag, check_integer, check_number, che
 __all__ = [
     "LogMeanExp",
     "bernoulli_log_prob",
+    "continuous_bernoulli_log_prob",
     "effective_sample_size",
     "importance_weights",
     "kinetic_energy",
@@ -249,6 +250,25 @@ def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> 
     if check_flag("bernoulli_log_prob", "validate_args", validate_args):
         check_observations("bernoulli_log_prob", x)
     result: Array = _NATIVE.bernoulli_log_prob(x, logits)
+    return result
+
+
+def continuous_bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> Array:
+    """Continuous Bernoulli log density in nats, over the last dimension.
+
+    As :func:`fastvi.continuous_bernoulli_log_prob`.
+
+    Raises: see :func:`fastvi.continuous_bernoulli_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> fastvi.numpy.continuous_bernoulli_log_prob(np.full((2, 3), 0.25), np.zeros(3))
+    array([0., 0.])
+    """
+    if check_flag("continuous_bernoulli_log_prob", "validate_args", validate_args):
+        check_observations("continuous_bernoulli_log_prob", x)
+    result: Array = _NATIVE.continuous_bernoulli_log_prob(x, logits)
     return result
 
 

@@ -352,11 +352,20 @@ ODD = {
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
 @pytest.mark.parametrize("odd", sorted(ODD))
-@pytest.mark.parametrize("operation", ["bernoulli_log_prob", "linear_bernoulli_log_prob", "mlp_bernoulli_log_prob"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "bernoulli_log_prob",
+        "continuous_bernoulli_log_prob",
+        "linear_bernoulli_log_prob",
+        "mlp_bernoulli_log_prob",
+    ],
+)
 def test_a_look_at_odd_observations_leaves_their_fault_to_the_operation(operation, odd):
     parameters, weight = place.ones(3, 5), place.ones(5, 5)
     others = {
         "bernoulli_log_prob": {"logits": parameters},
+        "continuous_bernoulli_log_prob": {"logits": parameters},
         "linear_bernoulli_log_prob": {"h": parameters, "weight": weight, "bias": None},
         "mlp_bernoulli_log_prob": {"z": parameters, "weights": [weight], "biases": None},
     }[operation]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fastvi._names import operation_names
 from fastvi.ops.bernoulli import bernoulli_log_prob as bernoulli_log_prob
 from fastvi.ops.bernoulli import linear_bernoulli_log_prob as linear_bernoulli_log_prob
+from fastvi.ops.continuous_bernoulli import continuous_bernoulli_log_prob as continuous_bernoulli_log_prob
 from fastvi.ops.laplace import laplace_log_prob as laplace_log_prob
 from fastvi.ops.leapfrog import kinetic_energy as kinetic_energy
 from fastvi.ops.leapfrog import leapfrog_step as leapfrog_step
