@@ -99,8 +99,8 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     return (linear + torch.nn.functional.logsigmoid(torch.where(is_negative, -logits, logits))).sum(-1)
 
 
-_BERNOULLI_NUMBERS = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510, 43867 / 798)
-_BERNOULLI_NUMBERS += (-174611 / 330, 854513 / 138, -236364091 / 2730)
+_BERNOULLI_NUMBERS = [1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510, 43867 / 798]
+_BERNOULLI_NUMBERS += [-174611 / 330, 854513 / 138, -236364091 / 2730]
 _LOG_SINHC = [number / (2 * k * math.factorial(2 * k)) for k, number in enumerate(_BERNOULLI_NUMBERS, 1)]
 
 
