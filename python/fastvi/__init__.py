@@ -30,6 +30,7 @@ _SUBMODULES = frozenset(
         "numpy",
         "objectives",
         "ops",
+        "pyro",
         "reference",
         "seeding",
         "training",

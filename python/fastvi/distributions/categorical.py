@@ -34,7 +34,7 @@ def categorical_log_prob(x: Tensor, logits: Tensor, validate_args: bool = False)
         If x is not a tensor of integers, or the logits are not floating-point.
     ValueError
         If shapes do not broadcast, or x is to be looked at and out of range.
-    IndexError
+    IndexError, RuntimeError
         From PyTorch, if x is out of range and was not looked at.
 
     Examples
@@ -64,9 +64,13 @@ def categorical_log_prob(x: Tensor, logits: Tensor, validate_args: bool = False)
     classes = logits.shape[-1]
     if validate_args and x.numel() > 0 and not (x.min() >= 0 and x.max() < classes):
         raise ValueError(f"{kind}: x must lie in 0 to {classes - 1}, got {x.min().item()} to {x.max().item()}")
+    places = x.long().expand(shape)
+    if logits.shape[:-1] != shape:  # they are shared by several x: normalised once, and not copied
+        log_probabilities = torch.log_softmax(logits, -1).expand(*shape, classes)
+        return log_probabilities.gather(-1, places.unsqueeze(-1)).squeeze(-1).sum(-1)
     loss = torch.nn.functional.cross_entropy(
-        logits.expand(*shape, classes).reshape(-1, classes),
-        x.long().expand(shape).reshape(-1),
+        logits.reshape(-1, classes),
+        places.reshape(-1),
         ignore_index=torch.iinfo(torch.int64).min,  # PyTorch's own choice, -100, would pass as a certain class
         reduction="none",
     )
