@@ -9,8 +9,8 @@ from torch import Tensor
 def categorical_log_prob(x: Tensor, logits: Tensor, validate_args: bool = False) -> Tensor:
     r"""Categorical log-likelihood in nats, :math:`\sum_d l_{d, x_d} - \log \sum_c e^{l_{d, c}}`.
 
-    It is PyTorch's ``cross_entropy`` with its sign turned, for any shapes that broadcast: a kernel of fastvi's own
-    would gain little, because nearly all time goes into memory for the gradient of the logits.
+    It is made of PyTorch's ``log_softmax`` and ``gather``, and composes with all that these do; x is not copied for the
+    samples over which it broadcasts.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def categorical_log_prob(x: Tensor, logits: Tensor, validate_args: bool = False)
         If x is not a tensor of integers, or the logits are not floating-point.
     ValueError
         If shapes do not broadcast, or x is to be looked at and out of range.
-    IndexError, RuntimeError
+    RuntimeError
         From PyTorch, if x is out of range and was not looked at.
 
     Examples
@@ -64,17 +64,8 @@ def categorical_log_prob(x: Tensor, logits: Tensor, validate_args: bool = False)
     classes = logits.shape[-1]
     if validate_args and x.numel() > 0 and not (x.min() >= 0 and x.max() < classes):
         raise ValueError(f"{kind}: x must lie in 0 to {classes - 1}, got {x.min().item()} to {x.max().item()}")
-    places = x.long().expand(shape)
-    if logits.shape[:-1] != shape:  # they are shared by several x: normalised once, and not copied
-        log_probabilities = torch.log_softmax(logits, -1).expand(*shape, classes)
-        return log_probabilities.gather(-1, places.unsqueeze(-1)).squeeze(-1).sum(-1)
-    loss = torch.nn.functional.cross_entropy(
-        logits.reshape(-1, classes),
-        places.reshape(-1),
-        ignore_index=torch.iinfo(torch.int64).min,  # PyTorch's own choice, -100, would pass as a certain class
-        reduction="none",
-    )
-    return -loss.view(shape).sum(-1)
+    log_probabilities = torch.log_softmax(logits, -1).expand(*shape, classes)
+    return log_probabilities.gather(-1, x.long().expand(shape).unsqueeze(-1)).squeeze(-1).sum(-1)
 
 
 def _describe(value: object) -> str:
