@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Laplace, constraints, register_kl
+from torch.distributions import Distribution, Independent, Laplace, Normal, constraints, register_kl
 
 from fastvi import ops
 from fastvi.distributions._parameters import broadcast_parameters, standard_noise, validation
-from fastvi.distributions.normal import DiagNormal
+from fastvi.distributions.normal import DiagNormal, as_diag_normal
 
 LOG_TWO = math.log(2.0)
 
@@ -41,7 +41,7 @@ class DiagLaplace(Distribution):
     Notes
     -----
     ``kl_divergence`` is registered between two of these, both ways with ``Independent(Laplace(...), 1)``, and from
-    these to :class:`DiagNormal`.
+    these to :class:`DiagNormal` and ``Independent(Normal(...), 1)``.
 
     References
     ----------
@@ -140,6 +140,13 @@ def _as_diag_laplace(distribution: Independent[Any]) -> DiagLaplace:
     return DiagLaplace(base.loc, base.scale.log(), validate_args=False)
 
 
+def _divergence_from_normal(p: DiagLaplace, q: DiagNormal) -> Tensor:
+    # That of the Gaussian with p's mean and variance, and how much more p is concentrated than it: the same for all.
+    logvar = 2.0 * p.log_scale + LOG_TWO
+    concentration = 0.5 * (math.log(math.pi) - 1.0)
+    return ops.kl_normal(p.loc, logvar, q.mean, q.logvar) + concentration * p.loc.shape[-1]
+
+
 def _divergence(p: DiagLaplace, q: DiagLaplace) -> Tensor:
     # With a = |difference| / b_p and r = b_p / b_q: -log r + r (a + e^-a) - 1, where what is small is not a difference
     # of large numbers.
@@ -156,6 +163,8 @@ def _kl_laplace_laplace(p: DiagLaplace, q: DiagLaplace) -> Tensor:
 
 @register_kl(DiagLaplace, Independent)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
 def _kl_laplace_independent(p: DiagLaplace, q: Independent[Any]) -> Tensor:
+    if isinstance(q.base_dist, Normal) and q.reinterpreted_batch_ndims == 1:
+        return _divergence_from_normal(p, as_diag_normal(q))
     return _divergence(p, _as_diag_laplace(q))
 
 
@@ -166,7 +175,4 @@ def _kl_independent_laplace(p: Independent[Any], q: DiagLaplace) -> Tensor:
 
 @register_kl(DiagLaplace, DiagNormal)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
 def _kl_laplace_normal(p: DiagLaplace, q: DiagNormal) -> Tensor:
-    # That of the Gaussian with p's mean and variance, and how much more p is concentrated than it: the same for all.
-    logvar = 2.0 * p.log_scale + LOG_TWO
-    concentration = 0.5 * (math.log(math.pi) - 1.0)
-    return ops.kl_normal(p.loc, logvar, q.mean, q.logvar) + concentration * p.loc.shape[-1]
+    return _divergence_from_normal(p, q)
