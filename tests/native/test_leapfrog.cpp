@@ -32,7 +32,8 @@ template <class S>
 void check_kick() {
   check_map_operation<S, 2, 1, 1>(
       "momentum_kick", {0.75},
-      [](const std::array<Exact, 2>& states, const std::array<Exact, 1>& factors, const std::array<Exact, 1>& upstream) {
+      [](const std::array<Exact, 2>& states, const std::array<Exact, 1>& factors,
+         const std::array<Exact, 1>& upstream) {
         const auto [p, g] = states;
         const Exact kappa = 0.75, eps = factors[0], above = upstream[0];
         const Exact kicked = kappa * eps * g, by_grad = kappa * eps * above, by_eps = kappa * g * above;
