@@ -10,6 +10,7 @@
 #include <span>
 
 #include "formulas/bernoulli.h"
+#include "formulas/continuous_bernoulli.h"
 #include "formulas/laplace.h"
 #include "formulas/leapfrog.h"
 #include "formulas/normal.h"
@@ -70,6 +71,12 @@ struct BernoulliLogProb : SingleTerm<BernoulliLogDensity> {
   static constexpr std::size_t required = 2;
 };
 
+struct ContinuousBernoulliLogProb : SingleTerm<ContinuousBernoulliLogDensity> {
+  static constexpr const char* name = "continuous_bernoulli_log_prob";
+  static constexpr std::array<const char*, 2> operands{"x", "logits"};
+  static constexpr std::size_t required = 2;
+};
+
 struct KineticEnergyOperation {
   static constexpr const char* name = "kinetic_energy";
   static constexpr std::array<const char*, 2> operands{"p", "inverse_mass"};
@@ -106,6 +113,20 @@ struct LeapfrogStep {
   }
 };
 
+struct MomentumKick {
+  static constexpr const char* name = "momentum_kick";
+  static constexpr std::array<const char*, 2> states{"p", "grad"};
+  static constexpr std::array<const char*, 1> factors{"step_size"};
+  static constexpr std::size_t required_factors = 1;
+  static constexpr std::array<Constant, 1> constants{{{"kick"}}};
+  static constexpr std::size_t outputs = 1;
+
+  template <class T>
+  static MomentumKickTerm<T> term(const std::array<T, 1>& constants) {
+    return {constants[0]};
+  }
+};
+
 struct SoftThreshold {
   static constexpr const char* name = "soft_threshold";
   static constexpr std::array<const char*, 1> states{"x"};
@@ -124,8 +145,8 @@ template <class... Operations>
 struct OperationList {};
 
 using RowOperations = OperationList<KlNormal, NormalLogProb, NormalEntropyOperation, BernoulliLogProb,
-                                    KineticEnergyOperation, LaplaceLogProb>;
-using MapOperations = OperationList<LeapfrogStep, SoftThreshold>;
+                                    ContinuousBernoulliLogProb, KineticEnergyOperation, LaplaceLogProb>;
+using MapOperations = OperationList<LeapfrogStep, MomentumKick, SoftThreshold>;
 
 // ---- The list at run time. Arrays of kernels have one for each dtype, in the order of `DType`; views are of that
 // dtype.

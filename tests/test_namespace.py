@@ -84,3 +84,19 @@ except AttributeError as error:
     print(error)
 """
     assert run_python(code).strip() == "module 'fastvi' has no attribute 'seedings'"
+
+
+def test_pyro_is_imported_when_it_is_used_and_named_where_it_is_not_there(run_python: Callable[..., str]) -> None:
+    code = """
+import sys
+sys.modules["pyro"] = None  # as if it were not installed
+import fastvi.pyro
+print(*dir(fastvi.pyro))
+try:
+    fastvi.pyro.DiagNormal
+except ImportError as error:
+    print(error)
+"""
+    names, message = run_python(code).splitlines()
+    assert names == "BernoulliLogits DiagLaplace DiagNormal LinearBernoulli"
+    assert message == "fastvi.pyro.DiagNormal needs Pyro, which is not installed: pip install 'fastvi[pyro]'"

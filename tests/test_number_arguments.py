@@ -64,6 +64,8 @@ for _place, _x, _library in (("fastvi", TENSOR, fastvi), ("fastvi.numpy", ARRAY,
             "step_size": lambda v: library.leapfrog_step(x, x, x, v),
             "inverse_mass": lambda v: library.leapfrog_step(x, x, x, 0.1, v),
             "kick": lambda v: library.leapfrog_step(x, x, x, 0.1, kick=v),
+            "step_size of a momentum": lambda v: library.momentum_kick(x, x, v),
+            "kick of momentum_kick": lambda v: library.momentum_kick(x, x, 0.1, kick=v),
             "inverse_mass of kinetic_energy": lambda v: library.kinetic_energy(x, v),
         }
 

@@ -298,6 +298,7 @@ def test_observations_outside_the_unit_interval_are_named_where_that_is_asked_fo
     fnp.bernoulli_log_prob(x, logits)
     for name, call in {
         "bernoulli_log_prob": lambda: fnp.bernoulli_log_prob(x, logits, validate_args=True),
+        "continuous_bernoulli_log_prob": lambda: fnp.continuous_bernoulli_log_prob(x, logits, validate_args=True),
         "linear_bernoulli_log_prob": lambda: fnp.linear_bernoulli_log_prob(
             np.zeros((1, 3)), weight, None, x, validate_args=True
         ),

@@ -36,6 +36,22 @@ struct LeapfrogTerm {
   }
 };
 
+// The kick alone, which closes a trajectory.
+template <class T>
+struct MomentumKickTerm {
+  static constexpr double cost = 0.2;
+
+  static constexpr bool reads(std::size_t which, std::size_t state) { return which == 2 && state == 1; }
+
+  T kick;
+
+  FASTVI_HD std::array<T, 1> value(T p, T grad, T step_size) const { return {{p - kick * step_size * grad}}; }
+
+  FASTVI_HD std::array<T, 3> gradient(const std::array<T, 1>& upstream, T, T grad, T step_size) const {
+    return {{upstream[0], -kick * step_size * upstream[0], -kick * grad * upstream[0]}};
+  }
+};
+
 template <class T>
 struct KineticEnergy {
   static constexpr std::size_t operands = 1;

@@ -31,6 +31,7 @@ _SUBMODULES = frozenset(
         "numpy",
         "objectives",
         "ops",
+        "pyro",
         "reference",
         "seeding",
         "training",

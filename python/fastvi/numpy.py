@@ -36,6 +36,7 @@ from fastvi._sizes import MAX_SEED, check_flag, check_integer, check_number, che
 __all__ = [
     "LogMeanExp",
     "bernoulli_log_prob",
+    "continuous_bernoulli_log_prob",
     "effective_sample_size",
     "importance_weights",
     "kinetic_energy",
@@ -46,6 +47,7 @@ __all__ = [
     "log_mean_exp",
     "mlp",
     "mlp_bernoulli_log_prob",
+    "momentum_kick",
     "normal_entropy",
     "normal_log_prob",
     "rsample_normal",
@@ -251,6 +253,25 @@ def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> 
     return result
 
 
+def continuous_bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> Array:
+    """Continuous Bernoulli log density in nats, over the last dimension.
+
+    As :func:`fastvi.continuous_bernoulli_log_prob`.
+
+    Raises: see :func:`fastvi.continuous_bernoulli_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> fastvi.numpy.continuous_bernoulli_log_prob(np.full((2, 3), 0.25), np.zeros(3))
+    array([0., 0.])
+    """
+    if check_flag("continuous_bernoulli_log_prob", "validate_args", validate_args):
+        check_observations("continuous_bernoulli_log_prob", x)
+    result: Array = _NATIVE.continuous_bernoulli_log_prob(x, logits)
+    return result
+
+
 def log_mean_exp(x: Array, dim: int = 0) -> Array:
     """Stable logarithm of the mean of the exponentials over ``dim``, as :func:`fastvi.log_mean_exp`.
 
@@ -378,6 +399,22 @@ def leapfrog_step(
     mass = None if inverse_mass is None else _as_factor(operation, "inverse_mass", inverse_mass)
     position, momentum = _NATIVE.leapfrog_step(q, p, grad, step, mass, kick)
     return position, momentum
+
+
+def momentum_kick(p: Array, grad: Array, step_size: Array | float, kick: float = 0.5) -> Array:
+    """``p - kick * step_size * grad``, which closes a leapfrog trajectory, as :func:`fastvi.momentum_kick`.
+
+    Raises: see :func:`fastvi.momentum_kick`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> fastvi.numpy.momentum_kick(np.zeros(2), grad=np.ones(2), step_size=0.1)
+    array([-0.05, -0.05])
+    """
+    p = check_array("momentum_kick", "p", p)
+    result: Array = _NATIVE.momentum_kick(p, grad, _as_factor("momentum_kick", "step_size", step_size), kick)
+    return result
 
 
 def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array:

@@ -99,6 +99,32 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     return (linear + torch.nn.functional.logsigmoid(torch.where(is_negative, -logits, logits))).sum(-1)
 
 
+_BERNOULLI_NUMBERS = [1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510, 43867 / 798]
+_BERNOULLI_NUMBERS += [-174611 / 330, 854513 / 138, -236364091 / 2730]
+_LOG_SINHC = [number / (2 * k * math.factorial(2 * k)) for k, number in enumerate(_BERNOULLI_NUMBERS, 1)]
+
+
+def continuous_bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
+    """sum_d x * logits - log((exp(logits) - 1) / logits) over the last dimension."""
+    # Near zero, by its series: (x - 1/2) l - log(sinh(l/2) / (l/2)), the sum of B_2k l^2k / (2k (2k)!).
+    is_near = logits.abs() < 1
+    l_near = torch.where(is_near, logits, torch.zeros_like(logits))
+    square = l_near.square()
+    series = torch.zeros_like(logits)
+    for coefficient in reversed(_LOG_SINHC):
+        series = square * (coefficient + series)
+    near = (x - 0.5) * l_near - series
+    # Elsewhere x l - max(l, 0) + log(|l| / (1 - exp(-|l|))), with 0 * inf = 0.
+    l_far = torch.where(is_near, torch.ones_like(logits), logits)
+    weight = torch.where(l_far < 0, x, x - 1)
+    is_certain = (weight == 0) & torch.isinf(l_far)
+    linear = weight * torch.where(is_certain, torch.zeros_like(l_far), l_far)
+    magnitude = torch.where(l_far < 0, -l_far, l_far)
+    log_normaliser = magnitude.log() - torch.log(-torch.expm1(-magnitude))
+    far = linear + torch.where(linear == -math.inf, torch.zeros_like(linear), log_normaliser)
+    return torch.where(is_near, near, far).sum(-1)
+
+
 def laplace_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
     """-sum_d |x - loc| exp(-log_scale) + log_scale + log 2 over the last dimension."""
     return -(_standardised(x - loc, 2 * log_scale).abs() + log_scale + math.log(2.0)).sum(-1)
@@ -186,6 +212,11 @@ def leapfrog_step(
     velocity = momentum if inverse_mass is None else inverse_mass * momentum
     position = q + step_size * velocity
     return position, momentum.expand(position.shape)
+
+
+def momentum_kick(p: Tensor, grad: Tensor, step_size: Tensor | float, kick: float = 0.5) -> Tensor:
+    """``p - kick * step_size * grad``, the momentum that :func:`leapfrog_step` gives."""
+    return p - kick * step_size * grad
 
 
 def kinetic_energy(p: Tensor, inverse_mass: Tensor | None = None) -> Tensor:

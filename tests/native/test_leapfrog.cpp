@@ -1,4 +1,5 @@
-// The leapfrog step with every kind of step size and mass against the formula in long double, and the kinetic energy.
+// The leapfrog step with every kind of step size and mass against the formula in long double, the kick alone, and the
+// kinetic energy.
 #include "map_operations.h"
 
 namespace fastvi::test {
@@ -24,6 +25,20 @@ void check_step() {
               {m * kicked * by_q - kappa * g * total,
                std::fabs(m * by_q) * kicked_size + std::fabs(kappa * g) * total_size},
               {eps * kicked * by_q, std::fabs(eps * by_q) * kicked_size}}}};
+      });
+}
+
+template <class S>
+void check_kick() {
+  check_map_operation<S, 2, 1, 1>(
+      "momentum_kick", {0.75},
+      [](const std::array<Exact, 2>& states, const std::array<Exact, 1>& factors,
+         const std::array<Exact, 1>& upstream) {
+        const auto [p, g] = states;
+        const Exact kappa = 0.75, eps = factors[0], above = upstream[0];
+        const Exact kicked = kappa * eps * g, by_grad = kappa * eps * above, by_eps = kappa * g * above;
+        return MapTerm<1, 3>{{{{p - kicked, std::fabs(p) + std::fabs(kicked)}}},
+                             {{{above, 0}, {-by_grad, std::fabs(by_grad)}, {-by_eps, std::fabs(by_eps)}}}};
       });
 }
 
@@ -63,6 +78,7 @@ void check_long_row() {
 template <class S>
 void check_all() {
   check_step<S>();
+  check_kick<S>();
   check_energy<S>();
   check_long_row<S>();
 }

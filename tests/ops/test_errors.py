@@ -386,6 +386,7 @@ def test_observations_outside_the_unit_interval_are_named_where_that_is_asked_fo
     x, logits, weight, bias = place.tensor([values]), place.zeros(1, 3), place.zeros(3, 2), place.zeros(3)
     calls = {
         "bernoulli_log_prob": lambda validate: fastvi.bernoulli_log_prob(x, logits, validate),
+        "continuous_bernoulli_log_prob": lambda validate: fastvi.continuous_bernoulli_log_prob(x, logits, validate),
         "linear_bernoulli_log_prob": lambda validate: fastvi.linear_bernoulli_log_prob(
             place.zeros(1, 2), weight, bias, x, validate
         ),

@@ -172,7 +172,7 @@ def calls(draw: st.DrawFn, special: Sequence[float] = SPECIAL) -> tuple[str, dic
         shapes, constants = {names[0]: shape}, {"dim": dim}
     elif operation == "kl_normal":
         constants = {"free_bits": draw(st.sampled_from([0.0, 0.5]))}
-    elif operation == "leapfrog_step":
+    elif operation in ("leapfrog_step", "momentum_kick"):
         constants = {"kick": draw(st.sampled_from([0.5, 1.0]))}
     elif operation == "rsample_normal":
         constants = {"sample_shape": tuple(draw(st.lists(sizes, max_size=2)))}
@@ -200,7 +200,7 @@ def expected_error(operation: str, tensors: dict[str, Tensor], constants: dict[s
     if "dim" in constants:
         (tensor,) = tensors.values()
         return ValueError if tensor.shape[constants["dim"]] == 0 else None
-    if operation == "leapfrog_step" and all(tensor.dim() == 0 for tensor in tensors.values()):
+    if operation in ("leapfrog_step", "momentum_kick") and all(tensor.dim() == 0 for tensor in tensors.values()):
         return ValueError
     return None
 
@@ -352,11 +352,20 @@ ODD = {
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
 @pytest.mark.parametrize("odd", sorted(ODD))
-@pytest.mark.parametrize("operation", ["bernoulli_log_prob", "linear_bernoulli_log_prob", "mlp_bernoulli_log_prob"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "bernoulli_log_prob",
+        "continuous_bernoulli_log_prob",
+        "linear_bernoulli_log_prob",
+        "mlp_bernoulli_log_prob",
+    ],
+)
 def test_a_look_at_odd_observations_leaves_their_fault_to_the_operation(operation, odd):
     parameters, weight = place.ones(3, 5), place.ones(5, 5)
     others = {
         "bernoulli_log_prob": {"logits": parameters},
+        "continuous_bernoulli_log_prob": {"logits": parameters},
         "linear_bernoulli_log_prob": {"h": parameters, "weight": weight, "bias": None},
         "mlp_bernoulli_log_prob": {"z": parameters, "weights": [weight], "biases": None},
     }[operation]

@@ -52,6 +52,7 @@ NUMBERS: dict[str, tuple[Callable[..., Any], Sequence[Any]]] = {
     "leapfrog_step kick": (lambda v, a, b: fastvi.leapfrog_step(a, b, a, 0.1, kick=v), FLOATS),
     "leapfrog_step step_size": (lambda v, a, b: fastvi.leapfrog_step(a, b, a, v), FLOATS),
     "leapfrog_step all": (lambda v, a, b: fastvi.leapfrog_step(a, b, a, v, inverse_mass=v + 1, kick=v / 2), FLOATS),
+    "momentum_kick all": (lambda v, a, b: fastvi.momentum_kick(a, b, v, kick=v / 2), FLOATS),
     "kinetic_energy inverse_mass": (lambda v, a, b: fastvi.kinetic_energy(a, v), FLOATS),
     "rsample_normal seed": (lambda v, a, b: fastvi.rsample_normal(a, b, 2, seed=v), [2**61 + i for i in range(12)]),
     "rsample_normal row_offset": (lambda v, a, b: fastvi.rsample_normal(a, b, 2, seed=1, row_offset=v), SIZES),

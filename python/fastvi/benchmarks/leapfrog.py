@@ -50,6 +50,14 @@ CASES = [
     ),
     operation_case(
         "leapfrog",
+        "momentum_kick 1000x50",
+        lambda: _state()[1:],
+        partial(reference.momentum_kick, step_size=STEP_SIZE),
+        partial(ops.momentum_kick, step_size=STEP_SIZE),
+        differentiable=(0, 1),
+    ),
+    operation_case(
+        "leapfrog",
         "kinetic_energy 1000x50, diagonal mass",
         lambda: (torch.randn(1000, 50), _inverse_mass()),
         plain.kinetic_energy,

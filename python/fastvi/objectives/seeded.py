@@ -80,6 +80,8 @@ def _rsample(distribution: Any, kind: Any, num_samples: int, seed: int | None, r
 def sample(distribution: Any, num_samples: int, seed: int | None, row_offset: int) -> Tensor:
     """Draw from a distribution without ``rsample``: Bernoulli and categorical ones, and independent ones of them.
 
+    A distribution whose ``sample`` takes ``seed`` and ``row_offset`` is called with them.
+
     Raises
     ------
     NotImplementedError
@@ -103,6 +105,8 @@ def _sample(distribution: Any, kind: Any, num_samples: int, seed: int | None, ro
         uniform = _uniform(limits, distribution.batch_shape, num_samples, seed, row_offset)
         # The last place takes what rounding leaves.
         return (uniform.unsqueeze(-1) >= limits[..., :-1]).sum(-1)
+    if {"seed", "row_offset"} <= inspect.signature(kind.sample).parameters.keys():
+        return distribution.sample((num_samples,), seed=seed, row_offset=row_offset)
     if seed is None:
         return distribution.sample((num_samples,))
     raise NotImplementedError(f"cannot draw a {kind.__name__} by a seed; give the model a draw of its own")

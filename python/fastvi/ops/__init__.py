@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from fastvi._names import operation_names
 from fastvi.ops.bernoulli import bernoulli_log_prob as bernoulli_log_prob
 from fastvi.ops.bernoulli import linear_bernoulli_log_prob as linear_bernoulli_log_prob
+from fastvi.ops.continuous_bernoulli import continuous_bernoulli_log_prob as continuous_bernoulli_log_prob
 from fastvi.ops.laplace import laplace_log_prob as laplace_log_prob
 from fastvi.ops.leapfrog import kinetic_energy as kinetic_energy
 from fastvi.ops.leapfrog import leapfrog_step as leapfrog_step
+from fastvi.ops.leapfrog import momentum_kick as momentum_kick
 from fastvi.ops.log_mean_exp import LogMeanExp as LogMeanExp
 from fastvi.ops.log_mean_exp import effective_sample_size as effective_sample_size
 from fastvi.ops.log_mean_exp import importance_weights as importance_weights

@@ -12,6 +12,7 @@ from fastvi.ops._checks import PLAIN_TYPES, check_layout
 from fastvi.ops._patterns import map_operation, number_factor, row_operation
 
 _STEP = map_operation("leapfrog_step", reference.leapfrog_step, usual_numbers=(0.5, 1.0))
+_KICK = map_operation("momentum_kick", reference.momentum_kick, usual_numbers=(0.5, 1.0))
 
 
 def leapfrog_step(
@@ -65,6 +66,48 @@ def leapfrog_step(
     """
     position, momentum = _STEP(q, p, grad, step_size, inverse_mass, kick)
     return position, momentum
+
+
+def momentum_kick(p: Tensor, grad: Tensor, step_size: Tensor | float, kick: float = 0.5) -> Tensor:
+    r"""The kick alone, :math:`p - \kappa\,\epsilon\,\nabla U`: the half step that closes a leapfrog trajectory.
+
+    Parameters
+    ----------
+    p
+        Momenta, shape (..., D).
+    grad
+        Gradient of the potential energy U = -log p(q) where the trajectory ends, shape (..., D).
+    step_size
+        :math:`\epsilon`: a number, or a tensor that broadcasts: (C, 1) for one a chain, (D,) for one a dimension.
+    kick
+        :math:`\kappa`, the part of a step that the momentum is moved by; negative where ``grad`` is that of log p.
+
+    Returns
+    -------
+    Tensor
+        New momenta, of the broadcast shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype.
+    ValueError
+        If shapes do not broadcast or devices differ.
+
+    References
+    ----------
+    Neal: MCMC using Hamiltonian dynamics. Handbook of Markov Chain Monte Carlo, 2011, section 2.3.
+
+    Examples
+    --------
+    >>> import torch, fastvi
+    >>> q, p = torch.ones(2), torch.zeros(2)
+    >>> q, p = fastvi.leapfrog_step(q, p, grad=q, step_size=0.1)
+    >>> fastvi.momentum_kick(p, grad=q, step_size=0.1)
+    tensor([-0.0998, -0.0998])
+    """
+    momentum: Tensor = _KICK(p, grad, step_size, kick)
+    return momentum
 
 
 def _normalise_energy(p: Tensor, inverse_mass: Any) -> tuple[Any, ...]:
