@@ -21,7 +21,7 @@ from fastvi.models import (
     MixturePrior,
     make_model_options,
 )
-from fastvi.models.vae import LOGVAR_RANGE
+from fastvi.models.likelihoods import LOGVAR_RANGE
 from fastvi.objectives import ELBO, IWAE, STL, DReG, draw
 from fastvi.training.config import RunFolder
 from support.command import assert_one_clear_line, call

@@ -9,7 +9,7 @@ import torch
 from fastvi import reference
 from fastvi.evaluate import evaluate
 from fastvi.models import VAE
-from fastvi.models.vae import LOGVAR_RANGE
+from fastvi.models.likelihoods import LOGVAR_RANGE
 from fastvi.objectives import ELBO, IWAE, STL, DReG
 
 

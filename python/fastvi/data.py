@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastvi import ops
 from fastvi._array_files import MAX_ARRAY_BYTES, DataError, read_idx, read_npz
-from fastvi.models.vae import LIKELIHOODS
+from fastvi.models.likelihoods import OF_IMAGES
 from fastvi.ops._values import describe_range, range_outside_unit_interval
 
 __all__ = [
@@ -59,7 +59,7 @@ class Dataset:
     image_shape
         (height, width).
     likelihood
-        The likelihood that fits: ``"bernoulli"`` or ``"gaussian"``.
+        The likelihood that fits: one of ``fastvi.models.likelihoods.OF_IMAGES``, such as ``"bernoulli"``.
     train_labels, test_labels
         Class of each image, int64 of shapes (N,) and (M,), from 0; None where the data have no labels.
 
@@ -97,9 +97,9 @@ grey values from 0 to 255 are divided by 255 first
         return 1 + int(torch.maximum(self.train_labels.max(), self.test_labels.max()))
 
     def __post_init__(self) -> None:
-        if self.likelihood not in LIKELIHOODS:
+        if self.likelihood not in OF_IMAGES:
             raise DataError(
-                f"{self.name}: the likelihood must be one of {', '.join(LIKELIHOODS)}, got {self.likelihood!r}"
+                f"{self.name}: the likelihood must be one of {', '.join(OF_IMAGES)}, got {self.likelihood!r}"
             )
         shape: object = self.image_shape
         if not (isinstance(shape, tuple | list) and len(shape) == 2 and all(type(size) is int for size in shape)):

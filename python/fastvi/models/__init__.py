@@ -7,6 +7,7 @@ from fastvi.models.discrete import DiscreteLatentModel
 from fastvi.models.general import ConditionalVAEOptions, GeneralVAE, GeneralVAEOptions
 from fastvi.models.hamiltonian import Arrival, HamiltonianOptions, HamiltonianPosterior, ReverseNetwork
 from fastvi.models.hierarchical import HierarchicalOptions, HierarchicalVAE
+from fastvi.models.likelihoods import LIKELIHOODS, Likelihood
 from fastvi.models.posteriors import AffineCoupling, DiagonalPosterior, FlowPosterior, FullCovariancePosterior
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
 from fastvi.models.registry import MODELS, make_model_options
@@ -14,6 +15,7 @@ from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetwork, SigmoidBe
 from fastvi.models.vae import VAE, VAEOptions
 
 __all__ = [
+    "LIKELIHOODS",
     "MODELS",
     "VAE",
     "AffineCoupling",
@@ -34,6 +36,7 @@ __all__ = [
     "HierarchicalOptions",
     "HierarchicalVAE",
     "LabelPrior",
+    "Likelihood",
     "MixturePrior",
     "ModelOptions",
     "ReverseNetwork",

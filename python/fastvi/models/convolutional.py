@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastvi._options import option
 from fastvi.models.base import DataShape
 from fastvi.models.general import GeneralVAEOptions, posterior_head, start_at_mean
+from fastvi.models.likelihoods import LIKELIHOODS
 from fastvi.models.posteriors import DiagonalPosterior
 from fastvi.models.vae import ACTIVATIONS, _perceptron
 
@@ -147,8 +148,8 @@ class ConvolutionalVAEOptions(GeneralVAEOptions):
         inwards = _perceptron((features, *self.hidden_dims), self.activation)
         outwards = _perceptron((self.latent_dim, *reversed(self.hidden_dims), features), self.activation)
         layers = nn.Sequential(*inwards, posterior_head(self.hidden_dims[-1], posterior))
-        parts = 1 if self.likelihood == "bernoulli" else 2
+        parts = LIKELIHOODS[self.likelihood].parts
         encoder = ConvolutionalEncoder(shape.image_shape, self.channels, layers, self.activation)
         decoder = ConvolutionalDecoder(sizes, self.channels, outwards, self.activation, parts)
-        start_at_mean(decoder.bias, data_mean)
+        start_at_mean(decoder.bias, data_mean, self.likelihood)
         return encoder, decoder

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fastvi import ops
 from fastvi._options import check_count
-from fastvi.models.vae import MEAN_MARGIN, _glorot_linear, _perceptron
+from fastvi.models.likelihoods import MEAN_MARGIN
+from fastvi.models.vae import _glorot_linear, _perceptron
 from fastvi.objectives import Draw
 from fastvi.objectives.signals import slopes
 from fastvi.ops._values import describe_range, range_outside_unit_interval, values_at_hand

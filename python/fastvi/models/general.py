@@ -18,7 +18,8 @@ from fastvi._options import option
 from fastvi.models.base import DataShape, ModelOptions
 from fastvi.models.posteriors import DiagonalPosterior, FlowPosterior, FullCovariancePosterior, at_least_float32
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
-from fastvi.models.vae import ACTIVATIONS, LIKELIHOODS, LOGVAR_RANGE, MEAN_MARGIN, _glorot_linear, _perceptron
+from fastvi.models.likelihoods import LIKELIHOODS, OF_IMAGES
+from fastvi.models.vae import ACTIVATIONS, _glorot_linear, _perceptron
 from fastvi.nn.layers import run_layers
 from fastvi.nn.sequential import read_layers
 from fastvi.objectives.model import optional
@@ -109,13 +110,14 @@ class GeneralVAE(nn.Module):
             if layers is not None and not layers.activate_last:
                 return ops.mlp_bernoulli_log_prob(codes, layers.weights, layers.biases, images, layers.activation)
             return ops.bernoulli_log_prob(images, at_least_float32(self.decoder(codes)))
-        logits, logvar = at_least_float32(self.decoder(codes)).chunk(2, -1)
-        return ops.normal_log_prob(images, torch.sigmoid(logits), logvar.clamp(*LOGVAR_RANGE))
+        likelihood = LIKELIHOODS[self.likelihood]
+        return likelihood.log_prob(images, likelihood.split(at_least_float32(self.decoder(codes))), True)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the mean of p(x|z), in [0, 1], ``(..., D)``, for ``z`` of shape ``(..., Z)``, and labels ``(...)``."""
+        """Return the mean of p(x|z), ``(..., D)``, for ``z`` of shape ``(..., Z)``, and labels ``(...)``."""
         outputs = self.decoder(_joined(z, None if labels is None else self._indicators(labels, z.dtype)))
-        return torch.sigmoid(outputs[..., : self.data_dim])
+        likelihood = LIKELIHOODS[self.likelihood]
+        return likelihood.mean(likelihood.split(outputs))
 
     def reconstruct(self, x: Any) -> Tensor:
         """Return the mean of p(x|z), ``(B, D)``, at the posterior's mean, or what a flow makes of its base's."""
@@ -201,7 +203,7 @@ class GeneralVAEOptions(ModelOptions):
         "widths of the hidden layers, from the data inwards", (200, 200), at_least=1, called="widths"
     )
     activation: str = option("of the hidden layers", "tanh", choices=tuple(ACTIVATIONS))
-    likelihood: str = option("of the pixels", "bernoulli", choices=LIKELIHOODS, from_data="likelihood")
+    likelihood: str = option("of the pixels", "bernoulli", choices=OF_IMAGES, from_data="likelihood")
     posterior: str = option("family of the approximate posterior", "diagonal", choices=POSTERIORS)
     flow_layers: int = option("couplings of the flow", 4, at_least=1)
     prior: str = option("of the latent variables", "standard", choices=PRIORS)
@@ -229,9 +231,8 @@ class GeneralVAEOptions(ModelOptions):
         widths = tuple(reversed(self.hidden_dims))
         encoder = _perceptron((shape.data_dim + labels, *self.hidden_dims), self.activation)
         decoder = _perceptron((self.latent_dim + labels, *widths), self.activation)
-        parts = 1 if self.likelihood == "bernoulli" else 2
-        output = _glorot_linear(self.hidden_dims[0], shape.data_dim, parts)
-        start_at_mean(output.bias, data_mean)
+        output = _glorot_linear(self.hidden_dims[0], shape.data_dim, LIKELIHOODS[self.likelihood].parts)
+        start_at_mean(output.bias, data_mean, self.likelihood)
         return nn.Sequential(*encoder, posterior_head(self.hidden_dims[-1], posterior)), nn.Sequential(*decoder, output)
 
     def _posterior(self) -> DiagonalPosterior:
@@ -302,11 +303,11 @@ def posterior_head(width: int, posterior: DiagonalPosterior) -> nn.Linear:
     return head
 
 
-def start_at_mean(bias: Tensor, data_mean: Tensor | None) -> None:
-    """Let the first of a decoder's output biases be the logit of the data's mean."""
+def start_at_mean(bias: Tensor, data_mean: Tensor | None, likelihood: str) -> None:
+    """Let the first of a decoder's output biases give the data's mean."""
     if data_mean is not None:
         with torch.no_grad():
-            bias[: len(data_mean)] = torch.logit(data_mean.clamp(MEAN_MARGIN, 1.0 - MEAN_MARGIN))
+            bias[: len(data_mean)] = LIKELIHOODS[likelihood].start(data_mean)
 
 
 def _joined(z: Tensor, labels: Tensor | None) -> Tensor:

@@ -20,6 +20,7 @@ from fastvi import ops
 from fastvi._options import option
 from fastvi._sizes import as_integer, shown
 from fastvi.models.base import DataShape, ModelOptions
+from fastvi.models.likelihoods import LIKELIHOODS, OF_IMAGES
 from fastvi.nn.layers import run_layers
 from fastvi.nn.sequential import read_layers
 from fastvi.ops._one_node import Network, Terms, fits, terms
@@ -27,18 +28,12 @@ from fastvi.ops._values import describe_range, range_outside_unit_interval, valu
 from fastvi.ops._with_gradient import log_prob_and_gradient
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU}
-LIKELIHOODS = ("bernoulli", "gaussian")
-LOGVAR_RANGE = (-8.0, 2.0)
-"""Range of the Gaussian likelihood's logvar: without a floor, a pixel that never varies has an infinite density."""
-MEAN_MARGIN = 1e-3
-"""The data mean is kept this far from 0 and 1 before its logit becomes the output bias."""
-
 
 _PRIOR = ("prior_mean", "prior_logvar")
 
 
 class VAE(nn.Module):
-    """Variational autoencoder for x in [0, 1]^D with a Gaussian prior over z, by default the standard normal.
+    """Variational autoencoder for x in [0, 1]^D, or counts, with a Gaussian prior over z, by default the standard normal.
 
     Parameters
     ----------
@@ -51,10 +46,13 @@ class VAE(nn.Module):
     activation
         ``"tanh"``, ``"relu"``, ``"softplus"`` or ``"elu"``.
     likelihood
-        ``"bernoulli"``: p(x|z) has the mean sigmoid(l(z)). ``"gaussian"``: the decoder gives a mean sigmoid(l(z)) and
-        a logvar for each value, the latter clamped to ``LOGVAR_RANGE``.
+        A name of ``fastvi.models.LIKELIHOODS``. ``"bernoulli"``: p(x|z) has the mean sigmoid(l(z)). ``"gaussian"`` and
+        ``"laplace"``: the decoder gives a mean sigmoid(l(z)) and a logvar, or log scale, for each value, the latter in
+        a range. ``"continuous-bernoulli"``: a density on [0, 1]. ``"poisson"``, ``"negative-binomial"`` and
+        ``"zero-inflated-negative-binomial"`` are of counts; then x are counts.
     data_mean
-        Mean of the training data, shape (D,): the output biases start at its logit. None: they start at 0.
+        Mean of the training data, shape (D,): the output biases start at its logit, or at its
+        logarithm where the data are counts. None: they start at 0.
     validate_args
         Look whether x is in [0, 1] each time a Bernoulli likelihood is asked for: some microseconds for a batch. It is
         not looked at on a GPU, whose queue would have to be waited for, nor in what ``torch.compile``, ``torch.export``
@@ -129,11 +127,10 @@ class VAE(nn.Module):
         self.encoder = _perceptron(encoder_dims, activation)
         self.posterior_head = _glorot_linear(encoder_dims[-1], latent_dim, parts=2)
         self.decoder = _perceptron(decoder_dims, activation)
-        self.likelihood_head = _glorot_linear(decoder_dims[-1], data_dim, parts=1 if likelihood == "bernoulli" else 2)
+        self.likelihood_head = _glorot_linear(decoder_dims[-1], data_dim, LIKELIHOODS[likelihood].parts)
         if data_mean is not None:
             with torch.no_grad():
-                margin = data_mean.clamp(MEAN_MARGIN, 1.0 - MEAN_MARGIN)
-                self.likelihood_head.bias[:data_dim] = torch.logit(margin)
+                self.likelihood_head.bias[:data_dim] = LIKELIHOODS[likelihood].start(data_mean)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Take the None away that a subclass writes for "no prior of its own": a parameter could not have its name."""
@@ -186,8 +183,8 @@ class VAE(nn.Module):
             head = self.likelihood_head
             return ops.linear_bernoulli_log_prob(self.decoder(z), head.weight, head.bias, x)
         outputs = self.likelihood_head(self.decoder(z)) if layers is None else run_layers(z, layers)
-        logits, logvar = outputs.chunk(2, -1)
-        return ops.normal_log_prob(x, torch.sigmoid(logits), logvar.clamp(*LOGVAR_RANGE))
+        likelihood = LIKELIHOODS[self.likelihood]
+        return likelihood.log_prob(x, likelihood.split(outputs), self.validate_args)
 
     def _terms_at_once(self, x: Tensor, asked: Terms, seed: int | None) -> Any:
         """What `fastvi.objectives` asks for first: the terms of a bound as one node of autograd.
@@ -253,9 +250,9 @@ class VAE(nn.Module):
             raise TypeError(f"{type(self).__name__}: x must have the model's dtype {dtype}, got {x.dtype}")
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return the mean of p(x|z), in [0, 1], shape (..., D), for ``z`` of shape (..., Z)."""
-        outputs = self.likelihood_head(self.decoder(z))
-        return torch.sigmoid(outputs[..., : self.data_dim])
+        """Return the mean of p(x|z), shape (..., D), for ``z`` of shape (..., Z)."""
+        likelihood = LIKELIHOODS[self.likelihood]
+        return likelihood.mean(likelihood.split(self.likelihood_head(self.decoder(z))))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the mean of p(x|z) at the posterior's mean, shape (B, D), for ``x`` of shape (B, D)."""
@@ -282,7 +279,7 @@ class VAEOptions(ModelOptions):
         "widths of the hidden layers, from the data inwards", (200, 200), at_least=1, called="widths"
     )
     activation: str = option("of the hidden layers", "tanh", choices=tuple(ACTIVATIONS))
-    likelihood: str = option("of the pixels", "bernoulli", choices=LIKELIHOODS, from_data="likelihood")
+    likelihood: str = option("of the pixels", "bernoulli", choices=OF_IMAGES, from_data="likelihood")
 
     def build(self, shape: DataShape, data_mean: Tensor | None = None) -> VAE:
         """Return the untrained model."""
