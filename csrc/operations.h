@@ -13,6 +13,7 @@
 #include "formulas/laplace.h"
 #include "formulas/leapfrog.h"
 #include "formulas/normal.h"
+#include "formulas/poisson.h"
 #include "formulas/threshold.h"
 #include "kernels.h"
 
@@ -89,6 +90,12 @@ struct LaplaceLogProb : SingleTerm<LaplaceLogDensity> {
   static constexpr std::size_t required = 3;
 };
 
+struct PoissonLogProb : SingleTerm<PoissonLogDensity> {
+  static constexpr const char* name = "poisson_log_prob";
+  static constexpr std::array<const char*, 2> operands{"x", "log_rate"};
+  static constexpr std::size_t required = 2;
+};
+
 // ---- Map operations: states of one shape, and factors, which are one number, one a row or one a column, in the type
 // of the arithmetic. The last factors may be left out: they are one.
 
@@ -124,7 +131,7 @@ template <class... Operations>
 struct OperationList {};
 
 using RowOperations = OperationList<KlNormal, NormalLogProb, NormalEntropyOperation, BernoulliLogProb,
-                                    KineticEnergyOperation, LaplaceLogProb>;
+                                    KineticEnergyOperation, LaplaceLogProb, PoissonLogProb>;
 using MapOperations = OperationList<LeapfrogStep, SoftThreshold>;
 
 // ---- The list at run time. Arrays of kernels have one for each dtype, in the order of `DType`; views are of that

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastvi import _native
 from fastvi._perceptron import IDENTITY, INDICES, check_head, check_layers, read_layers
-from fastvi._sizes import check_flag, describe_range
+from fastvi._sizes import check_flag, describe_range, refuse_signs
 
 Array: TypeAlias = NDArray[np.floating[Any]]
 
@@ -71,6 +71,13 @@ def check_observations(operation: str, x: Array) -> None:
     bounds = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
     if not (bounds[0] >= 0.0 and bounds[1] <= 1.0):
         raise ValueError(f"{operation}: x must lie in [0, 1], got {describe_range(bounds)}")
+
+
+def check_not_negative(operation: str, name: str, x: Array, positive: bool = False) -> None:
+    """Reject values below zero, NaN among them, and zero where ``positive``."""
+    x = check_array(operation, name, x)
+    if x.size:
+        refuse_signs(operation, name, (float(x.min()), float(x.max())), positive)
 
 
 def linear_bernoulli_log_prob(

@@ -20,6 +20,7 @@ from fastvi._array_products import (
     DTYPES,
     Array,
     check_array,
+    check_not_negative,
     check_observations,
     compute_dtype,
     is_array,
@@ -48,6 +49,7 @@ __all__ = [
     "mlp_bernoulli_log_prob",
     "normal_entropy",
     "normal_log_prob",
+    "poisson_log_prob",
     "rsample_normal",
     "rsample_normal_with_log_ratio",
     "soft_threshold",
@@ -248,6 +250,23 @@ def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> 
     if check_flag("bernoulli_log_prob", "validate_args", validate_args):
         check_observations("bernoulli_log_prob", x)
     result: Array = _NATIVE.bernoulli_log_prob(x, logits)
+    return result
+
+
+def poisson_log_prob(x: Array, log_rate: Array, validate_args: bool = False) -> Array:
+    """Poisson log-likelihood in nats, over the last dimension, as :func:`fastvi.poisson_log_prob`.
+
+    Raises: see :func:`fastvi.poisson_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> fastvi.numpy.poisson_log_prob(np.ones((3, 2)), np.zeros((5, 3, 2))).shape
+    (5, 3)
+    """
+    if check_flag("poisson_log_prob", "validate_args", validate_args):
+        check_not_negative("poisson_log_prob", "x", x)
+    result: Array = _NATIVE.poisson_log_prob(x, log_rate)
     return result
 
 

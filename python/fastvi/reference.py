@@ -104,6 +104,20 @@ def laplace_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
     return -(_standardised(x - loc, 2 * log_scale).abs() + log_scale + math.log(2.0)).sum(-1)
 
 
+def _or_nan(x: Tensor) -> Tensor:
+    """The numbers from 0 on, and NaN for those below, also in derivatives."""
+    return x + torch.where(x < 0, math.nan, torch.zeros_like(x))
+
+
+def poisson_log_prob(x: Tensor, log_rate: Tensor) -> Tensor:
+    """sum_d x * log_rate - exp(log_rate) - log Gamma(x + 1) over the last dimension, with 0 * log 0 = 0."""
+    log_factorial = torch.lgamma(_or_nan(x) + 1)
+    # An infinite rate outweighs x * log_rate.
+    is_dropped = torch.isinf(log_rate) & ((x == 0) | (log_rate > 0))
+    weight = torch.where(is_dropped, torch.zeros_like(log_rate), log_rate)
+    return (x * weight - torch.exp(log_rate) - log_factorial).sum(-1)
+
+
 def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """``bernoulli_log_prob(x, h @ weight.T + bias)``."""
     return bernoulli_log_prob(x, torch.nn.functional.linear(h, weight, bias))

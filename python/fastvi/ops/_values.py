@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from fastvi._sizes import describe_range as describe_range
+from fastvi._sizes import refuse_signs
+from fastvi.ops._precision import SUPPORTED_DTYPES
 from fastvi.ops._private import dispatch_modes, tracing_state, transforms_active
 
 
@@ -40,3 +42,16 @@ def range_outside_unit_interval(x: Tensor) -> tuple[float, float] | None:
         return None
     least, largest = (bound.item() for bound in torch.aminmax(x.detach()))
     return None if least >= 0.0 and largest <= 1.0 else (least, largest)
+
+
+def check_not_negative(operation: str, name: str, x: object, positive: bool = False) -> None:
+    """Reject values below zero, NaN among them, and zero where ``positive``; where there are values to be looked at.
+
+    Raises
+    ------
+    ValueError
+        If there are any.
+    """
+    if isinstance(x, Tensor) and x.dtype in SUPPORTED_DTYPES and has_values(x) and x.numel():
+        least, largest = (bound.item() for bound in torch.aminmax(x.detach()))
+        refuse_signs(operation, name, (least, largest), positive)
