@@ -223,8 +223,9 @@ def ulp_errors(results: Array, reference: Array, least: float = 0.0) -> Array:
     reference_nan, result_nan = np.isnan(reference), np.isnan(results)
     expected = np.clip(np.where(reference_nan, 0, reference), -beyond, beyond)
     actual = np.clip(np.where(result_nan, 0, results).astype(wide), -beyond, beyond)
-    exponent = np.frexp(np.maximum(np.abs(expected), wide(least)))[1] - 1
-    exponent = np.clip(np.where((expected == 0) & (least == 0), limits.minexp, exponent), limits.minexp, limits.maxexp - 1)
+    size = np.maximum(np.abs(expected), wide(least))
+    exponent = np.where(size == 0, limits.minexp, np.frexp(size)[1] - 1)
+    exponent = np.clip(exponent, limits.minexp, limits.maxexp - 1)
     errors = np.abs(actual - expected) / np.ldexp(wide(1), exponent - limits.nmant)
     return np.where(reference_nan | result_nan, np.where(reference_nan & result_nan, 0, np.inf), errors)
 

@@ -37,11 +37,23 @@ FASTVI_HD double stirling_tail(double square) {
                     0.0008364811431501064, -0.0016339572578886628);
 }
 
-// z^2 (ln z - 1 / (2 z) - digamma(z)), likewise.
-FASTVI_HD float digamma_tail(float square) { return polynomial(square, 0.08333319F, -0.008318538F, 0.0035359655F); }
-FASTVI_HD double digamma_tail(double square) {
-  return polynomial(square, 0.08333333333332575, -0.00833333332383456, 0.003968249990639843, -0.0041658961916547395,
-                    0.007499441687333199, -0.017268933068608133);
+// (p(a) - p(b)) / (a - b) of the polynomial p(s) = c0 + c1 s + ..., in which nothing cancels but what does in p.
+template <class T>
+FASTVI_HD constexpr T divided_difference(T, T, T) {
+  return T(0);
+}
+template <class T, class... Rest>
+FASTVI_HD constexpr T divided_difference(T a, T b, T, T c1, Rest... rest) {
+  return polynomial(a, c1, rest...) + b * divided_difference(a, b, c1, rest...);
+}
+
+// That of ln z - 1 / (2 z) - digamma(z) as a function of 1 / z^2, likewise; for b = 0 it is the function divided by a.
+FASTVI_HD float digamma_tail(float a, float b) {
+  return divided_difference(a, b, 0.0F, 0.08333319F, -0.008318538F, 0.0035359655F);
+}
+FASTVI_HD double digamma_tail(double a, double b) {
+  return divided_difference(a, b, 0.0, 0.08333333333332575, -0.00833333332383456, 0.003968249990639843,
+                            -0.0041658961916547395, 0.007499441687333199, -0.017268933068608133);
 }
 
 // What Stirling's series adds to (z - 1/2) ln z - z + ln(2 pi) / 2, from 1 / z.
@@ -99,24 +111,24 @@ FASTVI_HD T digamma(T x) {
   const bool is_small = x < shift;
   const T z = is_small ? x + shift : x;
   const T inverse = T(1) / z;
-  const T large = log(z) - inverse * (T(0.5) + inverse * digamma_tail(inverse * inverse));
+  const T large = log(z) - inverse * (T(0.5) + inverse * digamma_tail(inverse * inverse, T(0)));
   const T result = is_small ? large - inverse_sum(x) - T(1) / x : large;
   return x < T(0) ? not_a_number<T> : result;
 }
 
-// digamma(z + distance) - digamma(z) for z > 0, z + distance > 0. Every part has the sign of the distance: nothing
-// cancels, and the error is in proportion to the difference, however small it is beside digamma(z).
+// digamma(other) - digamma(z) for z > 0, other > 0 and the distance other - z, which a caller may know better than
+// that. Every part has the sign of the distance: nothing cancels, and the error is in proportion to the difference,
+// however small it is beside digamma(z).
 template <class T>
-FASTVI_HD T digamma_difference(T z, T distance) {
+FASTVI_HD T digamma_difference(T z, T other, T distance) {
   constexpr T shift = T(gamma_shift<T>);
-  const bool is_small = z < shift;
-  const T other = z + distance;
+  const bool is_small = (other < z ? other : z) < shift;
   T steps = distance / other / z;
   for (int step = 1; step < gamma_shift<T>; ++step) steps += distance / ((z + T(step)) * (other + T(step)));
   const T first = is_small ? z + shift : z;
   const T inverse = T(1) / first, inverse_last = T(1) / (first + distance), ratio = distance * inverse;
-  const T tails = inverse * inverse * digamma_tail(inverse * inverse) -
-                  inverse_last * inverse_last * digamma_tail(inverse_last * inverse_last);
+  const T tails =
+      ratio * inverse_last * (inverse + inverse_last) * digamma_tail(inverse * inverse, inverse_last * inverse_last);
   return log1p(ratio) + (T(0.5) * ratio * inverse_last + tails) + (is_small ? steps : T(0));
 }
 
@@ -132,16 +144,20 @@ FASTVI_HD T log_rising_coefficient(T x, T r) {
   const T lift = lifts_a ? T(shift) : T(0);
   const T first = a + lift, second = lifts_b ? b + T(shift) : b, sum = second + a;
   const T inverse_first = T(1) / first, inverse_second = T(1) / second;
-  T power = inverse_first;
-  for (int factor = 1; factor < shift; factor *= 2) power *= power;  // inverse_first^shift, a power of two
-  const T lifted = (lifts_a ? rising_product(a) * power : T(1)) * (lifts_b ? rising_product(b) : T(1));
-  const T part = r / ((x + r) * (lifts_b ? rising_product(a + b) : T(1)));
+  constexpr int squarings = sizeof(T) == 4 ? 2 : 3;
+  static_assert(1 << squarings == shift);
+  T power = inverse_first;  // ^shift
+  for (int count = 0; count < squarings; ++count) power *= power;
+  const T lifted_a = rising_product(a) * power, lifted_b = rising_product(b), lifted_sum = rising_product(a + b);
+  const T lifted = (lifts_a ? lifted_a : T(1)) * (lifts_b ? lifted_b : T(1));
+  const T part = r / ((x + r) * (lifts_b ? lifted_sum : T(1)));
   const T small = log(lifted * part * std::sqrt(inverse_first)) + (lift - half_log_two_pi<T>);
   const T corrections =
       stirling_correction(T(1) / sum) - stirling_correction(inverse_second) - stirling_correction(inverse_first);
   const T result =
       a * log(sum * inverse_first) + (second + T(0.5)) * log1p_unit(a * inverse_second) + (small + corrections);
-  return a < T(0) ? not_a_number<T> : (x == T(0) ? T(0) : result);
+  const T none = x == T(0) ? T(0) : result;
+  return a < T(0) ? not_a_number<T> : none;
 }
 
 }  // namespace fastvi

@@ -73,11 +73,14 @@ def check_observations(operation: str, x: Array) -> None:
         raise ValueError(f"{operation}: x must lie in [0, 1], got {describe_range(bounds)}")
 
 
-def check_not_negative(operation: str, name: str, x: Array, positive: bool = False) -> None:
-    """Reject values below zero, NaN among them, and zero where ``positive``."""
-    x = check_array(operation, name, x)
-    if x.size:
-        refuse_signs(operation, name, (float(x.min()), float(x.max())), positive)
+def check_counts(operation: str, x: Array, total_count: Array | None, validate_args: bool) -> None:
+    """Reject counts below zero, and a total count that is not above it, where they are to be looked at; NaN as well."""
+    if not check_flag(operation, "validate_args", validate_args):
+        return
+    for name, given in {"x": x, "total_count": total_count}.items():
+        array = None if given is None else check_array(operation, name, given)
+        if array is not None and array.size:
+            refuse_signs(operation, name, (float(array.min()), float(array.max())), name == "total_count")
 
 
 def linear_bernoulli_log_prob(

@@ -20,7 +20,7 @@ from fastvi._array_products import (
     DTYPES,
     Array,
     check_array,
-    check_not_negative,
+    check_counts,
     check_observations,
     compute_dtype,
     is_array,
@@ -47,6 +47,7 @@ __all__ = [
     "log_mean_exp",
     "mlp",
     "mlp_bernoulli_log_prob",
+    "negative_binomial_log_prob",
     "normal_entropy",
     "normal_log_prob",
     "poisson_log_prob",
@@ -54,6 +55,7 @@ __all__ = [
     "rsample_normal_with_log_ratio",
     "soft_threshold",
     "standard_normal",
+    "zero_inflated_negative_binomial_log_prob",
 ]
 
 _NATIVE = _native.module().numpy
@@ -264,9 +266,47 @@ def poisson_log_prob(x: Array, log_rate: Array, validate_args: bool = False) -> 
     >>> fastvi.numpy.poisson_log_prob(np.ones((3, 2)), np.zeros((5, 3, 2))).shape
     (5, 3)
     """
-    if check_flag("poisson_log_prob", "validate_args", validate_args):
-        check_not_negative("poisson_log_prob", "x", x)
+    check_counts("poisson_log_prob", x, None, validate_args)
     result: Array = _NATIVE.poisson_log_prob(x, log_rate)
+    return result
+
+
+def negative_binomial_log_prob(x: Array, total_count: Array, logits: Array, validate_args: bool = False) -> Array:
+    """Negative binomial log-likelihood in nats, over the last dimension.
+
+    As :func:`fastvi.negative_binomial_log_prob`.
+
+    Raises: see :func:`fastvi.negative_binomial_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> fastvi.numpy.negative_binomial_log_prob(np.ones((3, 2)), np.ones(2), np.zeros((5, 3, 2))).shape
+    (5, 3)
+    """
+    check_counts("negative_binomial_log_prob", x, total_count, validate_args)
+    result: Array = _NATIVE.negative_binomial_log_prob(x, total_count, logits)
+    return result
+
+
+def zero_inflated_negative_binomial_log_prob(
+    x: Array, total_count: Array, logits: Array, gate_logits: Array, validate_args: bool = False
+) -> Array:
+    """Log-likelihood of counts that are 0 more often than a negative binomial's, in nats, over the last dimension.
+
+    As :func:`fastvi.zero_inflated_negative_binomial_log_prob`.
+
+    Raises: see :func:`fastvi.zero_inflated_negative_binomial_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> zeros, ones = np.zeros(2), np.ones(2)
+    >>> fastvi.numpy.zero_inflated_negative_binomial_log_prob(np.ones((3, 2)), ones, zeros, zeros).shape
+    (3,)
+    """
+    check_counts("zero_inflated_negative_binomial_log_prob", x, total_count, validate_args)
+    result: Array = _NATIVE.zero_inflated_negative_binomial_log_prob(x, total_count, logits, gate_logits)
     return result
 
 

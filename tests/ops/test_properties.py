@@ -56,7 +56,7 @@ SCALARS_TOO = {name for operator in OPERATORS.values() for name in (*operator.fa
 
 def extremes(name: str) -> list[float]:
     """Values at the ends of what is right for an argument, which its name tells."""
-    if name == "logits":
+    if name.endswith("logits"):
         return LOGITS
     return LOGARITHMS if name.startswith("log_") or name.endswith("logvar") else []
 
@@ -355,7 +355,13 @@ ODD = {
 @pytest.mark.parametrize("odd", sorted(ODD))
 @pytest.mark.parametrize(
     "operation",
-    ["bernoulli_log_prob", "linear_bernoulli_log_prob", "mlp_bernoulli_log_prob", "poisson_log_prob"],
+    [
+        "bernoulli_log_prob",
+        "linear_bernoulli_log_prob",
+        "mlp_bernoulli_log_prob",
+        "negative_binomial_log_prob",
+        "poisson_log_prob",
+    ],
 )
 def test_a_look_at_odd_observations_leaves_their_fault_to_the_operation(operation, odd):
     parameters, weight = place.ones(3, 5), place.ones(5, 5)
@@ -363,6 +369,7 @@ def test_a_look_at_odd_observations_leaves_their_fault_to_the_operation(operatio
         "bernoulli_log_prob": {"logits": parameters},
         "linear_bernoulli_log_prob": {"h": parameters, "weight": weight, "bias": None},
         "mlp_bernoulli_log_prob": {"z": parameters, "weights": [weight], "biases": None},
+        "negative_binomial_log_prob": {"total_count": parameters, "logits": parameters},
         "poisson_log_prob": {"log_rate": parameters},
     }[operation]
 

@@ -55,7 +55,7 @@ def alternately(name: str, count: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 # Two thousand million of their terms take a minute, and rows are counted alike for all.
-COSTLY = {"poisson_log_prob"}
+COSTLY = {"poisson_log_prob", "negative_binomial_log_prob", "zero_inflated_negative_binomial_log_prob"}
 for listed, operands, *_ in _native.module().row_operations():
     if listed not in COSTLY:
         ROW_WISE.setdefault(listed, alternately(listed, len(operands)))

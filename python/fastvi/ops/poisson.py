@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastvi import reference
-from fastvi._sizes import check_flag
 from fastvi.ops._patterns import row_operation
-from fastvi.ops._values import check_not_negative
+from fastvi.ops._values import check_counts
 
 _LOG_PROB = row_operation("poisson_log_prob", reference.poisson_log_prob)
 
@@ -52,6 +51,5 @@ def poisson_log_prob(x: Tensor, log_rate: Tensor, validate_args: bool = False) -
     >>> fastvi.poisson_log_prob(torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.zeros(2))
     tensor([-2., -2.])
     """
-    if check_flag("poisson_log_prob", "validate_args", validate_args):
-        check_not_negative("poisson_log_prob", "x", x)
+    check_counts("poisson_log_prob", x, None, validate_args)
     return _LOG_PROB(x, log_rate)
