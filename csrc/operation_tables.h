@@ -32,6 +32,10 @@ std::array<T, count> cast_constants(const double* constants) {
   return made;
 }
 
+// A term whose first operand's gradient costs much, and is seldom asked for, has another one without it.
+template <class Term>
+concept HasCostlyFirst = requires { typename Term::OfParameters; };
+
 template <class Operation, class S>
 struct RowKernels {
   static void forward(const Extent& extent, const View* operands, const double* constants, void* out) {
@@ -42,9 +46,15 @@ struct RowKernels {
 
   static void backward(const Extent& extent, const View* operands, const double* constants, const View& upstream,
                        const GradientView<void>* gradients) {
-    with_term(operands, constants, [&]<class Term>(const Term& term) {
+    const auto with = [&]<class Term>(const Term& term) {
       row_gradients(extent, typed_array<S, Term::operands>(operands), typed<S>(upstream),
                     typed_array<S, Term::operands>(gradients), term);
+    };
+    with_term(operands, constants, [&]<class Term>(const Term& term) {
+      if constexpr (HasCostlyFirst<Term>) {
+        if (gradients[0].data == nullptr) return with(typename Term::OfParameters{});
+      }
+      with(term);
     });
   }
 

@@ -13,7 +13,9 @@
 #include "formulas/continuous_bernoulli.h"
 #include "formulas/laplace.h"
 #include "formulas/leapfrog.h"
+#include "formulas/negative_binomial.h"
 #include "formulas/normal.h"
+#include "formulas/poisson.h"
 #include "formulas/threshold.h"
 #include "kernels.h"
 
@@ -96,6 +98,24 @@ struct LaplaceLogProb : SingleTerm<LaplaceLogDensity> {
   static constexpr std::size_t required = 3;
 };
 
+struct NegativeBinomialLogProb : SingleTerm<NegativeBinomialLogDensity> {
+  static constexpr const char* name = "negative_binomial_log_prob";
+  static constexpr std::array<const char*, 3> operands{"x", "total_count", "logits"};
+  static constexpr std::size_t required = 3;
+};
+
+struct ZeroInflatedNegativeBinomialLogProb : SingleTerm<ZeroInflatedNegativeBinomialLogDensity> {
+  static constexpr const char* name = "zero_inflated_negative_binomial_log_prob";
+  static constexpr std::array<const char*, 4> operands{"x", "total_count", "logits", "gate_logits"};
+  static constexpr std::size_t required = 4;
+};
+
+struct PoissonLogProb : SingleTerm<PoissonLogDensity> {
+  static constexpr const char* name = "poisson_log_prob";
+  static constexpr std::array<const char*, 2> operands{"x", "log_rate"};
+  static constexpr std::size_t required = 2;
+};
+
 // ---- Map operations: states of one shape, and factors, which are one number, one a row or one a column, in the type
 // of the arithmetic. The last factors may be left out: they are one.
 
@@ -145,7 +165,8 @@ template <class... Operations>
 struct OperationList {};
 
 using RowOperations = OperationList<KlNormal, NormalLogProb, NormalEntropyOperation, BernoulliLogProb,
-                                    ContinuousBernoulliLogProb, KineticEnergyOperation, LaplaceLogProb>;
+                                    ContinuousBernoulliLogProb, KineticEnergyOperation, LaplaceLogProb,
+                                    NegativeBinomialLogProb, ZeroInflatedNegativeBinomialLogProb, PoissonLogProb>;
 using MapOperations = OperationList<LeapfrogStep, MomentumKick, SoftThreshold>;
 
 // ---- The list at run time. Arrays of kernels have one for each dtype, in the order of `DType`; views are of that

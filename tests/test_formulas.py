@@ -23,6 +23,9 @@ Array = npt.NDArray[Any]
 # What the formulas promise. The best possible is half an ulp; each of the two or three roundings behind the last one
 # adds up to another half.
 MAX_ULP = 2.0
+# Those that cancel, which they do where said: log_gamma between 2/3 and 4/3 is a difference of two numbers of its size,
+# and digamma below 8 one whose parts are up to three times as large as its unit, which is that of 1.
+CANCELLING = {"log_gamma": 6.0, "digamma": 5.5}
 
 DTYPES = ("float32", "float64")
 WIDER: dict[str, type[np.floating[Any]]] = {"float32": np.float64, "float64": np.longdouble}
@@ -55,6 +58,37 @@ def _sigmoid(x: Array) -> Array:
     return result
 
 
+# Those of Stirling's series: B_2k / 2k for k = 1, 2, ...
+STIRLING = [(1, 12), (-1, 120), (1, 252), (-1, 240), (1, 132), (-691, 32760), (1, 12), (-3617, 8160)]
+
+
+def _log_gamma(x: Array) -> Array:
+    """By its distance to the zero at 1 or 2, from Stirling's series thirty steps further on; nothing cancels there."""
+    wide = x.dtype.type
+    y = np.where(x < 0.5, x + 1, x)
+    zero = np.where(y < 1.5, wide(1), wide(2))
+    distance, far = y - zero, zero + 30
+    ratio = np.log1p(distance / far)
+    result = (far + distance - 0.5) * ratio + distance * (np.log(far) - 1)
+    for order, (numerator, denominator) in enumerate(STIRLING):
+        power = 2 * order + 1
+        result += wide(numerator) / (denominator * power) * far**-power * np.expm1(-power * ratio)
+    for step in range(30):
+        result -= np.log1p(distance / (zero + step))
+    return np.where(x == np.inf, x, result - np.where(x < 0.5, np.log(x), 0))
+
+
+def _digamma(x: Array) -> Array:
+    wide = x.dtype.type
+    z = np.where(x < 30, x + 30, x)
+    result = np.log(z) - 1 / (2 * z)
+    for order, (numerator, denominator) in enumerate(STIRLING):
+        result -= wide(numerator) / denominator / z ** (2 * order + 2)
+    for step in range(30):
+        result -= np.where(x < 30, 1 / (x + step), 0)
+    return result
+
+
 UNARY: dict[str, Callable[[Array], Array]] = {
     "exp": np.exp,
     "exp_nonpositive": np.exp,
@@ -66,6 +100,8 @@ UNARY: dict[str, Callable[[Array], Array]] = {
     "log1p": np.log1p,
     "log1p_unit": np.log1p,
     "softplus": _softplus,
+    "log_gamma": _log_gamma,
+    "digamma": _digamma,
     "tanh": np.tanh,
     "sigmoid": _sigmoid,
 }
@@ -95,7 +131,12 @@ OF_WORD: dict[str, Callable[[Array, type[np.floating[Any]]], Array]] = {
 }
 
 NAMES = (*UNARY, *OF_WORD)
-DOMAINS = {"exp_nonpositive": (-np.inf, 0.0), "log1p_unit": (0.0, 1.0)}
+DOMAINS = {
+    "exp_nonpositive": (-np.inf, 0.0),
+    "log1p_unit": (0.0, 1.0),
+    "log_gamma": (0.0, np.inf),
+    "digamma": (0.0, np.inf),
+}
 
 
 def evaluate(isa: str, name: str, dtype: str, inputs: Array) -> Array:
@@ -155,6 +196,8 @@ def sample(name: str, dtype: str) -> tuple[Array, Array]:
         if name in DOMAINS:
             low, high = DOMAINS[name]
             numbers = numbers[~((numbers < low) | (numbers > high))]  # NaN belongs to every domain
+        if name in CANCELLING:
+            numbers = numbers[::8]  # their wide values take thirty steps each
         return numbers, UNARY[name](numbers.astype(wide))
 
 
@@ -166,8 +209,10 @@ class Errors(NamedTuple):
     worst_input: float
 
 
-def ulp_errors(results: Array, reference: Array) -> Array:
+def ulp_errors(results: Array, reference: Array, least: float = 0.0) -> Array:
     """|results - reference| in units of the last place of the result's type at the reference, subnormals included.
+
+    Or in those of the number ``least``, where the reference is smaller: for a function with a zero that is no number.
 
     Infinity stands for the first power of two that the type lacks, so that rounding to or away from it counts like any
     other rounding. Where both are NaN the error is zero, where one is, infinite.
@@ -178,15 +223,16 @@ def ulp_errors(results: Array, reference: Array) -> Array:
     reference_nan, result_nan = np.isnan(reference), np.isnan(results)
     expected = np.clip(np.where(reference_nan, 0, reference), -beyond, beyond)
     actual = np.clip(np.where(result_nan, 0, results).astype(wide), -beyond, beyond)
-    exponent = np.frexp(expected)[1] - 1
-    exponent = np.clip(np.where(expected == 0, limits.minexp, exponent), limits.minexp, limits.maxexp - 1)
+    size = np.maximum(np.abs(expected), wide(least))
+    exponent = np.where(size == 0, limits.minexp, np.frexp(size)[1] - 1)
+    exponent = np.clip(exponent, limits.minexp, limits.maxexp - 1)
     errors = np.abs(actual - expected) / np.ldexp(wide(1), exponent - limits.nmant)
     return np.where(reference_nan | result_nan, np.where(reference_nan & result_nan, 0, np.inf), errors)
 
 
 def measure(isa: str, name: str, dtype: str) -> Errors:
     inputs, reference = sample(name, dtype)
-    errors = ulp_errors(evaluate(isa, name, dtype, inputs), reference)
+    errors = ulp_errors(evaluate(isa, name, dtype, inputs), reference, least=1.0 if name == "digamma" else 0.0)
     worst = int(np.argmax(errors))
     return Errors(float(errors[worst]), float(np.mean(errors)), float(inputs[worst]))
 
@@ -194,14 +240,14 @@ def measure(isa: str, name: str, dtype: str) -> Errors:
 @pytest.mark.parametrize("dtype", DTYPE_PARAMS)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("isa", ISAS)
-def test_error_is_at_most_two_ulp(
+def test_error_is_within_its_bound(
     isa: str, name: str, dtype: str, record_property: Callable[[str, object], None]
 ) -> None:
     errors = measure(isa, name, dtype)
     record_property("max_ulp", errors.largest)
     record_property("mean_ulp", errors.mean)
     print(f"{isa} {dtype} {name}: max {errors.largest:.3f} ulp at {errors.worst_input!r}, mean {errors.mean:.3f} ulp")
-    assert errors.largest <= MAX_ULP
+    assert errors.largest <= CANCELLING.get(name, MAX_ULP)
 
 
 def special_values(dtype: str) -> dict[str, list[tuple[float, float]]]:
@@ -219,6 +265,8 @@ def special_values(dtype: str) -> dict[str, list[tuple[float, float]]]:
         "log": [*negative, (1.0, 0.0), (0.0, -inf), (-0.0, -inf), (inf, inf), (nan, nan)],
         "log1p": [*unchanged, (-smallest, -smallest), (-1.0, -inf), (-2.0, nan), (inf, inf), (-inf, nan)],
         "log1p_unit": unchanged,
+        "log_gamma": [*negative, (0.0, inf), (1.0, 0.0), (2.0, 0.0), (inf, inf), (nan, nan)],
+        "digamma": [*negative, (0.0, -inf), (-0.0, inf), (smallest, -inf), (inf, inf), (nan, nan)],
         "softplus": [(-inf, 0.0), (inf, inf), (nan, nan)],
         "sigmoid": [(0.0, 0.5), (-0.0, 0.5), (-inf, 0.0), (inf, 1.0), (nan, nan)],
         "sin_turn": [(0, 0.0), (2**30, 1.0), (2**31, 0.0), (3 * 2**30, -1.0)],

@@ -6,6 +6,7 @@
 
 #include "activation.h"
 #include "exp.h"
+#include "gamma.h"
 #include "log.h"
 #include "logistic.h"
 #include "sincos.h"
@@ -25,6 +26,8 @@ void for_each_unary(Visitor&& visit) {
   visit("log1p", [](T x) { return log1p(x); });
   visit("log1p_unit", [](T x) { return log1p_unit(x); });
   visit("softplus", [](T x) { return softplus(x); });
+  visit("log_gamma", [](T x) { return log_gamma(x); });
+  visit("digamma", [](T x) { return digamma(x); });
   visit("tanh", [](T x) { return tanh(x); });
   visit("sigmoid", [](T x) { return sigmoid(x); });
 }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastvi import _native
 from fastvi._perceptron import IDENTITY, INDICES, check_head, check_layers, read_layers
-from fastvi._sizes import check_flag, describe_range
+from fastvi._sizes import check_flag, describe_range, refuse_signs
 
 Array: TypeAlias = NDArray[np.floating[Any]]
 
@@ -71,6 +71,16 @@ def check_observations(operation: str, x: Array) -> None:
     bounds = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
     if not (bounds[0] >= 0.0 and bounds[1] <= 1.0):
         raise ValueError(f"{operation}: x must lie in [0, 1], got {describe_range(bounds)}")
+
+
+def check_counts(operation: str, x: Array, total_count: Array | None, validate_args: bool) -> None:
+    """Reject counts below zero, and a total count that is not above it, where they are to be looked at; NaN as well."""
+    if not check_flag(operation, "validate_args", validate_args):
+        return
+    for name, given in {"x": x, "total_count": total_count}.items():
+        array = None if given is None else check_array(operation, name, given)
+        if array is not None and array.size:
+            refuse_signs(operation, name, (float(array.min()), float(array.max())), name == "total_count")
 
 
 def linear_bernoulli_log_prob(

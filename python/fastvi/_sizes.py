@@ -171,6 +171,21 @@ def check_shape(
     return (check(operation, name, shape, "an integer or a sequence of them"),)
 
 
+def refuse_signs(operation: str, name: str, bounds: tuple[float, float], positive: bool) -> None:
+    """Reject values below zero, by the least and the largest, both NaN where there is any; zero too where ``positive``.
+
+    Raises
+    ------
+    ValueError
+        If there are any.
+    """
+    least, largest = bounds
+    if least > 0.0 or (least == 0.0 and not positive):
+        return
+    found = "NaN among them" if least != least else f"values from {least:g} to {largest:g}"
+    raise ValueError(f"{operation}: {name} must be {'positive' if positive else 'at least 0'}, got {found}")
+
+
 def describe_range(bounds: tuple[float, float]) -> str:
     """Words for values that are not in [0, 1], by the least and the largest; both are NaN where there is any."""
     least, largest = bounds

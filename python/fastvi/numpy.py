@@ -20,6 +20,7 @@ from fastvi._array_products import (
     DTYPES,
     Array,
     check_array,
+    check_counts,
     check_observations,
     compute_dtype,
     is_array,
@@ -48,12 +49,15 @@ __all__ = [
     "mlp",
     "mlp_bernoulli_log_prob",
     "momentum_kick",
+    "negative_binomial_log_prob",
     "normal_entropy",
     "normal_log_prob",
+    "poisson_log_prob",
     "rsample_normal",
     "rsample_normal_with_log_ratio",
     "soft_threshold",
     "standard_normal",
+    "zero_inflated_negative_binomial_log_prob",
 ]
 
 _NATIVE = _native.module().numpy
@@ -269,6 +273,61 @@ def continuous_bernoulli_log_prob(x: Array, logits: Array, validate_args: bool =
     if check_flag("continuous_bernoulli_log_prob", "validate_args", validate_args):
         check_observations("continuous_bernoulli_log_prob", x)
     result: Array = _NATIVE.continuous_bernoulli_log_prob(x, logits)
+    return result
+
+
+def poisson_log_prob(x: Array, log_rate: Array, validate_args: bool = False) -> Array:
+    """Poisson log-likelihood in nats, over the last dimension, as :func:`fastvi.poisson_log_prob`.
+
+    Raises: see :func:`fastvi.poisson_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> fastvi.numpy.poisson_log_prob(np.ones((3, 2)), np.zeros((5, 3, 2))).shape
+    (5, 3)
+    """
+    check_counts("poisson_log_prob", x, None, validate_args)
+    result: Array = _NATIVE.poisson_log_prob(x, log_rate)
+    return result
+
+
+def negative_binomial_log_prob(x: Array, total_count: Array, logits: Array, validate_args: bool = False) -> Array:
+    """Negative binomial log-likelihood in nats, over the last dimension.
+
+    As :func:`fastvi.negative_binomial_log_prob`.
+
+    Raises: see :func:`fastvi.negative_binomial_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> fastvi.numpy.negative_binomial_log_prob(np.ones((3, 2)), np.ones(2), np.zeros((5, 3, 2))).shape
+    (5, 3)
+    """
+    check_counts("negative_binomial_log_prob", x, total_count, validate_args)
+    result: Array = _NATIVE.negative_binomial_log_prob(x, total_count, logits)
+    return result
+
+
+def zero_inflated_negative_binomial_log_prob(
+    x: Array, total_count: Array, logits: Array, gate_logits: Array, validate_args: bool = False
+) -> Array:
+    """Log-likelihood of counts that are 0 more often than a negative binomial's, in nats, over the last dimension.
+
+    As :func:`fastvi.zero_inflated_negative_binomial_log_prob`.
+
+    Raises: see :func:`fastvi.zero_inflated_negative_binomial_log_prob`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastvi.numpy
+    >>> zeros, ones = np.zeros(2), np.ones(2)
+    >>> fastvi.numpy.zero_inflated_negative_binomial_log_prob(np.ones((3, 2)), ones, zeros, zeros).shape
+    (3,)
+    """
+    check_counts("zero_inflated_negative_binomial_log_prob", x, total_count, validate_args)
+    result: Array = _NATIVE.zero_inflated_negative_binomial_log_prob(x, total_count, logits, gate_logits)
     return result
 
 

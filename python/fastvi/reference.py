@@ -130,6 +130,81 @@ def laplace_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
     return -(_standardised(x - loc, 2 * log_scale).abs() + log_scale + math.log(2.0)).sum(-1)
 
 
+def _or_nan(x: Tensor) -> Tensor:
+    """The numbers from 0 on, and NaN for those below, also in derivatives."""
+    return x + torch.where(x < 0, math.nan, torch.zeros_like(x))
+
+
+def poisson_log_prob(x: Tensor, log_rate: Tensor) -> Tensor:
+    """sum_d x * log_rate - exp(log_rate) - log Gamma(x + 1) over the last dimension, with 0 * log 0 = 0."""
+    log_factorial = torch.lgamma(_or_nan(x) + 1)
+    # An infinite rate outweighs x * log_rate.
+    is_dropped = torch.isinf(log_rate) & ((x == 0) | (log_rate > 0))
+    weight = torch.where(is_dropped, torch.zeros_like(log_rate), log_rate)
+    return (x * weight - torch.exp(log_rate) - log_factorial).sum(-1)
+
+
+# From here on eight terms of Stirling's series leave out less than the last digit of float64.
+_STIRLING_FROM = 10.0
+_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)
+
+
+def _stirling_correction(z: Tensor) -> Tensor:
+    """What log Gamma(z) is above (z - 1/2) log z - z + log(2 pi) / 2, for z from 10 on."""
+    inverse = 1 / z
+    square, total = inverse * inverse, torch.zeros_like(z)
+    for coefficient in reversed(_STIRLING):
+        total = total * square + coefficient
+    return total * inverse
+
+
+def _log_rising_coefficient(x: Tensor, r: Tensor) -> Tensor:
+    """The number log Gamma(x + r) - log Gamma(r) - log Gamma(x + 1), whose terms cancel where x or r is large."""
+    x, r = torch.broadcast_tensors(x, r)
+    few, many = torch.where(x < r, x, r), torch.where(x < r, r, x)
+    few = _or_nan(few)
+    large_few, large_many = few.clamp(min=_STIRLING_FROM), many.clamp(min=_STIRLING_FROM)
+    # log Gamma(many + few + 1) - log Gamma(many + 1), but for few * log(many + few)
+    total = many + few
+    steps = (large_many + 0.5) * torch.log1p(few / large_many) - few
+    steps = steps + _stirling_correction(large_many + few) - _stirling_correction(large_many)
+    exact = torch.lgamma(total + 1) - torch.lgamma(many + 1)
+    power = few * torch.log(torch.where(many < _STIRLING_FROM, 1.0, total))
+    # ... less log Gamma(few + 1)
+    entropy = few * torch.log(total / large_few) + few
+    entropy = entropy - 0.5 * (torch.log(large_few) + LOG_TWO_PI) - _stirling_correction(large_few)
+    both = torch.where(many < _STIRLING_FROM, exact, power + steps) - torch.lgamma(few + 1)
+    return torch.where(few < _STIRLING_FROM, both, entropy + steps) + torch.log(r / (x + r))
+
+
+def _negative_binomial_terms(x: Tensor, total_count: Tensor, logits: Tensor) -> Tensor:
+    """The log-likelihood of each element; a success that never comes costs nothing where none is counted."""
+    log_success = torch.nn.functional.logsigmoid(logits)
+    is_dropped = (x == 0) & torch.isneginf(logits)
+    successes = x * torch.where(is_dropped, torch.zeros_like(log_success), log_success)
+    failures = total_count * torch.nn.functional.logsigmoid(-logits)
+    return _log_rising_coefficient(x, total_count) + (successes + failures)
+
+
+def negative_binomial_log_prob(x: Tensor, total_count: Tensor, logits: Tensor) -> Tensor:
+    """Log-likelihood of x successes before the ``total_count``-th failure, summed over the last dimension."""
+    return _negative_binomial_terms(x, total_count, logits).sum(-1)
+
+
+def zero_inflated_negative_binomial_log_prob(
+    x: Tensor, total_count: Tensor, logits: Tensor, gate_logits: Tensor
+) -> Tensor:
+    """The same with zeros besides, of the probability sigmoid(gate_logits)."""
+    log_regular = torch.nn.functional.logsigmoid(-gate_logits)
+    counts = log_regular + _negative_binomial_terms(x, total_count, logits)
+    # Where x is not zero its formula has numbers that leave no NaN in derivatives.
+    is_zero = x == 0
+    gate = torch.where(is_zero, gate_logits, 0.0)
+    none = torch.where(is_zero, log_regular + total_count * torch.nn.functional.logsigmoid(-logits), 0.0)
+    zero = torch.logaddexp(torch.nn.functional.logsigmoid(gate), none)
+    return torch.where(is_zero, zero, counts).sum(-1)
+
+
 def linear_bernoulli_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """``bernoulli_log_prob(x, h @ weight.T + bias)``."""
     return bernoulli_log_prob(x, torch.nn.functional.linear(h, weight, bias))

@@ -188,6 +188,20 @@ class Random {
   std::mt19937_64 engine_;
 };
 
+// What the numbers of an operand may be; a count is zero as often as not.
+enum class Domain { all, not_negative, positive, count };
+
+template <class S>
+std::vector<S> in_domain(std::vector<S> numbers, Domain domain) {
+  for (S& each : numbers) {
+    const double number = static_cast<double>(exact(each)), magnitude = std::fabs(number);
+    if (domain == Domain::not_negative) each = stored<S>(magnitude);
+    if (domain == Domain::positive) each = stored<S>(magnitude + 0.125);
+    if (domain == Domain::count) each = stored<S>(number > 0 ? number : 0);
+  }
+  return numbers;
+}
+
 enum class Layout { full, padded_rows, one_per_row, one_per_sample, one };
 inline constexpr int layouts = 5;
 
@@ -197,14 +211,14 @@ struct Operand {
   std::vector<S> memory;
   std::int64_t sample_stride = 0, row_stride = 0;
 
-  Operand(const Extent& extent, Layout layout, Random<S>& random) {
+  Operand(const Extent& extent, Layout layout, Random<S>& random, Domain domain = Domain::all) {
     const bool by_sample = layout != Layout::one_per_row && layout != Layout::one;
     const bool by_row = layout != Layout::one_per_sample && layout != Layout::one;
     const std::int64_t row_length = extent.columns + (layout == Layout::padded_rows ? 3 : 0);
     row_stride = by_row ? row_length : 0;
     sample_stride = by_sample ? (by_row ? extent.rows : 1) * row_length : 0;
     const std::int64_t count = (by_sample ? extent.samples : 1) * (by_row ? extent.rows : 1);
-    memory = random.normal(count == 0 ? 0 : (count - 1) * row_length + extent.columns);
+    memory = in_domain(random.normal(count == 0 ? 0 : (count - 1) * row_length + extent.columns), domain);
   }
 
   RowView<const S> view() const { return {memory.data(), sample_stride, row_stride}; }
@@ -264,7 +278,8 @@ void check_long_sum(const std::vector<S>& actual, Exact expected, const std::str
 // all gradients wanted or one of them.
 //   forward(extent, views, out); backward(extent, views, upstream, gradients); term(values) -> Term.
 template <class S, std::size_t inputs, class Forward, class Backward, class Formula>
-void check_row_kernels(const std::string& name, const Forward& forward, const Backward& backward, const Formula& term) {
+void check_row_kernels(const std::string& name, const Forward& forward, const Backward& backward, const Formula& term,
+                       const std::array<Domain, inputs>& domains = {}) {
   Random<S> random(20110711);
   for (const Extent& extent : extents()) {
     for (int variant = 0; variant < layouts; ++variant) {
@@ -272,7 +287,8 @@ void check_row_kernels(const std::string& name, const Forward& forward, const Ba
       std::vector<Operand<S>> operands;
       std::array<RowView<const S>, inputs> views;
       for (std::size_t i = 0; i < inputs; ++i) {
-        operands.emplace_back(extent, static_cast<Layout>((variant + static_cast<int>(i)) % layouts), random);
+        operands.emplace_back(extent, static_cast<Layout>((variant + static_cast<int>(i)) % layouts), random,
+                              domains[i]);
         views[i] = operands[i].view();
       }
       const std::int64_t rows = extent.samples * extent.rows;

@@ -69,11 +69,12 @@ class RowKernel {
 
 // See check_row_kernels.
 template <class S, std::size_t inputs, class Formula>
-void check_row_operation(const std::string& name, const std::vector<double>& constants, const Formula& term) {
+void check_row_operation(const std::string& name, const std::vector<double>& constants, const Formula& term,
+                         const std::array<Domain, inputs>& domains = {}) {
   const RowKernel<S, inputs> kernel(name, constants);
   check_row_kernels<S, inputs>(
       name + " of " + std::to_string(inputs), [&](const auto&... arguments) { kernel.forward(arguments...); },
-      [&](const auto&... arguments) { kernel.backward(arguments...); }, term);
+      [&](const auto&... arguments) { kernel.backward(arguments...); }, term, domains);
 }
 
 // The operation's value for one row of numbers, all operands alike broadcast to `columns` columns.

@@ -21,7 +21,7 @@ from torch import Tensor
 import fastvi
 from fastvi._perceptron import ACTIVATIONS
 from fastvi.ops._operation import OPERATIONS as OPERATORS
-from support.operations import OPERATIONS, PERCEPTRONS, TWINS, WITH_PRODUCTS, as_tuple, function_of
+from support.operations import DOMAINS, OPERATIONS, PERCEPTRONS, TWINS, WITH_PRODUCTS, as_tuple, function_of
 from support.place import place
 
 # Sums of at most a hundred float64 terms of size e^3 or of the huge ones below, where only the relative error counts.
@@ -56,7 +56,7 @@ SCALARS_TOO = {name for operator in OPERATORS.values() for name in (*operator.fa
 
 def extremes(name: str) -> list[float]:
     """Values at the ends of what is right for an argument, which its name tells."""
-    if name == "logits":
+    if name.endswith("logits"):
         return LOGITS
     return LOGARITHMS if name.startswith("log_") or name.endswith("logvar") else []
 
@@ -180,9 +180,10 @@ def calls(draw: st.DrawFn, special: Sequence[float] = SPECIAL) -> tuple[str, dic
         constants = {"num_samples": draw(sizes), "detach_posterior": draw(st.booleans())}
     if operation.startswith("rsample"):
         constants |= {"seed": draw(st.integers(0, 2**63 - 1)), "row_offset": draw(st.sampled_from([0, 7, 2**32 - 1]))}
-    tensors = {
-        name: draw(layouts(draw(values(shape, dtype, [*special, *extremes(name)])))) for name, shape in shapes.items()
-    }
+    tensors = {}
+    for name, shape in shapes.items():
+        tensor = draw(values(shape, dtype, [*special, *extremes(name)]))
+        tensors[name] = draw(layouts(tensor.abs() if DOMAINS.get((operation, name)) == "positive" else tensor))
     return operation, tensors, constants
 
 
@@ -359,6 +360,8 @@ ODD = {
         "continuous_bernoulli_log_prob",
         "linear_bernoulli_log_prob",
         "mlp_bernoulli_log_prob",
+        "negative_binomial_log_prob",
+        "poisson_log_prob",
     ],
 )
 def test_a_look_at_odd_observations_leaves_their_fault_to_the_operation(operation, odd):
@@ -368,6 +371,8 @@ def test_a_look_at_odd_observations_leaves_their_fault_to_the_operation(operatio
         "continuous_bernoulli_log_prob": {"logits": parameters},
         "linear_bernoulli_log_prob": {"h": parameters, "weight": weight, "bias": None},
         "mlp_bernoulli_log_prob": {"z": parameters, "weights": [weight], "biases": None},
+        "negative_binomial_log_prob": {"total_count": parameters, "logits": parameters},
+        "poisson_log_prob": {"log_rate": parameters},
     }[operation]
 
     def outcome(**options):

@@ -317,14 +317,28 @@ _LARGE_MAP_SHAPES: dict[str, tuple[list[Shape], list[Shape] | float]] = {
 }
 
 
+# Arguments of listed operations for which normal numbers would not do.
+DOMAINS: dict[tuple[str, str], str] = {
+    ("negative_binomial_log_prob", "x"): "positive",
+    ("negative_binomial_log_prob", "total_count"): "positive",
+    ("poisson_log_prob", "x"): "positive",
+    ("zero_inflated_negative_binomial_log_prob", "x"): "positive",
+    ("zero_inflated_negative_binomial_log_prob", "total_count"): "positive",
+}
+
+
 def _shaped(names: Sequence[str], shapes: Sequence[Shape]) -> dict[str, Shape]:
     return {name: shapes[min(i, len(shapes) - 1)] for i, name in enumerate(names)}
+
+
+def _in_domain(operation: str, shapes: dict[str, Shape]) -> dict[str, Argument]:
+    return {name: Argument(shape, DOMAINS.get((operation, name), "normal")) for name, shape in shapes.items()}
 
 
 def _of_rows(shapes: dict[str, list[Shape]]) -> list[Sample]:
     """Samples of every row operation: with all its operands, and with those that it requires."""
     return [
-        _sample(name, label.format(first=operands[0]) + note, **_shaped(operands[:count], given))
+        _sample(name, label.format(first=operands[0]) + note, **_in_domain(name, _shaped(operands[:count], given)))
         for name, operands, required, _ in _native.module().row_operations()
         for count, note in {required: ", no others", len(operands): ""}.items()
         for label, given in shapes.items()

@@ -16,9 +16,9 @@ from torch.distributions import Distribution, TransformedDistribution
 from fastvi import ops
 from fastvi._options import option
 from fastvi.models.base import DataShape, ModelOptions
+from fastvi.models.likelihoods import LIKELIHOODS, OF_IMAGES
 from fastvi.models.posteriors import DiagonalPosterior, FlowPosterior, FullCovariancePosterior, at_least_float32
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
-from fastvi.models.likelihoods import LIKELIHOODS, OF_IMAGES
 from fastvi.models.vae import ACTIVATIONS, _glorot_linear, _perceptron
 from fastvi.nn.layers import run_layers
 from fastvi.nn.sequential import read_layers

@@ -20,9 +20,14 @@ from fastvi.ops.log_mean_exp import importance_weights as importance_weights
 from fastvi.ops.log_mean_exp import log_mean_exp as log_mean_exp
 from fastvi.ops.mlp import mlp as mlp
 from fastvi.ops.mlp import mlp_bernoulli_log_prob as mlp_bernoulli_log_prob
+from fastvi.ops.negative_binomial import negative_binomial_log_prob as negative_binomial_log_prob
+from fastvi.ops.negative_binomial import (
+    zero_inflated_negative_binomial_log_prob as zero_inflated_negative_binomial_log_prob,
+)
 from fastvi.ops.normal import kl_normal as kl_normal
 from fastvi.ops.normal import normal_entropy as normal_entropy
 from fastvi.ops.normal import normal_log_prob as normal_log_prob
+from fastvi.ops.poisson import poisson_log_prob as poisson_log_prob
 from fastvi.ops.random import standard_normal as standard_normal
 from fastvi.ops.sampling import rsample_normal as rsample_normal
 from fastvi.ops.sampling import rsample_normal_with_log_ratio as rsample_normal_with_log_ratio

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastvi._sizes import check_flag, refuse_signs
 from fastvi._sizes import describe_range as describe_range
+from fastvi.ops._precision import SUPPORTED_DTYPES
 from fastvi.ops._private import dispatch_modes, tracing_state, transforms_active
 
 
@@ -40,3 +42,19 @@ def range_outside_unit_interval(x: Tensor) -> tuple[float, float] | None:
         return None
     least, largest = (bound.item() for bound in torch.aminmax(x.detach()))
     return None if least >= 0.0 and largest <= 1.0 else (least, largest)
+
+
+def check_counts(operation: str, x: object, total_count: object, validate_args: object) -> None:
+    """Reject counts below zero, and a total count that is not above it, where they are to be looked at; NaN as well.
+
+    Raises
+    ------
+    ValueError
+        If there are any.
+    """
+    if not check_flag(operation, "validate_args", validate_args):
+        return
+    for name, given in {"x": x, "total_count": total_count}.items():
+        if isinstance(given, Tensor) and given.dtype in SUPPORTED_DTYPES and has_values(given) and given.numel():
+            least, largest = (bound.item() for bound in torch.aminmax(given.detach()))
+            refuse_signs(operation, name, (least, largest), name == "total_count")
