@@ -17,7 +17,7 @@ varies has an infinite density."""
 LOG_COUNT_RANGE = (-8.0, 12.0)
 """Range of log rates and of the logarithm of a negative binomial's number of failures."""
 MEAN_MARGIN = 1e-3
-"""The data's mean is kept this far from 0, and from 1 where it is a probability, before the output bias is made of it."""
+"""The data's mean is kept this far from 0, and a probability from 1, before the output bias is made of it."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ LIKELIHOODS: dict[str, Likelihood] = {
         True,
     ),
 }
-"""By name: of the first part a Gaussian and a Laplace distribution have the mean sigmoid(l), and of the second logvar or
-log scale."""
+"""By name. A Gaussian and a Laplace distribution have their mean from the first part l, sigmoid(l), and logvar or log
+scale from the second."""
 
 OF_IMAGES = tuple(name for name, likelihood in LIKELIHOODS.items() if not likelihood.is_of_counts)
 """Those of values in [0, 1]."""

@@ -33,7 +33,7 @@ _PRIOR = ("prior_mean", "prior_logvar")
 
 
 class VAE(nn.Module):
-    """Variational autoencoder for x in [0, 1]^D, or counts, with a Gaussian prior over z, by default the standard normal.
+    """Variational autoencoder of values in [0, 1], or counts, with a Gaussian prior over z, by default N(0, 1).
 
     Parameters
     ----------
