@@ -158,6 +158,9 @@ class HamiltonianPosterior(nn.Module):
     torch.Size([3])
     """
 
+    draws_score = False
+    """All samples are reparameterised."""
+
     def __init__(
         self,
         model: Any,

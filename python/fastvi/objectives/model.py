@@ -42,6 +42,9 @@ class LatentVariableModel(Protocol):
     has_analytic_kl
         False where the divergence from the prior is known to have no closed form, so that
         :class:`fastvi.objectives.ELBO` says so before a run begins.
+    has_independent_latents
+        False where the latent variables of q(z|x) are known to depend on one another: the ``free_bits`` of
+        :class:`fastvi.objectives.ELBO` need a divergence for each of them.
     """
 
     def encode(self, x: Any) -> tuple[Tensor, Tensor] | Distribution:
@@ -77,18 +80,35 @@ def lacking(model: object) -> list[str]:
     return [name for name in ("encode", "log_likelihood") if not hasattr(model, name)]
 
 
-def require_encoder(model: object, owner: str) -> None:
+def require_encoder(model: object, owner: str, advice: str = "") -> None:
     """Raise unless the model has the encoder and the likelihood that ``owner`` cannot do without.
+
+    Raises
+    ------
+    TypeError
+        The message says what the model lacks, and ends with the advice.
+    """
+    if missing := lacking(model):
+        raise TypeError(
+            f"{owner}: needs a model with the methods encode and log_likelihood; "
+            f"{type(model).__name__} lacks {' and '.join(missing)}{advice}"
+        )
+
+
+def require_score(model: object, owner: str) -> None:
+    """Raise where a model's own draw is known to have no score: all of its samples are reparameterised.
+
+    Such a model says so by an attribute ``draws_score = False``.
 
     Raises
     ------
     TypeError
         The message says what the model lacks.
     """
-    if missing := lacking(model):
+    if has_own_draw(model) and not getattr(model, "draws_score", True):
         raise TypeError(
-            f"{owner}: needs a model with the methods encode and log_likelihood; "
-            f"{type(model).__name__} lacks {' and '.join(missing)}"
+            f"{owner}: needs the score of the samples, and those of {type(model).__name__} are reparameterised: its "
+            "draw has no log_posterior"
         )
 
 
