@@ -140,28 +140,15 @@ def terms_at_once(model: Any, x: Any, asked: Terms, seed: int | None) -> Any:
     return None if at_once is None or other_priors(model) else at_once(model, x, asked, seed)
 
 
-def posterior(model: Any, x: Any) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of q(z|x), each ``(B, Z)``: what the ``encode(x)`` of a Gaussian encoder returns, checked.
-
-    One of them may broadcast to the other's shape, such as a log-variance that all examples share. For posteriors of
-    any kind see :func:`fastvi.objectives.latent.posterior_of`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``encode`` does not return a pair of floating-point tensors of such shapes.
-    """
-    require_encoder(model, "a bound on log p(x)")
-    return check_pair(member(model, "encode"), model.encode(x), x)
-
-
 def check_pair(place: str, found: Any, x: Any) -> tuple[Tensor, Tensor]:
     """Mean and log-variance, each ``(B, Z)``, of what a method called ``place`` returned for ``x``.
 
+    One of them may broadcast to the other's shape, such as a log-variance that all examples share.
+
     Raises
     ------
     TypeError, ValueError
-        See :func:`posterior`.
+        If that is no pair of floating-point tensors of such shapes.
     """
     if not isinstance(found, (tuple, list)) or len(found) != 2 or not all(isinstance(part, Tensor) for part in found):
         raise TypeError(f"{place}: expected a pair (mean, logvar) of tensors, got {describe(found)}")
@@ -186,30 +173,13 @@ def check_pair(place: str, found: Any, x: Any) -> tuple[Tensor, Tensor]:
     return mean, logvar
 
 
-def prior(model: Any, posterior_mean: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """A Gaussian prior's mean and log-variance, None for the zeros of a standard normal, checked.
-
-    See :func:`fastvi.objectives.latent.prior_of` for priors of any kind.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If one of them is not a tensor, or not of a shape that broadcasts to the posterior's, or the model has another
-        prior.
-    """
-    if others := other_priors(model):
-        raise TypeError(f"{member(model, others[0])}: expected a Gaussian prior by prior_mean and prior_logvar")
-    sizes = posterior_mean.shape
-    return prior_parameter(model, "prior_mean", sizes), prior_parameter(model, "prior_logvar", sizes)
-
-
 def prior_parameter(model: object, name: str, sizes: Sequence[int]) -> Tensor | None:
     """``prior_mean`` or ``prior_logvar``, checked against the posterior's sizes (B, Z).
 
     Raises
     ------
     TypeError, ValueError
-        See :func:`prior`.
+        If it is not a tensor, or not of a shape that broadcasts to the posterior's.
     """
     value: Any = optional(model, name)
     if value is None:
