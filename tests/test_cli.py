@@ -172,6 +172,10 @@ def test_mistakes_get_one_clear_line_and_leave_nothing_behind(tmp_path, argument
         (("vimco", "--model", "hierarchical"), "VIMCO: needs the score of the samples, and those of HierarchicalVAE"),
         (("score-function", "--model", "hamiltonian"), "ScoreFunction: needs the score of the samples, and those of"),
         (("reweighted-wake-sleep", "--model", "hierarchical"), "its draw has no log_posterior"),
+        (
+            ("score-function", "--baseline", "control-variate", "--model", "general-vae", "--posterior", "flow"),
+            "ScoreFunction with baseline='control-variate': needs the posterior's mean, and that of GeneralVAE has",
+        ),
         (("reweighted-wake-sleep", "--sleep-phi"), "ReweightedWakeSleep with --sleep-phi: needs a model with the me"),
     ],
 )

@@ -94,6 +94,11 @@ class GeneralVAE(nn.Module):
         """Whether the latent variables are independent of one another in q(z|x)."""
         return self.posterior.has_independent_latents
 
+    @property
+    def has_posterior_mean(self) -> bool:
+        """Whether q(z|x) knows its mean."""
+        return self.posterior.has_mean
+
     def encode(self, x: Any) -> Any:
         """Return q(z|x), or q(z|x, y): a pair (mean, logvar), each ``(B, Z)``, or a distribution."""
         images, labels = self._parts(x)

@@ -29,6 +29,7 @@ class DiagonalPosterior(nn.Module):
 
     has_analytic_kl: ClassVar[bool] = True
     has_independent_latents: ClassVar[bool] = True
+    has_mean: ClassVar[bool] = True
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -97,6 +98,7 @@ class FlowPosterior(DiagonalPosterior):
 
     has_analytic_kl = False
     has_independent_latents = False
+    has_mean = False
 
     def __init__(self, latent_dim: int, num_layers: int, hidden_dim: int) -> None:
         super().__init__(latent_dim)

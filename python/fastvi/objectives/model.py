@@ -45,6 +45,9 @@ class LatentVariableModel(Protocol):
     has_independent_latents
         False where the latent variables of q(z|x) are known to depend on one another: the ``free_bits`` of
         :class:`fastvi.objectives.ELBO` need a divergence for each of them.
+    has_posterior_mean
+        False where q(z|x) is known to have no mean in closed form, which the control variate of
+        :class:`fastvi.objectives.ScoreFunction` takes.
     """
 
     def encode(self, x: Any) -> tuple[Tensor, Tensor] | Distribution:
