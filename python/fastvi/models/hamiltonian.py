@@ -250,12 +250,11 @@ class HamiltonianPosterior(nn.Module):
         )
         make = getattr(type(self.model), "_log_likelihood_with_gradient", None)
         at_once: Callable[[Tensor], Any] | None = None if make is None else make(self.model, x)
-        of_prior = _prior_target(prior)
 
         def target(z: Tensor) -> tuple[Tensor, Tensor]:
             value, gradient = (None if at_once is None else at_once(z)) or by_autograd(z)
-            log_prior, slope = of_prior(z)
-            return value + log_prior, gradient + slope
+            log_prior, pull = _prior_and_pull(prior, z)
+            return value + log_prior, gradient - pull
 
         return target
 
@@ -283,17 +282,13 @@ class HamiltonianPosterior(nn.Module):
         return self.decode(drawn[0])
 
 
-def _prior_target(prior: Prior) -> Target:
-    """The log density of the prior and its gradient by z, which is known of a Gaussian."""
-    if not isinstance(prior, GaussianPrior):
-        return with_gradient(prior.log_prob, f"{_OWNER}: {prior.place}")
-    mean, logvar = prior.mean, prior.logvar
-
-    def target(z: Tensor) -> tuple[Tensor, Tensor]:
-        centred = -z if mean is None else mean - z
-        return prior.log_prob(z), centred if logvar is None else centred * torch.exp(-logvar)
-
-    return target
+def _prior_and_pull(prior: Prior, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Log p(z), and minus its gradient by z, which is known of a Gaussian."""
+    if isinstance(prior, GaussianPrior):
+        centred = z if prior.mean is None else z - prior.mean
+        return prior.log_prob(z), centred if prior.logvar is None else centred * torch.exp(-prior.logvar)
+    log_prob, gradient = with_gradient(prior.log_prob, f"{_OWNER}: {prior.place}")(z)
+    return log_prob, -gradient
 
 
 def check_trajectory(owner: str, step_size: float, max_step_size: float, inverse_temperature: float) -> None:
