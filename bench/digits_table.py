@@ -63,6 +63,7 @@ COMMANDS = [
     f"{CATEGORICAL} {SCORE}",
     f"{CATEGORICAL} {WAKE_SLEEP}",
     f"{CATEGORICAL} --objective tvo",
+    "--model general-vae --posterior full --objective dreg",
     "--model general-vae --prior vamp --objective dreg",
     "--model conditional-vae --objective dreg",
     "--model convolutional-vae --objective dreg",
