@@ -152,6 +152,39 @@ def test_mistakes_get_one_clear_line_and_leave_nothing_behind(tmp_path, argument
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("elbo", "--model", "general-vae", "--posterior", "flow"), "GeneralVAE has none; take --no-analytic-kl"),
+        (
+            ("elbo", "--model", "hierarchical"),
+            "ELBO with --analytic-kl: needs a model with the methods encode and log_likelihood; HierarchicalVAE lacks "
+            "encode and log_likelihood; take --no-analytic-kl",
+        ),
+        (
+            ("elbo", "--model", "hamiltonian", "--no-analytic-kl", "--warm-up-steps", "9"),
+            "got beta=1.0 and --warm-up-steps=9",
+        ),
+        (
+            ("elbo", "--model", "general-vae", "--posterior", "full", "--free-bits", "1"),
+            "--free-bits=1.0 needs independent latent variables, and in the posterior of GeneralVAE they are not",
+        ),
+        (("iwae", "--model", "hamiltonian", "--backward-samples", "1"), "IWAE with --backward-samples: needs the sam"),
+        (("vimco", "--model", "hierarchical"), "VIMCO: needs the score of the samples, and those of HierarchicalVAE"),
+        (("score-function", "--model", "hamiltonian"), "ScoreFunction: needs the score of the samples, and those of"),
+        (("reweighted-wake-sleep", "--model", "hierarchical"), "its draw has no log_posterior"),
+        (
+            ("score-function", "--baseline", "control-variate", "--model", "general-vae", "--posterior", "flow"),
+            "ScoreFunction with baseline='control-variate': needs the posterior's mean, and that of GeneralVAE has",
+        ),
+        (("reweighted-wake-sleep", "--sleep-phi"), "ReweightedWakeSleep with --sleep-phi: needs a model with the me"),
+    ],
+)
+def test_what_an_objective_lacks_in_a_model_is_told_in_flags(arguments, message, tmp_path):
+    assert_one_clear_line(call("train", "--objective", *arguments), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ("wanted", "obstacle", "processes", "expected"),
     [
         ("auto", None, 1, "cuda"),

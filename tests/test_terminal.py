@@ -166,6 +166,10 @@ def test_no_value_of_any_option_is_a_traceback(
         (("train", "--hidden-dims", "2147483647,2147483647"), "this machine has"),
         (("train", "--latent-dim", "2147483647"), "--latent-dim"),
         (("train", "--num-samples", "2147483647"), "--num-samples and --batch-size need at least"),
+        (
+            ("train", "--objective", "miwae", "--num-bounds", "2147483647"),
+            "--num-bounds, --num-samples and --batch-size need at least",
+        ),
         (("train", "--activation", "num_samples"), "--activation must be one of tanh, relu"),
         (("train", "--likelihood", "seed"), "--likelihood must be one of bernoulli, gaussian, got 'seed'"),
         (("train", "--backward-samples", "9"), "--backward-samples must be at most --num-samples = 5, got 9"),

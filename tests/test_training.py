@@ -18,8 +18,9 @@ from rich.console import Console
 
 from fastvi.data import Dataset, load_dataset
 from fastvi.models import VAE, VAEOptions
-from fastvi.objectives import ELBO, IWAE, STL, DReG
+from fastvi.objectives import ELBO, IWAE, MIWAE, PIWAE, STL, DReG
 from fastvi.seeding import mix_seed
+from fastvi.training import settings
 from fastvi.training.batches import ShuffledBatches
 from fastvi.training.checkpoint import checkpoint_bytes
 from fastvi.training.config import RunError, RunFolder
@@ -500,3 +501,21 @@ def test_settings_may_be_numbers_of_numpy_and_lists(tmp_path, digits):
     assert RunFolder(tmp_path / "run").read_config() == dataclasses.replace(
         CONFIG, model=VAEOptions(2, (16,)), batch_size=100, learning_rate=0.125, epochs=1
     )
+
+
+@pytest.mark.parametrize("kind", [MIWAE, PIWAE])
+def test_memory_is_that_of_the_samples_of_all_bounds(kind, monkeypatch):
+    """M bounds of K samples are refused where IWAE with M K samples is, and allowed where it is."""
+    parameters = sum(parameter.numel() for parameter in CONFIG.build_outline().parameters())
+    # Four numbers for each parameter; 8 units, the widest layer, for each of 16 examples and 12 samples.
+    needed = 16 * parameters + 4 * 8 * 16 * 12
+    for enough in (True, False):
+        present = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": needed if enough else needed - 1}
+        monkeypatch.setattr(settings.os, "sysconf", present.__getitem__)
+        for objective in (IWAE(12), kind(3, 4), kind(4, 3)):
+            config = dataclasses.replace(CONFIG, objective=objective)
+            if enough:
+                settings.check_memory(config, 100)
+                continue
+            with pytest.raises(ValueError, match="`num_samples` and `batch_size` need at least"):
+                settings.check_memory(config, 100)

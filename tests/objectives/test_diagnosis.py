@@ -215,6 +215,13 @@ def test_the_picture():
         assert list(lines["IWAE"].get_xdata()) == [2, 8]
         assert list(lines["IWAE"].get_ydata()) == ratios(found, "IWAE", group, [2, 8])
         assert (panel.get_xscale(), panel.get_yscale()) == ("log", "log")
+    for panel, group in zip(found.figure("mean_norm", "mean_variance").axes[2:], model.groups(), strict=True):
+        lines = {line.get_label(): line for line in panel.get_lines()}
+        assert panel.get_ylabel() == "variance"
+        assert list(lines) == ["IWAE", "DReG", "MIWAE(num_bounds=3)", "STL"]  # and no ratio of noise alone
+        assert lines["DReG"].get_ydata()[0] == found.statistics["DReG(num_samples=2)"][group].mean_variance
+    with pytest.raises(ValueError, match="quantities must be of signal_to_noise, mean_variance, mean_norm, got 'bias'"):
+        found.figure("mean_norm", "bias")
 
 
 def test_a_picture_without_matplotlib_is_one_line(monkeypatch):
@@ -271,6 +278,41 @@ def test_the_example_shows_both_slopes(tmp_path, monkeypatch, capsys):
     assert slope([16, 128], ratios(found, "IWAE", generative, [16, 128])) == pytest.approx(0.5, abs=0.15)
     assert slope([16, 128], ratios(found, "DReG", inference, [16, 128])) > 0.1
     assert slope([16, 128], ratios(found, "IWAE", inference, [16, 128])) < -0.1
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_example_shows_the_ordering_of_variances(layers):
+    """DReG below the path derivative below IWAE, near the optimum, and the further the larger K is (Tucker 2019).
+
+    The path derivative pays by a bias: its mean stays, where those of the unbiased two fall with the gap of the bound.
+    """
+    samples = [1, 4, 16, 64]
+    found = runpy.run_path(str(EXAMPLE))["measure"](samples, points=50, repeats=25, seed=0, layers=layers).statistics
+    kinds = ["DReG", "PathDerivative", "IWAE"]
+    names = {(kind, count): f"{kind}(num_samples={count})" for kind in kinds for count in samples}
+    names["PathDerivative", 1] = "PathDerivative"  # its default
+    generative, *inference = found["DReG(num_samples=1)"]
+    assert len(inference) == layers
+    for group in inference:
+        of = {key: found[name][group] for key, name in names.items()}
+        for moment in ("mean", "variance"):
+            torch.testing.assert_close(getattr(of["DReG", 1], moment), getattr(of["PathDerivative", 1], moment))
+        variances = np.array([[of[kind, count].mean_variance for count in samples] for kind in kinds])
+        between = variances[1:] / variances[:-1]
+        assert (between[1] > 2.0).all()
+        assert (between[0, 1:] > 2.0).all()
+        assert (np.diff(between[0]) > 0.0).all()
+        # As 1 / K, and as 1 / K^3 in the limit.
+        slopes = [slope(samples[1:], row[1:]) for row in variances]
+        assert slopes[0] < -1.6
+        assert slopes[1:] == pytest.approx([-1.0, -1.0], abs=0.3)
+        lengths = {kind: of[kind, 64].mean_norm / of[kind, 1].mean_norm for kind in ("DReG", "PathDerivative")}
+        assert lengths["DReG"] < 0.1
+        assert lengths["PathDerivative"] > 0.5
+    for kind in kinds[:2]:
+        assert found[names[kind, 16]][generative].mean_variance == pytest.approx(
+            found[names["IWAE", 16]][generative].mean_variance, rel=1e-4
+        )
 
 
 def test_documentation_page():

@@ -16,7 +16,7 @@ from fastvi.mcmc import PhasePoint, hamiltonian, leapfrog
 from fastvi.models import VAE, HamiltonianPosterior, ReverseNetwork
 from fastvi.models.hamiltonian import MOMENTUM_STREAM
 from fastvi.objectives import ELBO, IWAE, STL, Draw, draw
-from fastvi.objectives.model import prior
+from fastvi.objectives.latent import posterior_of, prior_of
 from fastvi.seeding import mix_seed
 from support import linear_gaussian
 from support.hamiltonian import configurations, shaken
@@ -181,7 +181,7 @@ def test_the_fixed_reverse_model_loses_the_error_of_the_energy():
     model, x = linear_gaussian.make()
     wrapped = HamiltonianPosterior(model, 2, 2, step_size=0.4).double()
     drawn = draw(wrapped, x, 6, seed=2)
-    target = wrapped._target(x, *prior(model, model.encoder_bias))
+    target = wrapped._target(x, prior_of(model, x, posterior_of(model, x)))
     mean, logvar = model.encode(x)
     start, *momenta = noise_of(wrapped, 1, 6, 2)
     point = PhasePoint.at(target, mean + torch.exp(0.5 * logvar) * start, start)
@@ -280,7 +280,7 @@ class PlainHVAE:
         wrapped, mistake = self.wrapped, self.mistake
         mean, logvar = wrapped.model.encode(x)
         start, noise = noise_of(wrapped, len(x), num_samples, seed, row_offset)
-        target = wrapped._target(x, *prior(wrapped.model, mean))
+        target = wrapped._target(x, prior_of(wrapped.model, x, posterior_of(wrapped.model, x)))
 
         def gradient_at(z):
             gradient = target(z)[1]

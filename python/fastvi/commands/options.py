@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,14 +108,34 @@ def make_from(registry: Registry[Any], name: str, given: Mapping[str, Any], data
     try:
         return registry.make(name, **fields)
     except (ValueError, TypeError) as error:
-        fail(_with_flags(registry[name], str(error)))
+        entry = registry[name]
+        words = str(error).removeprefix(f"{entry.__name__}: ")
+        fail(_with_flags(_options_of(entry), words))
 
 
-def _with_flags(entry: type, message: str) -> str:
-    """Return a message of the class itself in the words of the command line: "IWAE: num_samples" is "--num-samples"."""
-    words = message.removeprefix(f"{entry.__name__}: ")
-    names = "|".join(option.name for option in _options_of(entry))
-    return re.sub(rf"\b({names})\b", lambda found: _flag(found[1]), words)
+def with_flags(message: str, *chosen: Any) -> str:
+    """Return a message on the chosen objective and model in the words of the command line.
+
+    ``analytic_kl=False`` is --no-analytic-kl, ``num_samples`` is --num-samples. Options of one word are left as they
+    are, because they may be words of the sentence.
+    """
+    options = [option for owner in chosen for option in _options_of(type(owner))]
+    return _with_flags([option for option in options if option.kind is bool or "_" in option.name], message)
+
+
+def _with_flags(options: Iterable[Option], message: str) -> str:
+    kinds = {option.name: option.kind for option in options}
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found["name"], found["value"]
+        if value is None or kinds[name] is not bool:
+            return _flag(name) + (f"={value}" if value else "")
+        return _flag(name if value == "True" else f"no_{name}")
+
+    if not kinds:
+        return message
+    # Names in backquotes are made options where the line is written.
+    return re.sub(rf"(?<![\w`])(?P<name>{'|'.join(kinds)})\b(?:=(?P<value>True|False)\b)?", flag, message)
 
 
 def _refuse_other(registry: Registry[Any], name: str, other: str) -> None:

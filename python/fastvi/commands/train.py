@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastvi._terminal import FAILED_EXIT_CODE, fail, make_console, reason, show_error, whole_number
-from fastvi.commands.options import given_options, make_from, options_for
+from fastvi.commands.options import given_options, make_from, options_for, with_flags
 from fastvi.commands.shared import (
     DataDir,
     Device,
@@ -247,7 +247,7 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
         check_memory(config, dataset.train.shape[0])
         check_settings(config)
     except (ValueError, TypeError) as error:
-        fail(str(error))
+        fail(with_flags(str(error), objective, model))
     return config
 
 

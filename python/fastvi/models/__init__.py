@@ -5,12 +5,13 @@ from fastvi.models.categorical import CategoricalVAE, CategoricalVAEOptions
 from fastvi.models.convolutional import ConvolutionalVAEOptions
 from fastvi.models.discrete import DiscreteLatentModel
 from fastvi.models.general import ConditionalVAEOptions, GeneralVAE, GeneralVAEOptions
-from fastvi.models.hamiltonian import Arrival, HamiltonianOptions, HamiltonianPosterior, ReverseNetwork
+from fastvi.models.hamiltonian import HamiltonianOptions, HamiltonianPosterior
 from fastvi.models.hierarchical import HierarchicalOptions, HierarchicalVAE
 from fastvi.models.likelihoods import LIKELIHOODS, Likelihood
 from fastvi.models.posteriors import AffineCoupling, DiagonalPosterior, FlowPosterior, FullCovariancePosterior
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
 from fastvi.models.registry import MODELS, make_model_options
+from fastvi.models.reverse_network import Arrival, ReverseNetwork
 from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetwork, SigmoidBeliefNetworkOptions
 from fastvi.models.vae import VAE, VAEOptions
 

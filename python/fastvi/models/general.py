@@ -90,6 +90,16 @@ class GeneralVAE(nn.Module):
         """Whether the divergence from the prior has a closed form."""
         return self.posterior.has_analytic_kl and optional(self, "log_prior") is None
 
+    @property
+    def has_independent_latents(self) -> bool:
+        """Whether the latent variables are independent of one another in q(z|x)."""
+        return self.posterior.has_independent_latents
+
+    @property
+    def has_posterior_mean(self) -> bool:
+        """Whether q(z|x) knows its mean."""
+        return self.posterior.has_mean
+
     def encode(self, x: Any) -> Any:
         """Return q(z|x), or q(z|x, y): a pair (mean, logvar), each ``(B, Z)``, or a distribution."""
         images, labels = self._parts(x)

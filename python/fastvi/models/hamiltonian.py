@@ -1,4 +1,4 @@
-"""Hamiltonian variational inference: samples of a Gaussian encoder, moved by Hamiltonian dynamics (Salimans 2015).
+"""Hamiltonian variational inference: samples of an encoder, moved by Hamiltonian dynamics (Salimans 2015).
 
 A model whose log joint density is differentiable gets a posterior that the dynamics bring closer to the true one. The
 tempered variant without a reverse model is the Hamiltonian VAE (Caterini, Doucet and Sejdinovic 2018).
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,18 @@ from fastvi import ops
 from fastvi._options import check_count, check_factor, option
 from fastvi.mcmc import PhasePoint, Target, leapfrog, with_gradient
 from fastvi.models.base import DataShape
+from fastvi.models.reverse_network import Arrival, ReverseNetwork
 from fastvi.models.vae import VAEOptions
 from fastvi.objectives import Draw
-from fastvi.objectives.model import log_likelihood, member, posterior, prior, prior_log_prob, require_encoder
+from fastvi.objectives.latent import (
+    GaussianPosterior,
+    GaussianPrior,
+    Posterior,
+    Prior,
+    prior_of,
+    reparameterised_posterior_of,
+)
+from fastvi.objectives.model import log_likelihood, member, require_encoder
 from fastvi.ops._values import values_at_hand
 from fastvi.seeding import mix_seed
 
@@ -33,72 +42,8 @@ MOMENTUM_STREAM = 1
 _OWNER = "HamiltonianPosterior"
 
 
-class Arrival(NamedTuple):
-    """The end of a transition: what a reverse model may depend on.
-
-    Attributes
-    ----------
-    x
-        Data, ``(B, ...)``: whatever the model takes.
-    position
-        z_t, ``(K, B, Z)``.
-    gradient
-        Of log p(x, z) by z at z_t, ``(K, B, Z)``.
-    mean, logvar
-        Of the encoder's q(z|x), ``(B, Z)``.
-    """
-
-    x: Any
-    position: Tensor
-    gradient: Tensor
-    mean: Tensor
-    logvar: Tensor
-
-
-class ReverseNetwork(nn.Module):
-    """The reverse model r(v|x, z), a diagonal Gaussian whose mean and log-variance a network gives.
-
-    The network has one hidden layer with tanh, and beside it a linear map, which suffices where the log joint density
-    is quadratic. It starts as N(0, I), what the momenta are drawn from. Of x it knows what the encoder tells.
-
-    Parameters
-    ----------
-    latent_dim
-        Z.
-    hidden_dim
-        Width of the hidden layer.
-
-    Examples
-    --------
-    >>> mean, logvar = torch.zeros(5, 2), torch.zeros(5, 2)
-    >>> z = torch.ones(3, 5, 2)
-    >>> [each.shape for each in ReverseNetwork(2, 8)(Arrival(None, z, -z, mean, logvar))]
-    [torch.Size([3, 5, 2]), torch.Size([3, 5, 2])]
-    """
-
-    def __init__(self, latent_dim: int, hidden_dim: int = 200) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(4 * latent_dim, hidden_dim)
-        self.head = nn.Linear(hidden_dim + 4 * latent_dim, 2 * latent_dim)
-        nn.init.xavier_uniform_(self.hidden.weight)
-        for parameter in (self.hidden.bias, self.head.weight, self.head.bias):
-            nn.init.zeros_(parameter)
-
-    def forward(self, arrival: Arrival) -> tuple[Tensor, Tensor]:
-        """Return the mean and the log-variance of r(v|x, z), each (K, B, Z)."""
-        mean, logvar, z = arrival.mean, arrival.logvar, arrival.position
-        scale = torch.exp(0.5 * logvar)
-        # Both in the encoder's units, in which they are of the order of 1.
-        moved = [(z - mean) / scale, arrival.gradient * scale]
-        features = torch.cat([*moved, mean.expand_as(z), logvar.expand_as(z)], -1)
-        hidden = ops.mlp(features, [self.hidden.weight], [self.hidden.bias], "tanh", activate_last=True)
-        found = ops.mlp(torch.cat([hidden, features], -1), [self.head.weight], [self.head.bias])
-        reverse_mean, reverse_logvar = found.chunk(2, -1)
-        return reverse_mean, reverse_logvar
-
-
 class HamiltonianPosterior(nn.Module):
-    r"""A model with the posterior of Hamiltonian variational inference in place of its Gaussian one.
+    r"""A model with the posterior of Hamiltonian variational inference in place of its encoder's.
 
     A sample z_0 of the encoder's q(z|x) goes through T transitions: a momentum :math:`v_t \sim N(0, M)`, then L
     leapfrog steps to :math:`(z_t, v'_t)`. Its log-weight is
@@ -115,8 +60,8 @@ class HamiltonianPosterior(nn.Module):
     Parameters
     ----------
     model
-        ``encode``, ``log_likelihood`` and a Gaussian prior, see :class:`fastvi.objectives.LatentVariableModel`; the
-        log-likelihood has to be differentiable in z twice.
+        ``encode``, ``log_likelihood`` and a prior in any form, see :class:`fastvi.objectives.LatentVariableModel`; the
+        posterior has to be one that can be reparameterised, the likelihood and the prior differentiable in z twice.
     latent_dim
         Z.
     num_transitions, num_leapfrogs
@@ -127,7 +72,7 @@ class HamiltonianPosterior(nn.Module):
         Whether each dimension has a step size of its own.
     mass
         ``"unit"``; ``"learned"``, a mass for each dimension; ``"posterior"``, the encoder's precision of each example
-        and dimension, so that a step is a part of the standard deviation.
+        and dimension, so that a step is a part of the standard deviation. The posterior must know its variance then.
     tempering
         ``"none"``; ``"quadratic"`` with a learned beta_0, or ``"free"`` with learned factors between 0 and 1: the
         momentum is drawn with the variance 1 / beta_0 and multiplied down to that of 1 along the trajectory.
@@ -157,6 +102,9 @@ class HamiltonianPosterior(nn.Module):
     >>> IWAE(5)(model, torch.ones(3, 64)).shape
     torch.Size([3])
     """
+
+    draws_score = False
+    """All samples are reparameterised."""
 
     def __init__(
         self,
@@ -231,17 +179,21 @@ class HamiltonianPosterior(nn.Module):
         return self._drawn(x, num_samples, detach_posterior, seed, row_offset)
 
     def _drawn(self, x: Any, num_samples: int, detach_posterior: bool, seed: int | None, row_offset: int) -> Draw:
-        mean, logvar = posterior(self.model, x)
-        if mean.shape[-1] != self.latent_dim:
+        q = reparameterised_posterior_of(self.model, x, _OWNER)
+        if q.shape[-1] != self.latent_dim:
             raise ValueError(
                 f"{_OWNER}: latent_dim is {self.latent_dim}, but {type(self.model).__name__}.encode gives "
-                f"{mean.shape[-1]} latent variables"
+                f"{q.shape[-1]} latent variables"
             )
-        target = self._target(x, *prior(self.model, mean))
-        z = ops.rsample_normal(mean, logvar, (num_samples,), seed, row_offset)
-        of_posterior = [each.detach() for each in (mean, logvar)] if detach_posterior else [mean, logvar]
-        log_weights = -ops.normal_log_prob(z, of_posterior[0], of_posterior[1])
-        steps, zeros = self.step_sizes, torch.zeros_like(mean)
+        target = self._target(x, prior_of(self.model, x, q))
+        if detach_posterior:
+            z = q.rsample(num_samples, seed, row_offset)
+            log_posterior = q.log_prob_along_path(z)
+        else:
+            z, log_posterior = q.rsample_with_log_prob(num_samples, seed, row_offset)
+        log_weights = -log_posterior
+        steps, zeros = self.step_sizes, z.new_zeros(q.shape)
+        mean, logvar = self._moments(q, zeros)
         point = PhasePoint.at(target, z, zeros)
         for t in range(self.num_transitions):
             own_seed = None if seed is None else mix_seed(seed, MOMENTUM_STREAM, t)
@@ -257,6 +209,20 @@ class HamiltonianPosterior(nn.Module):
             arrival = Arrival(x, point.position, point.gradient, mean, logvar)
             log_weights = log_weights + self._log_reverse(t, arrival, point.momentum) + ops.kinetic_energy(noise)
         return Draw(point.position, log_weights + point.log_density)
+
+    def _moments(self, q: Posterior, zeros: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior's mean and log-variance, in whose units masses and reverse models are; zeros where unknown."""
+        if isinstance(q, GaussianPosterior):
+            return q.mean, q.logvar
+        try:
+            return q.mean, torch.log(q.distribution.variance)
+        except NotImplementedError as error:
+            if self.mass == "posterior":
+                raise TypeError(
+                    f"{_OWNER}: mass='posterior' needs a posterior that knows its mean and variance, and the "
+                    f"{type(q.distribution).__name__} of {q.place} does not: take mass='unit' or mass='learned'"
+                ) from error
+            return zeros, zeros
 
     def _scaled(self, step_size: Tensor, logvar: Tensor) -> Tensor:
         """The steps of momenta in units of their standard deviation: (Z,), or (B, Z) with the encoder's precisions."""
@@ -277,7 +243,7 @@ class HamiltonianPosterior(nn.Module):
                 )
         return ops.normal_log_prob(momentum, mean, logvar) + 0.5 * self.latent_dim * math.log(2.0 * math.pi)
 
-    def _target(self, x: Any, prior_mean: Tensor | None, prior_logvar: Tensor | None) -> Target:
+    def _target(self, x: Any, prior: Prior) -> Target:
         """The log joint density of z and x, and its gradient by z: by one operation of the model's where it has one."""
         by_autograd = with_gradient(
             partial(log_likelihood, self.model, x), f"{_OWNER}: {member(self.model, 'log_likelihood')}"
@@ -287,9 +253,8 @@ class HamiltonianPosterior(nn.Module):
 
         def target(z: Tensor) -> tuple[Tensor, Tensor]:
             value, gradient = (None if at_once is None else at_once(z)) or by_autograd(z)
-            centred = z if prior_mean is None else z - prior_mean
-            pulled = centred if prior_logvar is None else centred * torch.exp(-prior_logvar)
-            return value + prior_log_prob(prior_mean, prior_logvar, z), gradient - pulled
+            log_prior, pull = _prior_and_pull(prior, z)
+            return value + log_prior, gradient - pull
 
         return target
 
@@ -315,6 +280,15 @@ class HamiltonianPosterior(nn.Module):
         drawn = self.draw(x, 1, seed=0).samples
         assert isinstance(drawn, Tensor)
         return self.decode(drawn[0])
+
+
+def _prior_and_pull(prior: Prior, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Log p(z), and minus its gradient by z, which is known of a Gaussian."""
+    if isinstance(prior, GaussianPrior):
+        centred = z if prior.mean is None else z - prior.mean
+        return prior.log_prob(z), centred if prior.logvar is None else centred * torch.exp(-prior.logvar)
+    log_prob, gradient = with_gradient(prior.log_prob, f"{_OWNER}: {prior.place}")(z)
+    return log_prob, -gradient
 
 
 def check_trajectory(owner: str, step_size: float, max_step_size: float, inverse_temperature: float) -> None:

@@ -80,6 +80,9 @@ class HierarchicalVAE(nn.Module):
     draws_log_ratio = True
     """The divergence may be weighed by the beta of :class:`fastvi.objectives.ELBO`, and warmed up."""
 
+    draws_score = False
+    """All samples are reparameterised."""
+
     def __init__(
         self,
         data_dim: int,

@@ -28,6 +28,8 @@ class DiagonalPosterior(nn.Module):
     """
 
     has_analytic_kl: ClassVar[bool] = True
+    has_independent_latents: ClassVar[bool] = True
+    has_mean: ClassVar[bool] = True
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -50,6 +52,8 @@ class FullCovariancePosterior(DiagonalPosterior):
     >>> posterior(torch.zeros(5, posterior.num_outputs)).rsample().shape
     torch.Size([5, 3])
     """
+
+    has_independent_latents = False
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__(latent_dim)
@@ -93,6 +97,8 @@ class FlowPosterior(DiagonalPosterior):
     """
 
     has_analytic_kl = False
+    has_independent_latents = False
+    has_mean = False
 
     def __init__(self, latent_dim: int, num_layers: int, hidden_dim: int) -> None:
         super().__init__(latent_dim)

@@ -21,6 +21,13 @@ from fastvi.seeding import mix_seed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_QUANTITIES = {
+    "signal_to_noise": "signal-to-noise ratio",
+    "mean_variance": "variance",
+    "mean_norm": "length of the mean gradient",
+}
+"""What a picture may show of :class:`GradientStatistics`, and what its axis is called."""
+
 
 @dataclasses.dataclass(frozen=True)
 class GradientStatistics:
@@ -100,36 +107,50 @@ class Diagnosis:
     def __str__(self) -> str:
         return self.table()
 
-    def figure(self) -> Figure:
+    def figure(self, *quantities: str) -> Figure:
         """Draw the ratio against the number of samples K: a panel for each group, a line for each kind of estimator.
 
         Estimators are of one kind where they differ in ``num_samples`` alone. What matplotlib returns is saved by
         ``figure.savefig(path)``.
 
+        Parameters
+        ----------
+        quantities
+            What is drawn, a row of panels for each: ``"signal_to_noise"``, which is the one where none is given,
+            ``"mean_variance"`` or ``"mean_norm"``.
+
         Raises
         ------
+        ValueError
+            If there is no such quantity.
         ImportError
             If matplotlib is not installed.
         """
+        for quantity in quantities:
+            if quantity not in _QUANTITIES:
+                raise ValueError(f"Diagnosis.figure: quantities must be of {', '.join(_QUANTITIES)}, got {quantity!r}")
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
             raise ImportError(f'a picture needs matplotlib: pip install "fastvi[bench]" ({error})') from error
         groups = list(next(iter(self.statistics.values())))
-        figure = Figure(figsize=(1.0 + 4.0 * len(groups), 4.0), layout="constrained")
-        for panel, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
-            for kind, points in self._lines(group).items():
-                panel.plot(*zip(*points, strict=True), marker="o", label=kind)
-            panel.axhline(self.noise_floor, color="grey", linestyle=":", label="noise alone")
-            panel.set(title=group, xscale="log", yscale="log", xlabel="samples K", ylabel="signal-to-noise ratio")
-        panel.legend()
+        drawn = quantities or ("signal_to_noise",)
+        figure = Figure(figsize=(1.0 + 4.0 * len(groups), 4.0 * len(drawn)), layout="constrained")
+        for row, quantity in zip(figure.subplots(len(drawn), len(groups), squeeze=False), drawn, strict=True):
+            for panel, group in zip(row, groups, strict=True):
+                for kind, points in self._lines(group, quantity).items():
+                    panel.plot(*zip(*points, strict=True), marker="o", label=kind)
+                if quantity == "signal_to_noise":
+                    panel.axhline(self.noise_floor, color="grey", linestyle=":", label="noise alone")
+                panel.set(title=group, xscale="log", yscale="log", xlabel="samples K", ylabel=_QUANTITIES[quantity])
+            row[-1].legend()
         return figure
 
-    def _lines(self, group: str) -> dict[str, list[tuple[int, float]]]:
-        """For each kind of estimator, K and the group's ratio."""
+    def _lines(self, group: str, quantity: str) -> dict[str, list[tuple[int, float]]]:
+        """For each kind of estimator, K and the group's figure."""
         found: dict[str, list[tuple[int, float]]] = {}
         for name, estimator in self.estimators.items():
-            point = getattr(estimator, "num_samples", 1), self.statistics[name][group].signal_to_noise
+            point = getattr(estimator, "num_samples", 1), getattr(self.statistics[name][group], quantity)
             found.setdefault(_called(estimator, "num_samples"), []).append(point)
         return {kind: sorted(points) for kind, points in found.items()}
 

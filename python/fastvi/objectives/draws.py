@@ -62,7 +62,8 @@ class DrawingModel(Protocol):
       log p(z1|z2) as well) and in ``Draw.samples``; the next layer is sampled from z itself. It may return fewer
       samples than it was given.
 
-    A model whose draws have a ``log_ratio`` says so by an attribute ``draws_log_ratio = True``.
+    A model whose draws have a ``log_ratio`` says so by an attribute ``draws_log_ratio = True``, and one whose draws
+    never have a ``log_posterior`` by ``draws_score = False``: estimators of the score refuse it before a run begins.
     """
 
     def draw(

@@ -136,11 +136,17 @@ class ELBO(Bound):
     def check_model(self, model: Any) -> None:
         """Raise unless the divergence is in reach: in closed form by ``encode``, weighed by beta where it is apart."""
         if self.analytic_kl:
-            require_encoder(model, "ELBO with analytic_kl=True")
+            advice = "; take analytic_kl=False" if has_own_draw(model) else ""
+            require_encoder(model, "ELBO with analytic_kl=True", advice)
             if "log_prior" in other_priors(model) or not getattr(model, "has_analytic_kl", True):
                 raise TypeError(
                     f"ELBO: analytic_kl=True needs a divergence in closed form, and {type(model).__name__} has none; "
                     "take analytic_kl=False"
+                )
+            if self.free_bits > 0.0 and not getattr(model, "has_independent_latents", True):
+                raise ValueError(
+                    f"ELBO: free_bits={self.free_bits} needs independent latent variables, and in the posterior of "
+                    f"{type(model).__name__} they are not"
                 )
         elif not has_own_draw(model):
             super().check_model(model)

@@ -42,6 +42,12 @@ class LatentVariableModel(Protocol):
     has_analytic_kl
         False where the divergence from the prior is known to have no closed form, so that
         :class:`fastvi.objectives.ELBO` says so before a run begins.
+    has_independent_latents
+        False where the latent variables of q(z|x) are known to depend on one another: the ``free_bits`` of
+        :class:`fastvi.objectives.ELBO` need a divergence for each of them.
+    has_posterior_mean
+        False where q(z|x) is known to have no mean in closed form, which the control variate of
+        :class:`fastvi.objectives.ScoreFunction` takes.
     """
 
     def encode(self, x: Any) -> tuple[Tensor, Tensor] | Distribution:
@@ -77,18 +83,35 @@ def lacking(model: object) -> list[str]:
     return [name for name in ("encode", "log_likelihood") if not hasattr(model, name)]
 
 
-def require_encoder(model: object, owner: str) -> None:
+def require_encoder(model: object, owner: str, advice: str = "") -> None:
     """Raise unless the model has the encoder and the likelihood that ``owner`` cannot do without.
+
+    Raises
+    ------
+    TypeError
+        The message says what the model lacks, and ends with the advice.
+    """
+    if missing := lacking(model):
+        raise TypeError(
+            f"{owner}: needs a model with the methods encode and log_likelihood; "
+            f"{type(model).__name__} lacks {' and '.join(missing)}{advice}"
+        )
+
+
+def require_score(model: object, owner: str) -> None:
+    """Raise where a model's own draw is known to have no score: all of its samples are reparameterised.
+
+    Such a model says so by an attribute ``draws_score = False``.
 
     Raises
     ------
     TypeError
         The message says what the model lacks.
     """
-    if missing := lacking(model):
+    if has_own_draw(model) and not getattr(model, "draws_score", True):
         raise TypeError(
-            f"{owner}: needs a model with the methods encode and log_likelihood; "
-            f"{type(model).__name__} lacks {' and '.join(missing)}"
+            f"{owner}: needs the score of the samples, and those of {type(model).__name__} are reparameterised: its "
+            "draw has no log_posterior"
         )
 
 
@@ -120,28 +143,15 @@ def terms_at_once(model: Any, x: Any, asked: Terms, seed: int | None) -> Any:
     return None if at_once is None or other_priors(model) else at_once(model, x, asked, seed)
 
 
-def posterior(model: Any, x: Any) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of q(z|x), each ``(B, Z)``: what the ``encode(x)`` of a Gaussian encoder returns, checked.
-
-    One of them may broadcast to the other's shape, such as a log-variance that all examples share. For posteriors of
-    any kind see :func:`fastvi.objectives.latent.posterior_of`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``encode`` does not return a pair of floating-point tensors of such shapes.
-    """
-    require_encoder(model, "a bound on log p(x)")
-    return check_pair(member(model, "encode"), model.encode(x), x)
-
-
 def check_pair(place: str, found: Any, x: Any) -> tuple[Tensor, Tensor]:
     """Mean and log-variance, each ``(B, Z)``, of what a method called ``place`` returned for ``x``.
 
+    One of them may broadcast to the other's shape, such as a log-variance that all examples share.
+
     Raises
     ------
     TypeError, ValueError
-        See :func:`posterior`.
+        If that is no pair of floating-point tensors of such shapes.
     """
     if not isinstance(found, (tuple, list)) or len(found) != 2 or not all(isinstance(part, Tensor) for part in found):
         raise TypeError(f"{place}: expected a pair (mean, logvar) of tensors, got {describe(found)}")
@@ -166,30 +176,13 @@ def check_pair(place: str, found: Any, x: Any) -> tuple[Tensor, Tensor]:
     return mean, logvar
 
 
-def prior(model: Any, posterior_mean: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """A Gaussian prior's mean and log-variance, None for the zeros of a standard normal, checked.
-
-    See :func:`fastvi.objectives.latent.prior_of` for priors of any kind.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If one of them is not a tensor, or not of a shape that broadcasts to the posterior's, or the model has another
-        prior.
-    """
-    if others := other_priors(model):
-        raise TypeError(f"{member(model, others[0])}: expected a Gaussian prior by prior_mean and prior_logvar")
-    sizes = posterior_mean.shape
-    return prior_parameter(model, "prior_mean", sizes), prior_parameter(model, "prior_logvar", sizes)
-
-
 def prior_parameter(model: object, name: str, sizes: Sequence[int]) -> Tensor | None:
     """``prior_mean`` or ``prior_logvar``, checked against the posterior's sizes (B, Z).
 
     Raises
     ------
     TypeError, ValueError
-        See :func:`prior`.
+        If it is not a tensor, or not of a shape that broadcasts to the posterior's.
     """
     value: Any = optional(model, name)
     if value is None:

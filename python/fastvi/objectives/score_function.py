@@ -18,7 +18,7 @@ from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import elbo_bound
 from fastvi.objectives.draws import DrawingModel, draw
 from fastvi.objectives.importance import gradient_only
-from fastvi.objectives.model import LatentVariableModel
+from fastvi.objectives.model import LatentVariableModel, require_score
 from fastvi.objectives.signals import (
     control_variate,
     finite,
@@ -102,6 +102,7 @@ class ScoreFunction(Bound):
     def check_model(self, model: Any) -> None:
         """Raise unless the model has a bound, and the network or the control variate where the baseline needs it."""
         super().check_model(model)
+        require_score(model, "ScoreFunction")
         if self.uses_network:
             require_baseline(model, "ScoreFunction with baseline='network'")
         elif self.baseline == "control-variate":

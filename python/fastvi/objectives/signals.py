@@ -108,6 +108,8 @@ def require_control_variate(model: object, owner: str) -> None:
     if has_own_draw(model):
         raise TypeError(f"{owner}: needs a model with the method control_variate; {type(model).__name__} has none")
     require_encoder(model, owner)
+    if not getattr(model, "has_posterior_mean", True):
+        raise TypeError(f"{owner}: needs the posterior's mean, and that of {type(model).__name__} has no closed form")
 
 
 def control_variate(model: Any, x: Any, samples: Any, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from fastvi.objectives.base import Bound
 from fastvi.objectives.bounds import iwae_bound
 from fastvi.objectives.draws import DrawingModel, draw
 from fastvi.objectives.importance import gradient_only
-from fastvi.objectives.model import LatentVariableModel
+from fastvi.objectives.model import LatentVariableModel, require_score
 from fastvi.objectives.signals import finite, others
 
 
@@ -64,6 +64,11 @@ class VIMCO(Bound):
     mean: str = option(
         "of the other weights, for a sample's baseline", "geometric", choices=("geometric", "arithmetic")
     )
+
+    def check_model(self, model: Any) -> None:
+        """Raise unless the model has a bound, and samples with a score."""
+        super().check_model(model)
+        require_score(model, "VIMCO")
 
     def __call__(
         self, model: LatentVariableModel | DrawingModel, x: Any, *, seed: int | None = None, row_offset: int = 0

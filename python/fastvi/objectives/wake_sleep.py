@@ -19,7 +19,7 @@ from fastvi.objectives.bounds import iwae_bound
 from fastvi.objectives.draws import DrawingModel, draw
 from fastvi.objectives.importance import gradient_only
 from fastvi.objectives.latent import posterior_of
-from fastvi.objectives.model import LatentVariableModel, describe, has_own_draw, member
+from fastvi.objectives.model import LatentVariableModel, describe, has_own_draw, member, require_score
 from fastvi.objectives.signals import finite
 from fastvi.seeding import mix_seed
 
@@ -106,6 +106,7 @@ class ReweightedWakeSleep(Bound):
     def check_model(self, model: Any) -> None:
         """Raise unless the model has a bound, and makes up examples where there is a sleep phase."""
         super().check_model(model)
+        require_score(model, "ReweightedWakeSleep")
         if not self.sleep_phi:
             return
         needed = ("sample_prior_and_data", *(("log_posterior",) if has_own_draw(model) else ()))

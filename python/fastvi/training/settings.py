@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ PRECISIONS = ("32-true", "bf16-mixed")
 _LARGEST_SIZE = 2**31 - 1
 _LARGEST_SEED = 2**64 - 1
 _LARGEST_NUMBER = torch.finfo(torch.float32).max
+_COUNTS_OF_SAMPLES = ("num_bounds", "num_samples")
+"""The options of an objective whose product is the number of samples of each example."""
 _BYTES_PER_PARAMETER = 16  # in float32: itself, its gradient and Adam's two moments
 
 
@@ -262,14 +265,15 @@ def check_memory(config: TrainingConfig, examples: int) -> None:
         parameters = sum(parameter.numel() for parameter in config.build_outline().parameters())
     except RuntimeError:  # sizes whose product is beyond 64 bits
         parameters = 2**63
-    rows = config.num_samples * min(config.batch_size, examples)
+    counts = [name for name in _COUNTS_OF_SAMPLES if hasattr(config.objective, name)]
+    rows = math.prod(int(getattr(config.objective, name)) for name in counts) * min(config.batch_size, examples)
     needed = parameters * _BYTES_PER_PARAMETER + 4 * rows * max(sizes.values(), default=1)
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
-        names = [*sizes, *(["num_samples"] if hasattr(config.objective, "num_samples") else [])]
+        names = ", ".join(f"`{name}`" for name in [*sizes, *counts])
         raise ValueError(
-            f"{', '.join(f'`{name}`' for name in names)} and `batch_size` need at least {needed / 2**30:,.1f} GiB of "
-            f"memory, this machine has {present / 2**30:,.1f} GiB"
+            f"{names} and `batch_size` need at least {needed / 2**30:,.1f} GiB of memory, this machine has "
+            f"{present / 2**30:,.1f} GiB"
         )
 
 
