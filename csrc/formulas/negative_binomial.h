@@ -28,8 +28,8 @@ struct Outcomes {
 
   // r ln sigmoid(-l) + x ln sigmoid(l). An infinite logit is certainty: 0 inf = 0.
   FASTVI_HD T log_prob(T x, T r) const {
-    const T weight = failure_is_likely ? x : r;
-    return (weight == T(0) ? T(0) : weight * minus_magnitude) - (x + r) * log1p_exponential;
+    const T successes = x * log_success(), failures = r * log_failure();
+    return (x == T(0) ? T(0) : successes) + (r == T(0) ? T(0) : failures);
   }
 
   FASTVI_HD T log_success() const { return (failure_is_likely ? minus_magnitude : T(0)) - log1p_exponential; }

@@ -174,7 +174,8 @@ def _log_rising_coefficient(x: Tensor, r: Tensor) -> Tensor:
     entropy = few * torch.log(total / large_few) + few
     entropy = entropy - 0.5 * (torch.log(large_few) + LOG_TWO_PI) - _stirling_correction(large_few)
     both = torch.where(many < _STIRLING_FROM, exact, power + steps) - torch.lgamma(few + 1)
-    return torch.where(few < _STIRLING_FROM, both, entropy + steps) + torch.log(r / (x + r))
+    part = torch.where(total == 0, 1.0, r / torch.where(total == 0, 1.0, total))
+    return torch.where(few < _STIRLING_FROM, both, entropy + steps) + torch.log(part)
 
 
 def _negative_binomial_terms(x: Tensor, total_count: Tensor, logits: Tensor) -> Tensor:

@@ -57,7 +57,8 @@ def negative_binomial_log_prob(x: Tensor, total_count: Tensor, logits: Tensor, v
 
     References
     ----------
-    Loader: Fast and accurate computation of binomial probabilities. 2000 (the form that does not cancel).
+    DiDonato, Morris: Algorithm 708: significant digit computation of the incomplete beta function ratios. 1992
+    (differences of log-gamma functions without cancellation).
 
     Examples
     --------
