@@ -1,0 +1,10 @@
+"""Expectation-maximisation: mixtures and hidden Markov models, with the bound after every half step.
+
+Estimators have scikit-learn's interface, which has to be installed: ``pip install "fastvi[em]"``.
+"""
+
+from fastvi.em.families import Bernoulli, Categorical, ExponentialFamily, Poisson
+from fastvi.em.gaussian_mixture import GaussianMixture
+from fastvi.em.mixture import Mixture
+
+__all__ = ["Bernoulli", "Categorical", "ExponentialFamily", "GaussianMixture", "Mixture", "Poisson"]
