@@ -1,9 +1,9 @@
-// One pass of expectation-maximisation as a native function of the CPU's modules. Python has made all arguments itself,
-// so that what is refused here is a mistake in it.
+// Passes of expectation-maximisation as native functions of the CPU's modules: over the rows of a mixture, and forward
+// and backward through hidden Markov models. Python has made all arguments itself, so that what is refused here is a
+// mistake in it.
 #include "mixtures.h"
 
-#include <optional>
-
+#include "../cpu/hidden_markov.h"
 #include "../cpu/mixture.h"
 #include "call.h"
 
@@ -12,9 +12,7 @@ namespace {
 
 namespace py = pybind11;
 
-constexpr const char* operation = "mixture_pass";
-
-[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(std::string(operation) + ": " + what); }
+[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("fastvi.em: " + what); }
 
 // The tensors of a call; but for x they are contiguous and have a known number of elements.
 class Tensors {
@@ -85,9 +83,9 @@ double run(DType dtype, Tensors& tensors, const Operand& x, Arguments arguments)
     pass.first = sums(13, "first", components * columns);
     pass.second = sums(14, "second", seconds[static_cast<int>(pass.moments)]);
   }
-  const bool lacks_sums = pass.moments != MixtureMoments::none &&
-                          (pass.count == nullptr || pass.first == nullptr ||
-                           (pass.moments != MixtureMoments::first && pass.second == nullptr));
+  const bool lacks_sums =
+      pass.moments != MixtureMoments::none && (pass.count == nullptr || pass.first == nullptr ||
+                                               (pass.moments != MixtureMoments::first && pass.second == nullptr));
   if (pass.shift == nullptr || pass.location == nullptr || lacks_sums ||
       (pass.kind != MixtureKind::linear && pass.scale == nullptr)) {
     refuse("an argument is missing");
@@ -108,8 +106,71 @@ py::object mixture_pass(Arguments arguments) {
   return py::float_(run<float>(x.dtype(), tensors, x, arguments));
 }
 
+// A model of the arguments log_densities, starts, log_start, log_transition.
+HiddenMarkov read_model(Tensors& tensors, Arguments arguments) {
+  const Operand& densities = tensors.read("log_densities", arguments[0]);
+  const Operand& starts = tensors.read("starts", arguments[1]);
+  if (densities.dtype() != DType::float64 || !densities.is_contiguous() || densities.shape().size() != 2) {
+    refuse("log_densities is " + dtype_name(densities) + " of shape " + to_string(densities.shape()));
+  }
+  const std::int64_t rows = densities.shape()[0], states = densities.shape()[1];
+  const auto* const first = static_cast<const std::int64_t*>(starts.data());
+  const std::int64_t sequences = starts.elements() - 1;
+  bool fits = starts.dtype() == DType::int64 && starts.is_contiguous() && sequences > 0 && states > 0;
+  for (std::int64_t s = 0; fits && s < sequences; ++s) fits = first[s] < first[s + 1];
+  if (!fits || first[0] != 0 || first[sequences] != rows) refuse("starts do not cut the rows into sequences");
+  const auto own = [&](std::size_t i, const char* name, std::int64_t elements) {
+    const auto* const found = static_cast<const double*>(tensors.data(name, arguments[i], elements, DType::float64));
+    if (found == nullptr) refuse(std::string(name) + " is missing");
+    return found;
+  };
+  return {sequences,
+          states,
+          first,
+          static_cast<const double*>(densities.data()),
+          own(2, "log_start", states),
+          own(3, "log_transition", states * states)};
+}
+
+// hidden_markov_posteriors(log_densities, starts, log_start, log_transition, posterior, transitions) -> log-likelihood
+py::object hidden_markov_posteriors(Arguments arguments) {
+  Tensors tensors;
+  const HiddenMarkov model = read_model(tensors, arguments);
+  const std::int64_t rows = model.starts[model.sequences], states = model.states;
+  auto* const posterior = static_cast<double*>(tensors.data("posterior", arguments[4], rows * states, DType::float64));
+  auto* const transitions =
+      static_cast<double*>(tensors.data("transitions", arguments[5], states * states, DType::float64));
+  if (posterior == nullptr || transitions == nullptr) refuse("a result is missing");
+  adopt_thread_count();
+  double total = 0;
+  {
+    const py::gil_scoped_release release;
+    total = HiddenMarkovKernels::posteriors(model, posterior, transitions);
+  }
+  return py::float_(total);
+}
+
+// hidden_markov_path(log_densities, starts, log_start, log_transition, path)
+py::object hidden_markov_path(Arguments arguments) {
+  Tensors tensors;
+  const HiddenMarkov model = read_model(tensors, arguments);
+  auto* const path =
+      static_cast<std::int64_t*>(tensors.data("path", arguments[4], model.starts[model.sequences], DType::int64));
+  if (path == nullptr) refuse("path is missing");
+  adopt_thread_count();
+  {
+    const py::gil_scoped_release release;
+    HiddenMarkovKernels::best_path(model, path);
+  }
+  return py::none();
+}
+
 }  // namespace
 
-void bind_mixtures(py::module_& m) { add_function(m, operation, 15, mixture_pass); }
+void bind_mixtures(py::module_& m) {
+  add_function(m, "mixture_pass", 15, mixture_pass);
+  add_function(m, "hidden_markov_posteriors", 6, hidden_markov_posteriors);
+  add_function(m, "hidden_markov_path", 5, hidden_markov_path);
+}
 
 }  // namespace fastvi

@@ -24,7 +24,7 @@ constexpr std::int64_t most_block_rows = 256, group_bytes = 2 << 20, least_group
 constexpr double nanoseconds_per_product = 0.03;
 
 template <class T>
-constexpr std::int64_t row_step = row_vectors* lanes<T>;
+constexpr std::int64_t row_step = row_vectors * lanes<T>;
 
 // How rows are cut, by the problem's shape alone.
 template <class T>

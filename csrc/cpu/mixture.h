@@ -14,8 +14,8 @@ namespace fastvi {
 enum class MixtureKind : int { linear, diagonal, tied, full };
 inline constexpr int num_mixture_kinds = 4;
 
-// What is summed beside the components' counts, each times weight and responsibility: y, y and its squares, or y and its
-// products.
+// What is summed beside the components' counts, each times weight and responsibility: y, y and its squares, or y and
+// its products.
 enum class MixtureMoments : int { none, first, squares, products };
 inline constexpr int num_mixture_moments = 4;
 
@@ -28,7 +28,7 @@ struct MixturePass {
   std::int64_t row_stride, column_stride;
   const T *shift, *offset, *location, *scale;  // contiguous
   const T* weights;                            // (rows,), null: ones
-  const T* given;  // (rows, components), null: responsibilities are those of the densities
+  const T* given;                              // (rows, components), null: responsibilities are those of the densities
 
   // Contiguous (rows,) or (rows, components), null where not wanted; responsibilities do not contain the weights.
   T *log_likelihood, *responsibilities, *log_densities;

@@ -1,5 +1,5 @@
-// The second half of a pass over a mixture: sums over rows, as tiles of dot products of responsibilities with columns, or
-// of columns with columns. One thread makes each sum, over all blocks in their order.
+// The second half of a pass over a mixture: sums over rows, as tiles of dot products of responsibilities with columns,
+// or of columns with columns. One thread makes each sum, over all blocks in their order.
 #include <algorithm>
 #include <cmath>
 
@@ -83,8 +83,8 @@ void add_dots(const MixturePass<T>& pass, const Block<T>* blocks, std::int64_t c
   });
 }
 
-// The products of one component, or of some of its tiles: [i, i + dot_height) with all dot_widths of columns from about i
-// on.
+// The products of one component, or of some of its tiles: [i, i + dot_height) with all dot_widths of columns from about
+// i on.
 template <class T>
 class Products {
  public:

@@ -16,7 +16,6 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from fastvi.em import Bernoulli, Categorical, GaussianMixture, Mixture, Poisson
 
-
 RANDOM_START = {
     "check_sample_weight_equivalence_on_dense_data": "random starts: a row that is there twice is drawn otherwise than "
     "one of weight 2; from the same start both give the same fit, see test_weights_are_repeated_rows"

@@ -5,6 +5,15 @@ Estimators have scikit-learn's interface, which has to be installed: ``pip insta
 
 from fastvi.em.families import Bernoulli, Categorical, ExponentialFamily, Poisson
 from fastvi.em.gaussian_mixture import GaussianMixture
+from fastvi.em.hidden_markov import HiddenMarkovModel
 from fastvi.em.mixture import Mixture
 
-__all__ = ["Bernoulli", "Categorical", "ExponentialFamily", "GaussianMixture", "Mixture", "Poisson"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "ExponentialFamily",
+    "GaussianMixture",
+    "HiddenMarkovModel",
+    "Mixture",
+    "Poisson",
+]

@@ -21,7 +21,6 @@ from fastvi.em._data import Rows, read_rows
 from fastvi.em._start import START_METHODS, start_statistics
 from fastvi.em._step import Moments, Pass, Statistics
 
-
 Wanted = Literal["nothing", "log_likelihood", "responsibilities", "log_densities"]
 """What a pass is to give for each row."""
 
@@ -99,6 +98,28 @@ def run_em(rows: Rows, state: State, name: str, max_iter: int, tol: float) -> Fi
     return Fit(state, bounds, False)
 
 
+def check_options(estimator: Any) -> None:
+    """Check the options that all estimators have.
+
+    Raises
+    ------
+    ValueError
+        If one is of the wrong type or outside of its range: one line that names it.
+    """
+    name = type(estimator).__name__
+    for option, least in (("n_components", 1), ("max_iter", 0), ("n_init", 1)):
+        value = getattr(estimator, option)
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}: {option} must be an integer of {least} or more, got {value!r}")
+    if not estimator.tol >= 0.0:
+        raise ValueError(f"{name}: tol must be 0 or more, got {estimator.tol!r}")
+    if not getattr(estimator, "reg_covar", 0.0) >= 0.0:
+        raise ValueError(f"{name}: reg_covar must be 0 or more, got {estimator.reg_covar!r}")
+    if estimator.init_params not in START_METHODS:
+        expected = ", ".join(START_METHODS)
+        raise ValueError(f"{name}: init_params must be one of {expected}, got {estimator.init_params!r}")
+
+
 class BaseMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Mixtures of any components; see `fastvi.em.GaussianMixture` and `fastvi.em.Mixture`."""
 
@@ -132,19 +153,13 @@ class BaseMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         """Refuse rows outside of the components' support."""
 
     def _check_options(self) -> None:
-        name = type(self).__name__
-        for option, least in (("n_components", 1), ("max_iter", 0), ("n_init", 1)):
-            value = getattr(self, option)
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}: {option} must be an integer of {least} or more, got {value!r}")
-        for option, above in (("tol", 0.0), ("stepsize_delay", 0.0)):
-            if not getattr(self, option) >= above:
-                raise ValueError(f"{name}: {option} must be {above:g} or more, got {getattr(self, option)!r}")
+        check_options(self)
+        if not self.stepsize_delay >= 0.0:
+            name = type(self).__name__
+            raise ValueError(f"{name}: stepsize_delay must be 0 or more, got {self.stepsize_delay!r}")
         if not 0.5 < self.stepsize_power <= 1.0:
+            name = type(self).__name__
             raise ValueError(f"{name}: stepsize_power must be in (0.5, 1], got {self.stepsize_power!r}")
-        if self.init_params not in START_METHODS:
-            expected = ", ".join(START_METHODS)
-            raise ValueError(f"{name}: init_params must be one of {expected}, got {self.init_params!r}")
 
     def _read(self, given: Any, sample_weight: Any = None, *, reset: bool = False, least: int = 1) -> Rows:
         rows = read_rows(self, given, sample_weight, reset=reset, least=least)

@@ -22,7 +22,8 @@ KINDS: tuple[Kind, ...] = ("linear", "diagonal", "tied", "full")
 MOMENTS: tuple[Moments, ...] = ("none", "first", "squares", "products")
 """In the order in which the native function numbers them."""
 
-CHUNK_ROWS = 4096
+CHUNK_ROWS = 65536
+"""Of the formula; the native pass has its own."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,9 @@ def log_density_rows(y: Tensor, densities: Densities) -> Tensor:
 def _run_formula(
     x: Tensor, densities: Densities, weights: Tensor | None, moments: Moments, given: Tensor | None, found: Pass
 ) -> float:
-    sums, total = found.statistics, 0.0
-    shift = densities.shift.to(x)
+    device, shift = x.device, densities.shift.to(x)
+    sums = [each.to(device) for each in _sums(found.statistics)]  # on a GPU nothing waits until they are copied back
+    total = torch.zeros((), dtype=torch.float64, device=device)
     for start in range(0, x.shape[0], CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
         y = x[rows] - shift
@@ -197,7 +199,7 @@ def _run_formula(
             log_likelihood = log_densities.logsumexp(-1)
             possible = log_likelihood[:, None] > -math.inf
             responsibilities = torch.where(possible, (log_densities - log_likelihood[:, None]).exp(), 0.0)
-            total += float((of_rows * log_likelihood)[of_rows > 0].sum(dtype=torch.float64))
+            total += torch.where(of_rows > 0, of_rows * log_likelihood, 0.0).sum(dtype=torch.float64)
             if found.log_likelihood is not None:
                 found.log_likelihood[rows] = log_likelihood
             if found.responsibilities is not None:
@@ -206,19 +208,24 @@ def _run_formula(
             responsibilities = given[rows]
         if moments != "none":
             _add_moments(sums, y, responsibilities * of_rows[:, None], moments)
-    return total
+    for target, each in zip(_sums(found.statistics), sums, strict=True):
+        target.copy_(each)
+    return float(total)
 
 
-def _add_moments(sums: Statistics, y: Tensor, weighted: Tensor, moments: Moments) -> None:
-    sums.count.add_(weighted.sum(0, dtype=torch.float64).cpu())
-    sums.first.add_((weighted.T @ y).double().cpu())
+def _sums(statistics: Statistics) -> list[Tensor]:
+    second = [] if statistics.second is None else [statistics.second]
+    return [statistics.count, statistics.first, *second]
+
+
+def _add_moments(sums: list[Tensor], y: Tensor, weighted: Tensor, moments: Moments) -> None:
+    sums[0] += weighted.sum(0, dtype=torch.float64)
+    sums[1] += (weighted.T @ y).double()
     if moments == "squares":
-        assert sums.second is not None
-        sums.second.add_((weighted.T @ y.square()).double().cpu())
+        sums[2] += (weighted.T @ y.square()).double()
     elif moments == "products":
-        assert sums.second is not None
         for k in range(weighted.shape[1]):
-            sums.second[k].add_(((y * weighted[:, k : k + 1]).T @ y).double().cpu())
+            sums[2][k] += ((y * weighted[:, k : k + 1]).T @ y).double()
 
 
 def _run_native(

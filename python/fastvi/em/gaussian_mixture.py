@@ -122,8 +122,6 @@ class GaussianMixture(BaseMixture):
             raise ValueError(
                 f"GaussianMixture: covariance_type must be one of {expected}, got {self.covariance_type!r}"
             )
-        if not self.reg_covar >= 0.0:
-            raise ValueError(f"GaussianMixture: reg_covar must be 0 or more, got {self.reg_covar!r}")
 
     def _needs_start(self) -> bool:
         return self.weights_init is None or self.means_init is None or self.precisions_init is None
