@@ -71,8 +71,8 @@ def main() -> None:
     dataset = load_dataset(options.data, options.data_dir)
     found = fit(dataset, options.components, options.iterations, options.starts, options.seed)
     print(
-        f"{options.data}, {options.components} components, {found.mixture.n_iter_} iterations: log-likelihood of an image "
-        f"{found.train:.2f} in training, {found.test:.2f} in test, standard error {found.standard_error:.2f} nats"
+        f"{options.data}, {options.components} components, {found.mixture.n_iter_} iterations: log-likelihood of an "
+        f"image {found.train:.2f} in training, {found.test:.2f} in test, standard error {found.standard_error:.2f} nats"
     )
     if options.out is not None:
         save_picture(found, options.out)

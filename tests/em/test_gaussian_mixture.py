@@ -245,6 +245,12 @@ def test_warm_start_goes_on() -> None:
     np.testing.assert_array_equal(fit(twice, x).means_, fit(GaussianMixture(3, max_iter=8, **options), x).means_)
 
 
+def test_warm_start_of_another_size() -> None:
+    mixture = fit(GaussianMixture(2, warm_start=True), clusters(50, 2, 2, seed=0))
+    with pytest.raises(ValueError, match="warm_start goes on from 2 components in 2 columns, got 2 in 3"):
+        mixture.fit(clusters(50, 2, 3, seed=0))
+
+
 def test_samples() -> None:
     x = clusters(500, 2, 2, seed=9)
     for covariance_type in COVARIANCE_TYPES:

@@ -203,7 +203,7 @@ def test_scikit_learns_checks() -> None:
         ({"transmat_init": [[1.0, 1.0], [0.5, 0.5]]}, None, "transmat_init must be 0 or more and sum to 1"),
         ({"startprob_init": [1.0]}, None, r"startprob_init has shape \(1,\), expected \(2,\)"),
         ({"covariance_type": "round"}, None, "covariance_type must be one of full, tied, diag, spherical, got 'round'"),
-        ({"family": "gamma"}, None, "family must be one of bernoulli, poisson"),
+        ({"family": "gamma"}, None, "family must be one of gaussian, bernoulli, poisson"),
         ({"max_iter": -1}, None, "max_iter must be an integer of 0 or more, got -1"),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
+from fastvi.benchmarks.timers import CpuTimer
 from fastvi.em import _step
 from fastvi.em._gaussian import GaussianComponents, precisions_cholesky
 from fastvi.em._step import Densities, Statistics, run_pass
@@ -107,6 +108,15 @@ def test_the_formula_for_other_devices(kind: str, moments: str, monkeypatch: pyt
         torch.testing.assert_close(getattr(found, name), getattr(expected, name))
     for name in ("count", "first", "second", "log_likelihood"):
         torch.testing.assert_close(getattr(found.statistics, name), getattr(expected.statistics, name))
+
+
+@pytest.mark.parametrize("kind", _step.KINDS)
+def test_the_formula_takes_no_more_memory_than_a_chunk(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8192 rows, 32 components and 20 columns in float64, which together would take 42 MB."""
+    monkeypatch.setattr(_step, "_run_native", _step._run_formula)
+    monkeypatch.setattr(_step, "CHUNK_ROWS", 256)
+    x, given = torch.randn(8192, 20, dtype=torch.float64), densities_of(kind, 32, 20)
+    assert CpuTimer().peak_bytes(lambda: run_pass(x, given, moments="products")) < 1.5e6
 
 
 @pytest.mark.parametrize("moments", ["first", "squares", "products"])

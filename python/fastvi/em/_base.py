@@ -202,6 +202,11 @@ class BaseMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
             raise ValueError(f"{name}: got {len(rows.x)} rows for {self.n_components} components, expected as many")
         random_state = check_random_state(self.random_state)
         goes_on = self.warm_start and hasattr(self, "_state")
+        if goes_on and (len(self._state.origin), len(self._state.log_weights)) != (rows.x.shape[1], self.n_components):
+            raise ValueError(
+                f"{name}: warm_start goes on from {len(self._state.log_weights)} components in "
+                f"{len(self._state.origin)} columns, got {self.n_components} in {rows.x.shape[1]}"
+            )
         best: Fit | None = None
         for _ in range(1 if goes_on else self.n_init):
             start = self._state if goes_on else self._start(rows, random_state)

@@ -1,6 +1,6 @@
 """Forward-backward and Viterbi for hidden Markov models, in log space, over sequences one behind the other.
 
-On a CPU they are native; elsewhere all sequences go on together, one row of each at a time, by the fused log-mean-exp.
+On a CPU they are native; elsewhere all sequences go on together, one row of each at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastvi.ops import log_mean_exp
 from fastvi.ops._backends import MODULES
 
 _PAIRS = 65536
@@ -58,10 +57,6 @@ def best_path(log_densities: Tensor, starts: Tensor, log_start: Tensor, log_tran
     return path
 
 
-def _log_sum_exp(values: Tensor, dim: int) -> Tensor:
-    return log_mean_exp(values, dim) + math.log(values.shape[dim])
-
-
 def _forward_backward_formula(
     log_densities: Tensor, starts: Tensor, log_start: Tensor, log_transition: Tensor
 ) -> Chains:
@@ -73,11 +68,10 @@ def _forward_backward_formula(
     alpha, beta = torch.empty_like(log_densities), torch.zeros_like(log_densities)
     alpha[steps[0]] = log_start + log_densities[steps[0]]
     for rows in steps[1:]:
-        alpha[rows] = _log_sum_exp(alpha[rows - 1][:, :, None] + log_transition, 1) + log_densities[rows]
+        alpha[rows] = (alpha[rows - 1][:, :, None] + log_transition).logsumexp(1) + log_densities[rows]
     for rows in reversed(steps[1:]):
-        beta[rows - 1] = _log_sum_exp(log_transition + (log_densities[rows] + beta[rows])[:, None], 2)
-    totals = torch.empty(len(log_densities), dtype=alpha.dtype, device=alpha.device)
-    of_sequences = _log_sum_exp(alpha[starts[1:] - 1], 1)
+        beta[rows - 1] = (log_transition + (log_densities[rows] + beta[rows])[:, None]).logsumexp(2)
+    of_sequences = alpha[starts[1:] - 1].logsumexp(1)
     totals = of_sequences.repeat_interleave(starts.diff().to(alpha.device))[:, None]
     possible = totals > -math.inf
     posteriors = torch.where(possible, (alpha + beta - totals).exp(), 0.0)

@@ -28,8 +28,11 @@ class Rows:
         return values if self.is_tensor else values.numpy()
 
     def mean(self) -> Tensor:
-        """Their weighted mean, (D,) in float64 on the CPU; the same bits for any number of threads."""
-        sums = sum_over(self.x, 0, self.weights)
+        """Their weighted mean, (D,) in float64 on the CPU; there with the same bits for any number of threads."""
+        if self.x.device.type == "cpu":
+            sums = sum_over(self.x, 0, self.weights)
+        else:
+            sums = self.x.sum(0) if self.weights is None else self.weights @ self.x
         count = float(len(self.x)) if self.weights is None else float(self.weights.sum(dtype=torch.float64))
         return sums.double().cpu() / count
 

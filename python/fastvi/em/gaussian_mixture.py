@@ -21,8 +21,8 @@ class GaussianMixture(BaseMixture):
 
     One pass over the rows makes log densities, responsibilities and weighted sums, chunk by chunk: nothing as large as
     rows x components is kept. Parameters are float64, whatever the rows are. Rows may be NumPy arrays or PyTorch
-    tensors; what a method returns for each row is of the same kind. On a CPU the same rows give the same bits for any
-    number of threads.
+    tensors; what a method returns for each row is of the same kind. On a CPU a pass has the same bits for any number of
+    threads.
 
     Parameters
     ----------

@@ -139,7 +139,7 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
     def _read(self, given: Any, lengths: Any, *, reset: bool = False, least: int = 1) -> tuple[Rows, Tensor]:
         rows = read_rows(self, given, reset=reset, least=least)
         if self.family != "gaussian":
-            family_of(_NAME, self.family).check_support(rows.x)
+            family_of(_NAME, self.family, "gaussian").check_support(rows.x)
         if lengths is None:
             return rows, torch.tensor([0, len(rows.x)])
         counts = np.asarray(lengths)
@@ -156,7 +156,7 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             scatter = scatter_of(rows, origin) if self.covariance_type == "tied" else None
             emissions = blank_gaussians(self.covariance_type, self.reg_covar, origin, count, scatter)
         else:
-            emissions = blank_components(family_of(_NAME, self.family), rows, count)
+            emissions = blank_components(family_of(_NAME, self.family, "gaussian"), rows, count)
         emissions = emissions.updated(start_statistics(rows, emissions, origin, count, self.init_params, random_state))
         if self.means_init is not None:
             assert isinstance(emissions, (GaussianComponents, FamilyComponents))

@@ -109,8 +109,8 @@ class Mixture(BaseMixture):
         self.natural_parameters_ = components.natural.numpy()
 
 
-def family_of(name: str, family: str | ExponentialFamily) -> ExponentialFamily:
-    """The family that an option names.
+def family_of(name: str, family: str | ExponentialFamily, *others: str) -> ExponentialFamily:
+    """The family that an option names; ``others`` are names that the caller takes itself.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def family_of(name: str, family: str | ExponentialFamily) -> ExponentialFamily:
     if not isinstance(family, str):
         return family
     if family not in FAMILIES:
-        expected = ", ".join(FAMILIES)
+        expected = ", ".join([*others, *FAMILIES])
         raise ValueError(f"{name}: family must be one of {expected}, or an ExponentialFamily, got {family!r}")
     made: ExponentialFamily = FAMILIES[family]()
     return made
