@@ -1,6 +1,7 @@
 // Rows are turned into columns of a block, so that vectors hold rows: log densities are tiles of components by rows
 // whose inner loop runs over columns, log-sum-exp is a pass down the components, and sums over rows are tiles of
 // dot products. Blocks are worked on in groups: first each block by itself, then each sum over all blocks of the group.
+// Threads have parts of the blocks with sums of their own or, where sums are too large for that, share each group.
 #include "mixture.h"
 
 #include <algorithm>
@@ -21,6 +22,8 @@ constexpr int row_vectors = 2;
 #endif
 constexpr int tile_height = 6;
 constexpr std::int64_t most_block_rows = 256, group_bytes = 2 << 20, least_group = 8, most_group = 32;
+constexpr std::int64_t small_group_bytes = 1 << 20, most_small_group = 16;  // of a part, which is one thread's
+constexpr std::int64_t least_parts = 8, most_parts = 32, most_partial_bytes = 64 << 20;
 constexpr double nanoseconds_per_product = 0.03;
 
 template <class T>
@@ -29,7 +32,7 @@ constexpr std::int64_t row_step = row_vectors * lanes<T>;
 // How rows are cut, by the problem's shape alone.
 template <class T>
 struct Cut {
-  std::int64_t block_rows, stride, blocks, group;
+  std::int64_t block_rows, stride, blocks, group, small_group;
 
   explicit Cut(const MixturePass<T>& pass) {
     const std::int64_t numbers = pass.columns + pass.components, size = sizeof(T);
@@ -38,6 +41,7 @@ struct Cut {
     stride = block_rows + vector_bytes / size;  // else all columns would lie in the same lines of the cache
     blocks = ceil_divide(pass.rows, block_rows);
     group = std::clamp(group_bytes / (numbers * block_rows * size), least_group, most_group);
+    small_group = std::clamp<std::int64_t>(small_group_bytes / (numbers * block_rows * size), 1, most_small_group);
   }
 };
 
@@ -269,45 +273,131 @@ double first_half(const MixturePass<T>& pass, const Block<T>& block) {
   return 0;
 }
 
+// Memory for the blocks of one group.
+template <class T>
+class Group {
+ public:
+  Group(const MixturePass<T>& pass, const Cut<T>& cut, std::int64_t held)
+      : cut_(cut),
+        columns_(pass.columns),
+        components_(pass.components),
+        is_tied_(pass.kind == MixtureKind::tied),
+        y_(held * pass.columns * cut.stride),
+        l_(held * pass.components * cut.stride),
+        weight_(held * cut.stride),
+        whitened_(is_tied_ ? held * pass.columns * cut.stride : 0),
+        blocks_(static_cast<std::size_t>(held)) {}
+
+  // The `count` blocks from `first` on.
+  const Block<T>* cut_from(std::int64_t rows, std::int64_t first, std::int64_t count) {
+    const std::int64_t whole = columns_ * cut_.stride;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t start = (first + i) * cut_.block_rows, own = std::min(cut_.block_rows, rows - start);
+      blocks_[static_cast<std::size_t>(i)] = {start,
+                                              own,
+                                              cut_.stride,
+                                              ceil_divide(own, row_step<T>) * row_step<T>,
+                                              y_.get() + i * whole,
+                                              l_.get() + i * components_ * cut_.stride,
+                                              weight_.get() + i * cut_.stride,
+                                              whitened_.get() + (is_tied_ ? i * whole : 0)};
+    }
+    return blocks_.data();
+  }
+
+ private:
+  Cut<T> cut_;
+  std::int64_t columns_, components_;
+  bool is_tied_;
+  Buffer<T> y_, l_, weight_, whitened_;
+  std::vector<Block<T>> blocks_;
+};
+
+template <class T>
+std::int64_t second_size(const MixturePass<T>& pass) {
+  const std::int64_t wide = pass.components * pass.columns;
+  return pass.moments == MixtureMoments::products  ? wide * pass.columns
+         : pass.moments == MixtureMoments::squares ? wide
+                                                   : 0;
+}
+
+// All blocks, one group after the other: threads share the blocks, then the sums.
+template <class T>
+void pass_by_groups(const MixturePass<T>& pass, const Cut<T>& cut, double nanoseconds, double* totals) {
+  const std::int64_t held = std::min(cut.group, cut.blocks);
+  Group<T> group(pass, cut, held);
+  const bool sums = pass.moments != MixtureMoments::none;
+  const Buffer<T> scratch(sums ? scratch_size(pass) * omp_get_max_threads() : 0);
+  for (std::int64_t begin = 0; begin < cut.blocks; begin += held) {
+    const std::int64_t count = std::min(held, cut.blocks - begin);
+    const Block<T>* const blocks = group.cut_from(pass.rows, begin, count);
+    parallel_for(count, static_cast<std::int64_t>(nanoseconds * static_cast<double>(count)),
+                 [&](std::int64_t i) { totals[begin + i] = first_half(pass, blocks[i]); });
+    if (sums) add_sums(pass, blocks, count, scratch.get(), true);
+  }
+}
+
+// Parts of the blocks, each with sums of its own, which are added up in their order at the end: threads meet once.
+template <class T>
+void pass_by_parts(const MixturePass<T>& pass, const Cut<T>& cut, std::int64_t parts, double nanoseconds,
+                   double* totals) {
+  const bool sums = pass.moments != MixtureMoments::none;
+  const std::int64_t held = std::min(cut.small_group, ceil_divide(cut.blocks, parts));
+  const std::int64_t wide = pass.components * pass.columns, second = second_size(pass);
+  const std::int64_t size = sums ? pass.components + wide + second : 0;
+  std::vector<double> partial(static_cast<std::size_t>(parts * size));
+  std::vector<Group<T>> groups;
+  const auto threads = static_cast<std::size_t>(std::min<std::int64_t>(parts, omp_get_max_threads()));
+  groups.reserve(threads);
+  for (std::size_t i = 0; i < threads; ++i) groups.emplace_back(pass, cut, held);
+  const std::int64_t scratch_numbers = sums ? scratch_size(pass) : 0;
+  const Buffer<T> scratch(scratch_numbers * static_cast<std::int64_t>(threads));
+  parallel_for(parts, static_cast<std::int64_t>(nanoseconds * static_cast<double>(cut.blocks)), [&](std::int64_t part) {
+    const auto thread = static_cast<std::size_t>(omp_get_thread_num());
+    MixturePass<T> own = pass;
+    own.count = partial.data() + part * size;
+    own.first = own.count + pass.components;
+    own.second = own.first + wide;
+    const std::int64_t end = cut.blocks * (part + 1) / parts;
+    for (std::int64_t begin = cut.blocks * part / parts; begin < end; begin += held) {
+      const std::int64_t count = std::min(held, end - begin);
+      const Block<T>* const blocks = groups[thread].cut_from(pass.rows, begin, count);
+      for (std::int64_t i = 0; i < count; ++i) totals[begin + i] = first_half(own, blocks[i]);
+      if (sums) {
+        add_sums(own, blocks, count, scratch.get() + scratch_numbers * static_cast<std::int64_t>(thread), false);
+      }
+    }
+  });
+  for (std::int64_t part = 0; sums && part < parts; ++part) {
+    const double* const from = partial.data() + part * size;
+    for (std::int64_t i = 0; i < pass.components; ++i) pass.count[i] += from[i];
+    for (std::int64_t i = 0; i < wide; ++i) pass.first[i] += from[pass.components + i];
+    for (std::int64_t i = 0; i < second; ++i) pass.second[i] += from[pass.components + wide + i];
+  }
+}
+
 }  // namespace
 
 template <class T>
 double MixtureKernels<T>::pass(const MixturePass<T>& pass) {
-  const std::int64_t columns = pass.columns, components = pass.components;
-  const bool sums = pass.moments != MixtureMoments::none;
-  if (sums) {
-    std::fill_n(pass.count, components, 0.0);
-    std::fill_n(pass.first, components * columns, 0.0);
-    if (pass.moments == MixtureMoments::squares) std::fill_n(pass.second, components * columns, 0.0);
-    if (pass.moments == MixtureMoments::products) std::fill_n(pass.second, components * columns * columns, 0.0);
+  const std::int64_t wide = pass.components * pass.columns, second = second_size(pass);
+  if (pass.moments != MixtureMoments::none) {
+    std::fill_n(pass.count, pass.components, 0.0);
+    std::fill_n(pass.first, wide, 0.0);
+    std::fill_n(pass.second, second, 0.0);
   }
+  if (pass.rows == 0) return 0;
   const Cut<T> cut(pass);
-  const std::int64_t held = std::min(cut.group, cut.blocks), whole = columns * cut.stride;
-  const bool is_tied = pass.kind == MixtureKind::tied;
-  const Buffer<T> y(held * whole), l(held * components * cut.stride), weight(held * cut.stride);
-  const Buffer<T> whitened(is_tied ? held * whole : 0);
-  const Buffer<T> scratch(sums ? scratch_size(pass) * omp_get_max_threads() : 0);
   std::vector<double> totals(static_cast<std::size_t>(cut.blocks));
-  std::vector<Block<T>> blocks(static_cast<std::size_t>(held));
-  const double products = static_cast<double>(columns * (pass.kind == MixtureKind::full ? columns / 2 + 1 : 1));
-  for (std::int64_t begin = 0; begin < cut.blocks; begin += held) {
-    const std::int64_t count = std::min(held, cut.blocks - begin);
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::int64_t start = (begin + i) * cut.block_rows, rows = std::min(cut.block_rows, pass.rows - start);
-      blocks[static_cast<std::size_t>(i)] = {start,
-                                             rows,
-                                             cut.stride,
-                                             ceil_divide(rows, row_step<T>) * row_step<T>,
-                                             y.get() + i * whole,
-                                             l.get() + i * components * cut.stride,
-                                             weight.get() + i * cut.stride,
-                                             whitened.get() + (is_tied ? i * whole : 0)};
-    }
-    const double work = static_cast<double>(count * cut.block_rows * components) * (products + 40.0);
-    parallel_for(count, static_cast<std::int64_t>(work * nanoseconds_per_product), [&](std::int64_t i) {
-      totals[static_cast<std::size_t>(begin + i)] = first_half(pass, blocks[static_cast<std::size_t>(i)]);
-    });
-    if (sums) add_sums(pass, blocks.data(), count, scratch.get());
+  const bool is_full = pass.kind == MixtureKind::full || pass.moments == MixtureMoments::products;
+  const double products = static_cast<double>(wide * (is_full ? pass.columns : 4) / 2 + 40 * pass.components);
+  const double nanoseconds = static_cast<double>(cut.block_rows) * products * nanoseconds_per_product;
+  const std::int64_t bytes = (wide + second) * static_cast<std::int64_t>(sizeof(double));
+  const std::int64_t parts = std::min({most_parts, most_partial_bytes / std::max<std::int64_t>(bytes, 1), cut.blocks});
+  if (parts >= least_parts || parts == cut.blocks) {
+    pass_by_parts(pass, cut, parts, nanoseconds, totals.data());
+  } else {
+    pass_by_groups(pass, cut, nanoseconds, totals.data());
   }
   double total = 0;
   for (const double each : totals) total += each;

@@ -50,11 +50,11 @@ template <int most, class Tile>
   }
 }
 
-// Adds the sums over a group of blocks, whose l are weights times responsibilities, to those of the pass; `scratch` has
-// scratch_size numbers for each thread.
+// Adds the sums over a group of blocks, whose l are weights times responsibilities, to those of the pass. Where threads
+// share the sums, `scratch` has scratch_size numbers for each of them.
 template <class T>
 std::int64_t scratch_size(const MixturePass<T>& pass);
 template <class T>
-void add_sums(const MixturePass<T>& pass, const Block<T>* blocks, std::int64_t count, T* scratch);
+void add_sums(const MixturePass<T>& pass, const Block<T>* blocks, std::int64_t count, T* scratch, bool shares);
 
 }  // namespace fastvi

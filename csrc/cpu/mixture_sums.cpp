@@ -69,13 +69,20 @@ void dot_tile(const MixturePass<T>& pass, const Block<T>* blocks, std::int64_t c
   }
 }
 
+// Calls body(item) for all items, on several threads where they share them.
+template <class Body>
+void for_items(bool shares, std::int64_t count, double nanoseconds, const Body& body) {
+  if (shares) return parallel_for(count, static_cast<std::int64_t>(nanoseconds), body);
+  for_range(0, count, body);
+}
+
 template <class T, bool squares>
-void add_dots(const MixturePass<T>& pass, const Block<T>* blocks, std::int64_t count) {
+void add_dots(const MixturePass<T>& pass, const Block<T>* blocks, std::int64_t count, bool shares) {
   constexpr int most = squares ? square_height : dot_height;
   const std::int64_t strips = ceil_divide(pass.columns, dot_width), tiles = ceil_divide(pass.components, most);
   const double products = static_cast<double>(count * blocks[0].padded * pass.components * pass.columns);
   const double work = products * (squares ? 2.0 : 1.0) * nanoseconds_per_product;
-  parallel_for(tiles * strips, static_cast<std::int64_t>(work), [&](std::int64_t item) {
+  for_items(shares, tiles * strips, work, [&](std::int64_t item) {
     const std::int64_t k = item / strips * most, d = item % strips * dot_width;
     with_height<most>(pass.components - k, [&]<int height>(std::integral_constant<int, height>) {
       dot_tile<T, squares, height>(pass, blocks, count, k, d);
@@ -204,21 +211,20 @@ class Products {
 };
 
 template <class T>
-void add_products(const MixturePass<T>& pass, const Block<T>* blocks, std::int64_t count, T* scratch) {
+void add_products(const MixturePass<T>& pass, const Block<T>* blocks, std::int64_t count, T* scratch, bool shares) {
   // A component is one thread's, or for few components its tiles are shared out.
   const std::int64_t tiles = Products<T>::tiles(pass.columns), size = scratch_size(pass);
-  const std::int64_t parts = pass.components >= 16 ? 1 : tiles;
+  const std::int64_t parts = !shares || pass.components >= 16 ? 1 : tiles;
   const double products = static_cast<double>(count * blocks[0].padded * pass.components) *
                           static_cast<double>(pass.columns * (pass.columns / 2 + 1));
-  parallel_for(pass.components * parts, static_cast<std::int64_t>(products * nanoseconds_per_product),
-               [&](std::int64_t item) {
-                 const std::int64_t k = item / parts, part = item % parts;
-                 Products<T> found(pass, k, tiles * part / parts, tiles * (part + 1) / parts,
-                                   scratch + size * omp_get_thread_num());
-                 for (std::int64_t b = 0; b < count; ++b) found.add(blocks[b]);
-                 found.flush();
-                 found.write();
-               });
+  for_items(shares, pass.components * parts, products * nanoseconds_per_product, [&](std::int64_t item) {
+    const std::int64_t k = item / parts, part = item % parts;
+    Products<T> found(pass, k, tiles * part / parts, tiles * (part + 1) / parts,
+                      shares ? scratch + size * omp_get_thread_num() : scratch);
+    for (std::int64_t b = 0; b < count; ++b) found.add(blocks[b]);
+    found.flush();
+    found.write();
+  });
 }
 
 }  // namespace
@@ -229,15 +235,15 @@ std::int64_t scratch_size(const MixturePass<T>& pass) {
 }
 
 template <class T>
-void add_sums(const MixturePass<T>& pass, const Block<T>* blocks, std::int64_t count, T* scratch) {
-  if (pass.moments == MixtureMoments::squares) return add_dots<T, true>(pass, blocks, count);
-  add_dots<T, false>(pass, blocks, count);
-  if (pass.moments == MixtureMoments::products) add_products(pass, blocks, count, scratch);
+void add_sums(const MixturePass<T>& pass, const Block<T>* blocks, std::int64_t count, T* scratch, bool shares) {
+  if (pass.moments == MixtureMoments::squares) return add_dots<T, true>(pass, blocks, count, shares);
+  add_dots<T, false>(pass, blocks, count, shares);
+  if (pass.moments == MixtureMoments::products) add_products(pass, blocks, count, scratch, shares);
 }
 
 template std::int64_t scratch_size(const MixturePass<float>&);
 template std::int64_t scratch_size(const MixturePass<double>&);
-template void add_sums(const MixturePass<float>&, const Block<float>*, std::int64_t, float*);
-template void add_sums(const MixturePass<double>&, const Block<double>*, std::int64_t, double*);
+template void add_sums(const MixturePass<float>&, const Block<float>*, std::int64_t, float*, bool);
+template void add_sums(const MixturePass<double>&, const Block<double>*, std::int64_t, double*, bool);
 
 }  // namespace fastvi

@@ -171,6 +171,30 @@ def test_the_same_bits_for_any_number_of_threads(kind: str, dtype: torch.dtype) 
             assert torch.equal(getattr(other.statistics, name), getattr(found[0].statistics, name))
 
 
+@pytest.mark.cpu_kernels
+def test_sums_so_large_that_threads_share_them() -> None:
+    """More than 8 MB: not every part of the rows has sums of its own, as it has in the tests above."""
+    rows, components, columns = 700, 4, 520
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, columns, dtype=torch.float64, generator=generator)
+    responsibilities = torch.rand(rows, components, dtype=torch.float64, generator=generator)
+    given = densities_of("diagonal", components, columns)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(run_pass(x, given, moments="products", given=responsibilities).statistics)
+    finally:
+        torch.set_num_threads(threads)
+    y = x - given.shift
+    for k in range(components):
+        torch.testing.assert_close(found[0].second[k], (y * responsibilities[:, k : k + 1]).T @ y)
+    torch.testing.assert_close(found[0].first, responsibilities.T @ y)
+    torch.testing.assert_close(found[0].count, responsibilities.sum(0))
+    for name in ("count", "first", "second"):
+        assert torch.equal(getattr(found[0], name), getattr(found[1], name))
+
+
 def test_far_from_the_origin_and_far_from_every_component() -> None:
     """float32 rows at 1e4 with a deviation of 1; and rows whose densities are 0 in float64."""
     generator = torch.Generator().manual_seed(0)
