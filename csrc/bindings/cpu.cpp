@@ -9,6 +9,7 @@
 #include "../formulas/math_table.h"
 #include "../formulas/philox.h"
 #include "call.h"
+#include "mixtures.h"
 #include "perceptrons.h"
 
 namespace fastvi {
@@ -108,6 +109,7 @@ PYBIND11_MODULE(FASTVI_MODULE, m) {
   m.doc() = "Native kernels of fastvi for one instruction set.";
   fastvi::bind_operations(m);
   fastvi::bind_perceptrons(m);
+  fastvi::bind_mixtures(m);
   m.def("evaluate_formula", &fastvi::evaluate_formula);
   m.def("philox", &fastvi::philox_words_of);
   m.def("plan_rows", &fastvi::described_plan);

@@ -4,20 +4,17 @@
 #include "product.h"
 
 #include <algorithm>
-#include <cstring>
-#include <utility>
 
 #include "parallel.h"
+#include "vector.h"
 
 namespace fastvi {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int vector_bytes = 64, tile_vectors = 4;
-#elif defined(__AVX__)
-constexpr int vector_bytes = 32, tile_vectors = 2;
+constexpr int tile_vectors = 4;
 #else
-constexpr int vector_bytes = 16, tile_vectors = 2;
+constexpr int tile_vectors = 2;
 #endif
 constexpr int tile_rows = 6;
 constexpr std::int64_t inner_block = 512;   // of the inner dimension, how much is packed at once
@@ -26,54 +23,7 @@ constexpr std::int64_t least_part = 24;     // rows
 constexpr double nanoseconds_per_product = 0.02;
 
 template <class T>
-struct VectorOf {
-  using Type [[gnu::vector_size(vector_bytes)]] = T;
-};
-template <class T>
-using Vector = typename VectorOf<T>::Type;
-template <class T>
-constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
-template <class T>
 constexpr int panel_columns = tile_vectors * lanes<T>;
-
-template <class T>
-[[gnu::always_inline]] inline Vector<T> load(const T* from) {
-  Vector<T> vector;
-  std::memcpy(&vector, from, sizeof vector);
-  return vector;
-}
-
-template <class T>
-[[gnu::always_inline]] inline void store(const Vector<T>& vector, T* to) {
-  std::memcpy(to, &vector, sizeof vector);
-}
-
-// Two rows of a square whose blocks of `size` columns change places between them.
-template <class T, int size, int... lane>
-[[gnu::always_inline]] inline void exchange(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, lane...>) {
-  constexpr int n = lanes<T>;
-  const Vector<T> first = a, second = b;
-#if defined(__clang__)
-  a = __builtin_shufflevector(first, second, ((lane & size) != 0 ? n + lane - size : lane)...);
-  b = __builtin_shufflevector(first, second, ((lane & size) != 0 ? n + lane : lane + size)...);
-#else
-  using Index = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  a = __builtin_shuffle(first, second, Vector<Index>{Index{(lane & size) != 0 ? n + lane - size : lane}...});
-  b = __builtin_shuffle(first, second, Vector<Index>{Index{(lane & size) != 0 ? n + lane : lane + size}...});
-#endif
-}
-
-template <class T, int size>
-[[gnu::always_inline]] inline void transpose_from(Vector<T> (&rows)[lanes<T>]) {
-  if constexpr (size < lanes<T>) {
-    for (int i = 0; i < lanes<T>; ++i) {
-      if ((i & size) == 0) {
-        exchange<T, size>(rows[i], rows[i + size], std::make_integer_sequence<int, lanes<T>>());
-      }
-    }
-    transpose_from<T, 2 * size>(rows);
-  }
-}
 
 // Copies `inner` rows of `width` columns from `column` of the right matrix, zeros behind them up to whole vectors.
 template <class T>

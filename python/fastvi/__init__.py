@@ -23,6 +23,7 @@ _SUBMODULES = frozenset(
         "cli",
         "data",
         "distributions",
+        "em",
         "evaluate",
         "expfam",
         "mcmc",

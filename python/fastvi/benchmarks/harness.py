@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fastvi.benchmarks.results import JAX, Result, Timing, in_graph, largest_spread
+from fastvi.benchmarks.results import JAX, SCIKIT_LEARN, Result, Timing, in_graph, largest_spread
 from fastvi.benchmarks.timers import Call, CpuTimer, CudaTimer, Timer, captured
 
 FORWARD = "forward"
@@ -144,7 +144,7 @@ def measure_until_steady(calls: dict[str, Call], settings: Settings, timer: Time
 def measure(calls: dict[str, Call], settings: Settings, timer: Timer) -> dict[str, Timing]:
     """Time the calls turn by turn; each repeat runs one block of every provider, in a new random order."""
     counts = {name: _calls_per_block(call, settings.block_seconds, timer) for name, call in calls.items()}
-    peaks = {name: None if name == JAX else timer.peak_bytes(call) for name, call in calls.items()}
+    peaks = {name: None if name in (JAX, SCIKIT_LEARN) else timer.peak_bytes(call) for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     shuffle = random.Random(SEED).shuffle

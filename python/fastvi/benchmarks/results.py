@@ -11,6 +11,7 @@ COMPILE = "torch.compile"
 FASTVI = "fastvi"
 FASTVI_COMPILE = "fastvi+compile"
 JAX = "JAX"
+SCIKIT_LEARN = "scikit-learn"
 GEMMS = "GEMMs alone"
 FLOOR = "floor"
 
@@ -20,11 +21,12 @@ def in_graph(provider: str) -> str:
     return f"{provider}, graph"
 
 
-_CALLED = (EAGER, COMPILE, FASTVI, FASTVI_COMPILE, JAX, GEMMS, FLOOR)
+_CALLED = (EAGER, COMPILE, FASTVI, FASTVI_COMPILE, JAX, SCIKIT_LEARN, GEMMS, FLOOR)
 _COMPARED = (
     (EAGER, FASTVI),
     (COMPILE, FASTVI),
     (JAX, FASTVI),
+    (SCIKIT_LEARN, FASTVI),
     (EAGER, FASTVI_COMPILE),
     (COMPILE, FASTVI_COMPILE),
     (FASTVI, GEMMS),

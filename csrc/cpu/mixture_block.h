@@ -1,0 +1,60 @@
+// What the two halves of a pass over a mixture share: a block of rows turned into columns, and aligned memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <type_traits>
+
+#include "mixture.h"
+#include "vector.h"
+
+namespace fastvi {
+
+struct Free {
+  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
+};
+
+// Memory that vectors may be aligned in.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(std::int64_t count)
+      : memory_(::operator new(static_cast<std::size_t>(count) * sizeof(T), std::align_val_t(64))) {}
+  T* get() const { return static_cast<T*>(memory_.get()); }
+
+ private:
+  std::unique_ptr<void, Free> memory_;
+};
+
+// The rows of one block: y[d] and l[k] have a number for each row, zeros behind the last one.
+// `whitened` is for tied covariances, as large as y.
+template <class T>
+struct Block {
+  std::int64_t start, count, stride, padded;
+  T *y, *l, *weight, *whitened;
+
+  T* column(std::int64_t d) const { return y + d * stride; }
+  T* component(std::int64_t k) const { return l + k * stride; }
+};
+
+// Calls tile(std::integral_constant<int, height>) for a height from 1 to `most`.
+template <int most, class Tile>
+[[gnu::always_inline]] inline void with_height(std::int64_t height, const Tile& tile) {
+  if constexpr (most == 1) {
+    tile(std::integral_constant<int, 1>());
+  } else if (height >= most) {
+    tile(std::integral_constant<int, most>());
+  } else {
+    with_height<most - 1>(height, tile);
+  }
+}
+
+// Adds the sums over a group of blocks, whose l are weights times responsibilities, to those of the pass. Where threads
+// share the sums, `scratch` has scratch_size numbers for each of them.
+template <class T>
+std::int64_t scratch_size(const MixturePass<T>& pass);
+template <class T>
+void add_sums(const MixturePass<T>& pass, const Block<T>* blocks, std::int64_t count, T* scratch, bool shares);
+
+}  // namespace fastvi
