@@ -1,7 +1,8 @@
 """Gaussian components: their parameters, log densities and M step, for four kinds of covariance.
 
 Precisions are kept as upper triangular matrices U with U U' = covariance^-1, so that ||U'(x - mean)||^2 is the
-Mahalanobis distance.
+Mahalanobis distance. Matrices are taken one by one: a single one is too small for PyTorch to wake other threads, whose
+wake-ups would cost more than the work.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class GaussianComponents:
         components, columns = means.shape
         if self.covariance_type == "full":
             log_det = upper.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-            location, scale, kind = torch.einsum("kd,kde->ke", means, upper), upper, "full"
+            location, scale, kind = torch.stack([means[k] @ upper[k] for k in range(components)]), upper, "full"
         elif self.covariance_type == "tied":
             log_det = upper.diagonal().log().sum().expand(components)
             location, scale, kind = means @ upper, upper, "tied"
@@ -103,9 +104,11 @@ class GaussianComponents:
             covariances.diagonal().add_(self.reg_covar)
         elif self.covariance_type == "full":
             assert statistics.second is not None
-            covariances = statistics.second / count.clamp_min(EMPTY)[:, :, None] - first[:, :, None] * first[:, None]
-            covariances.diagonal(dim1=-2, dim2=-1).add_(self.reg_covar)
-            covariances = torch.where(empty[:, :, None], self.covariances, covariances)
+            covariances = self.covariances.clone()
+            for k in range(len(count)):
+                if not bool(empty[k]):
+                    torch.sub(statistics.second[k] / count[k], torch.outer(first[k], first[k]), out=covariances[k])
+                    covariances[k].diagonal().add_(self.reg_covar)
         else:
             assert statistics.second is not None
             variances = statistics.second / count.clamp_min(EMPTY) - first.square()
@@ -121,18 +124,21 @@ class GaussianComponents:
         means = self.means - statistics.shift
         components, columns = means.shape
         count, first, upper = statistics.count, statistics.first, self.precisions_cholesky
-        outer = first[:, :, None] * means[:, None]
         if self.covariance_type == "tied":
             assert self.scatter is not None
             about = self.scatter.shifted(statistics.shift)
             assert about.second is not None
-            products = about.second[0] - (outer + outer.mT).sum(0) + torch.einsum("k,kd,ke->de", count, means, means)
-            quadratic = torch.einsum("de,df,fe->", upper, products, upper)
+            outer = first.T @ means
+            products = about.second[0] - outer - outer.T + (count[:, None] * means).T @ means
+            quadratic = (upper * (products @ upper)).sum()
             log_det = upper.diagonal().log().sum().expand(components)
         elif self.covariance_type == "full":
             assert statistics.second is not None
-            products = statistics.second - outer - outer.mT + count[:, None, None] * means[:, :, None] * means[:, None]
-            quadratic = (upper * (products @ upper)).sum()
+            quadratic = torch.zeros((), dtype=torch.float64)
+            for k in range(components):
+                outer = torch.outer(first[k], means[k])
+                products = statistics.second[k] - outer - outer.T + count[k] * torch.outer(means[k], means[k])
+                quadratic += (upper[k] * (products @ upper[k])).sum()
             log_det = upper.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         else:
             assert statistics.second is not None
@@ -171,12 +177,15 @@ def precisions_cholesky(covariances: Tensor, covariance_type: str) -> Tensor:
         if not bool((covariances > 0).all()):
             raise ValueError(message)
         return covariances.rsqrt()
-    lower, failed = torch.linalg.cholesky_ex(covariances)
-    if bool(failed.any()):
-        raise ValueError(message)
-    identity = torch.eye(covariances.shape[-1], dtype=covariances.dtype).expand_as(covariances)
-    inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
-    return inverse.mT.contiguous()
+    identity = torch.eye(covariances.shape[-1], dtype=covariances.dtype)
+    roots = torch.empty_like(covariances)
+    matrices, targets = (covariances, roots) if covariances.dim() == 3 else (covariances[None], roots[None])
+    for matrix, target in zip(matrices, targets, strict=True):
+        lower, failed = torch.linalg.cholesky_ex(matrix)
+        if bool(failed):
+            raise ValueError(message)
+        target.copy_(torch.linalg.solve_triangular(lower, identity, upper=False).T)
+    return roots
 
 
 def from_precisions(precisions: Tensor, covariance_type: str) -> tuple[Tensor, Tensor]:
