@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from fastvi import expfam
 from fastvi.em._base import check_options
 from fastvi.em._chains import Chains, best_path, forward_backward
 from fastvi.em._components import Components, FamilyComponents, run_components
@@ -110,7 +111,7 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
     def __init__(
         self,
         n_components: int = 1,
-        family: str | ExponentialFamily = "gaussian",
+        family: str | ExponentialFamily | expfam.ExponentialFamily = "gaussian",
         *,
         covariance_type: str = "diag",
         reg_covar: float = 1e-6,

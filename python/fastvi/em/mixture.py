@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from fastvi import expfam
 from fastvi.em._base import BaseMixture, State
 from fastvi.em._components import FamilyComponents
 from fastvi.em._data import Rows, read_parameter
+from fastvi.em._from_expfam import FromExpfam
 from fastvi.em.families import FAMILIES, ExponentialFamily
 
 __all__ = ["Mixture"]
@@ -21,7 +23,8 @@ class Mixture(BaseMixture):
     Parameters
     ----------
     family
-        ``"bernoulli"``, ``"poisson"``, or a `fastvi.em.ExponentialFamily`, such as ``Categorical(10)``.
+        ``"bernoulli"``, ``"poisson"``, a `fastvi.em.ExponentialFamily`, such as ``Categorical(10)``, or a family of
+        `fastvi.expfam`, such as ``expfam.Gamma()``: a row is one of its events, or independent ones in its columns.
     n_components
         K.
     tol, max_iter, n_init, init_params, random_state, warm_start, stepsize_power, stepsize_delay
@@ -54,7 +57,7 @@ class Mixture(BaseMixture):
 
     def __init__(
         self,
-        family: str | ExponentialFamily = "bernoulli",
+        family: str | ExponentialFamily | expfam.ExponentialFamily = "bernoulli",
         n_components: int = 1,
         *,
         tol: float = 1e-3,
@@ -109,7 +112,7 @@ class Mixture(BaseMixture):
         self.natural_parameters_ = components.natural.numpy()
 
 
-def family_of(name: str, family: str | ExponentialFamily, *others: str) -> ExponentialFamily:
+def family_of(name: str, family: str | ExponentialFamily | expfam.ExponentialFamily, *others: str) -> ExponentialFamily:
     """The family that an option names; ``others`` are names that the caller takes itself.
 
     Raises
@@ -117,6 +120,8 @@ def family_of(name: str, family: str | ExponentialFamily, *others: str) -> Expon
     ValueError
         If there is none of this name.
     """
+    if isinstance(family, expfam.ExponentialFamily):
+        return FromExpfam(family)
     if not isinstance(family, str):
         return family
     if family not in FAMILIES:
