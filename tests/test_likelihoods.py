@@ -13,13 +13,16 @@ from torch.distributions import (
     Normal,
     Poisson,
 )
+from typer.testing import CliRunner
 
+from fastvi.cli import app
+from fastvi.data import DataError, Dataset, load_dataset
 from fastvi.models import LIKELIHOODS, VAE, GeneralVAE, GeneralVAEOptions
 from fastvi.models.base import DataShape
-from fastvi.models.likelihoods import LOG_COUNT_RANGE, LOGVAR_RANGE, OF_IMAGES
+from fastvi.models.likelihoods import LOG_COUNT_RANGE, LOGVAR_RANGE, is_of_counts
 from fastvi.objectives import ELBO, IWAE
 
-COUNTS = [name for name in LIKELIHOODS if name not in OF_IMAGES]
+COUNTS = [name for name in LIKELIHOODS if is_of_counts(name)]
 
 
 def outputs(name: str) -> torch.Tensor:
@@ -133,7 +136,66 @@ def test_values_that_have_no_likelihood_are_refused(name):
         model.log_likelihood(x, torch.zeros(2, 5, 2))
 
 
-def test_images_have_no_likelihood_of_counts():
-    assert OF_IMAGES == ("bernoulli", "gaussian", "laplace", "continuous-bernoulli")
-    with pytest.raises(ValueError, match="likelihood"):
-        GeneralVAEOptions(likelihood="poisson")
+def test_counts_and_their_likelihoods():
+    assert COUNTS == ["poisson", "negative-binomial", "zero-inflated-negative-binomial"]
+
+
+def test_a_data_set_of_counts():
+    counts, grey = load_dataset("digits-counts"), load_dataset("digits")
+    assert torch.equal(counts.train, 16.0 * grey.train)
+    assert torch.equal(counts.test, 16.0 * grey.test)
+    assert counts.likelihood == "poisson"
+    for wrong in (0.5, -1.0, float("nan"), float("inf")):
+        images = torch.ones(2, 4)
+        images[1, 2] = wrong
+        with pytest.raises(DataError, match="mine: the test images must hold counts, whole numbers of 0 or more, got"):
+            Dataset("mine", torch.ones(2, 4), images, (2, 2), "poisson")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--likelihood", "negative-binomial", "--objective", "dreg"],
+        ["--likelihood", "zero-inflated-negative-binomial", "--model", "general-vae", "--objective", "elbo"],
+        ["--model", "hierarchical", "--latent-dims", "4,2"],
+        ["--model", "convolutional-vae", "--channels", "4"],
+    ],
+    ids=" ".join,
+)
+def test_counts_are_trained(arguments, tmp_path):
+    command = [
+        "train",
+        "--data",
+        "digits-counts",
+        "--epochs",
+        "1",
+        "--evaluation-samples",
+        "2",
+        "--evaluation-limit",
+        "9",
+    ]
+    result = CliRunner().invoke(app, [*command, "--no-progress", "--out", str(tmp_path / "run"), *arguments])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "reconstructions.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--likelihood", "poisson"],
+            "the likelihood poisson is of counts, and the data digits are of values in [0, 1]",
+        ),
+        (
+            ["--data", "digits-counts", "--likelihood", "gaussian"],
+            "the likelihood gaussian is of values in [0, 1], and the data digits-counts are of counts",
+        ),
+        (["--data", "digits-counts", "--model", "sigmoid-belief-network", "--objective", "vimco"], "are of counts"),
+    ],
+)
+def test_a_likelihood_of_another_kind_of_data_is_refused(arguments, words, tmp_path):
+    result = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "run"), *arguments])
+    assert result.exit_code != 0
+    assert words in " ".join(result.output.split())
+    assert not (tmp_path / "run").exists()

@@ -124,6 +124,10 @@ py::object allocated(Library library, const char* what, std::span<const std::int
   }
 }
 
+// A tensor of freed storage begins as far from address zero as from the start of its storage. Systems leave the lowest
+// addresses free, so that pointers to members of nothing are found out.
+bool is_nowhere(const void* data) { return reinterpret_cast<std::uintptr_t>(data) < 65536; }
+
 // What PyTorch's allocator reports: of its kind and message the message.
 void keep_message(void* context, const char*, const char* message) { *static_cast<std::string*>(context) = message; }
 
@@ -154,7 +158,7 @@ bool Operand::read_tensor(PyObject* object) {
   rank_ = static_cast<std::size_t>(tensor.rank);
   shape_ = tensor.shape;
   strides_ = tensor.strides;
-  if (rank_ > max_rank || (tensor.data == nullptr && elements() > 0)) {
+  if (rank_ > max_rank || (is_nowhere(tensor.data) && elements() > 0)) {
     clear();
     return false;
   }
@@ -281,7 +285,7 @@ Route route_of(std::span<PyObject* const> tensors, std::size_t first_number) {
       return Route::other;
     }
     const std::span<const std::int64_t> shape{tensor.shape, static_cast<std::size_t>(tensor.rank)};
-    if (is_negated(object) || (tensor.data == nullptr && product(shape) > 0)) return Route::other;
+    if (is_negated(object) || (is_nowhere(tensor.data) && product(shape) > 0)) return Route::other;
     half |= tensor.dtype.bits == 16;
     records |= requires_grad(object);
   }

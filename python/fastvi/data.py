@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastvi import ops
 from fastvi._array_files import MAX_ARRAY_BYTES, DataError, read_idx, read_npz
-from fastvi.models.likelihoods import OF_IMAGES
+from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
 from fastvi.ops._values import describe_range, range_outside_unit_interval
 
 __all__ = [
@@ -48,7 +48,7 @@ _FREY_TEST_COUNT = 200
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images as float32 rows in [0, 1].
+    """Training and test images as float32 rows in [0, 1], or counts.
 
     Attributes
     ----------
@@ -59,15 +59,16 @@ class Dataset:
     image_shape
         (height, width).
     likelihood
-        The likelihood that fits: one of ``fastvi.models.likelihoods.OF_IMAGES``, such as ``"bernoulli"``.
+        The likelihood that fits: one of ``fastvi.models.LIKELIHOODS``, such as ``"bernoulli"``. One of counts, such as
+        ``"poisson"``, says that the values are whole numbers of 0 or more.
     train_labels, test_labels
         Class of each image, int64 of shapes (N,) and (M,), from 0; None where the data have no labels.
 
     Raises
     ------
     DataError
-        If the images are not float32 rows in [0, 1], as many values in each as ``image_shape`` says, if there are none
-        to train or to test, or if the labels are not one int64 of 0 or more for each image.
+        If the images are not float32 rows in [0, 1], or of counts, as many values in each as ``image_shape`` says, if
+        there are none to train or to test, or if the labels are not one int64 of 0 or more for each image.
 
     Examples
     --------
@@ -97,9 +98,9 @@ grey values from 0 to 255 are divided by 255 first
         return 1 + int(torch.maximum(self.train_labels.max(), self.test_labels.max()))
 
     def __post_init__(self) -> None:
-        if self.likelihood not in OF_IMAGES:
+        if self.likelihood not in LIKELIHOODS:
             raise DataError(
-                f"{self.name}: the likelihood must be one of {', '.join(OF_IMAGES)}, got {self.likelihood!r}"
+                f"{self.name}: the likelihood must be one of {', '.join(LIKELIHOODS)}, got {self.likelihood!r}"
             )
         shape: object = self.image_shape
         if not (isinstance(shape, tuple | list) and len(shape) == 2 and all(type(size) is int for size in shape)):
@@ -119,6 +120,9 @@ grey values from 0 to 255 are divided by 255 first
                 raise DataError(f"{self.name}: there are no {purpose} images")
             if images.dtype != torch.float32:
                 raise DataError(f"{self.name}: the {purpose} images must be float32 in [0, 1], got {images.dtype}")
+            if is_of_counts(self.likelihood):
+                _check_counts(f"{self.name}: the {purpose} images", images)
+                continue
             bounds = range_outside_unit_interval(images)
             if bounds is not None:
                 raise DataError(
@@ -130,6 +134,12 @@ grey values from 0 to 255 are divided by 255 first
         ):
             if labels is not None:
                 _check_labels(f"{self.name}: the {purpose} labels", labels, images.shape[0])
+
+
+def _check_counts(name: str, values: Tensor) -> None:
+    wrong = values[~((values >= 0.0) & (values == values.floor()) & values.isfinite())]
+    if wrong.numel() > 0:
+        raise DataError(f"{name} must hold counts, whole numbers of 0 or more, got {wrong[0].item():g}")
 
 
 def _check_labels(labels_name: str, labels: object, count: int) -> None:
@@ -151,6 +161,8 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     ====================  =============================================  ====================================
     ``digits``            none: part of scikit-learn, 8 x 8              297 test images, evenly spaced in the
                                                                          file's order; 1,500 others to train
+    ``digits-counts``     none: the same, of each pixel how many of    as those of ``digits``
+                          its 16 points have ink
     ``mnist``             idx files in mnist/, MNIST/raw/ or .           60,000 / 10,000 as published
     ``fashion-mnist``     idx files in fashion-mnist/,                   60,000 / 10,000 as published
                           FashionMNIST/raw/ or .
@@ -160,8 +172,8 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
                                                                          video; 1,765 others to train
     ====================  =============================================  ====================================
 
-    ``digits`` has labels, and so have ``mnist`` and ``fashion-mnist`` where the idx files of the labels lie beside
-    those of the images.
+    ``digits`` and ``digits-counts`` have labels, and so have ``mnist`` and ``fashion-mnist`` where the idx files of the
+    labels lie beside those of the images.
 
     Parameters
     ----------
@@ -184,8 +196,8 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     """
     if name not in DATASET_NAMES:
         raise DataError(f"unknown data set {name!r}: choose one of {', '.join(DATASET_NAMES)}")
-    if name == "digits":
-        return _load_digits()
+    if name in _OF_SCIKIT_LEARN:
+        return _load_digits(name)
     if data_dir is None and os.environ.get("FASTVI_DATA"):
         data_dir = Path(os.environ["FASTVI_DATA"])
     if data_dir is None:
@@ -234,7 +246,7 @@ class Presenter:
     Parameters
     ----------
     images
-        Grey values in [0, 1], shape (N, D).
+        Grey values in [0, 1], shape (N, D); for ``"none"`` counts, too.
     binarization
         ``"dynamic"``: a new draw each time an example is presented. ``"static"``: one draw for good.
         ``"none"``: the values themselves.
@@ -242,7 +254,8 @@ class Presenter:
     Raises
     ------
     TypeError, ValueError
-        If the images are not floating-point values in [0, 1], or the binarization is unknown.
+        If the images are not floating-point values in [0, 1] where they are binarised, are negative where they are not,
+        or the binarization is unknown.
     """
 
     def __init__(self, images: Tensor, binarization: str) -> None:
@@ -250,7 +263,8 @@ class Presenter:
             raise ValueError(f"Presenter: binarization must be one of {', '.join(BINARIZATIONS)}, got {binarization!r}")
         if not images.is_floating_point():
             raise TypeError(f"Presenter: images must be floating-point values in [0, 1], got {images.dtype}")
-        if not images.is_meta and (bounds := range_outside_unit_interval(images)) is not None:
+        bounds = None if images.is_meta else range_outside_unit_interval(images)
+        if bounds is not None and not (binarization == "none" and bounds[0] >= 0.0):
             raise ValueError(f"Presenter: images must hold values in [0, 1], got {describe_range(bounds)}")
         self.dynamic = binarization == "dynamic"
         self._values: Tensor
@@ -288,15 +302,16 @@ class Presenter:
         return (ops.rsample_normal(zeros, zeros, seed=seed, row_offset=row_offset) < values).to(values.dtype)
 
 
-def _load_digits() -> Dataset:
+def _load_digits(name: str) -> Dataset:
     try:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        raise DataError('the data set digits is part of scikit-learn: pip install "fastvi[train]"') from error
+        raise DataError(f'the data set {name} is part of scikit-learn: pip install "fastvi[train]"') from error
     digits = load_digits()
-    train, test = _split_evenly(digits.data.astype(np.float32) / np.float32(16.0), _DIGITS_TEST_COUNT)
+    likelihood, points = ("poisson", 1.0) if name == "digits-counts" else ("bernoulli", 16.0)
+    train, test = _split_evenly(digits.data.astype(np.float32) / np.float32(points), _DIGITS_TEST_COUNT)
     train_labels, test_labels = _split_evenly(digits.target.astype(np.int64), _DIGITS_TEST_COUNT)
-    return Dataset("digits", train, test, (8, 8), "bernoulli", train_labels, test_labels)
+    return Dataset(name, train, test, (8, 8), likelihood, train_labels, test_labels)
 
 
 def _load_idx_dataset(name: str, subfolders: tuple[str, ...], data_dir: Path) -> Dataset:
@@ -369,7 +384,8 @@ _LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "mnist-binarized": _load_mnist_binarized,
     "frey": _load_frey,
 }
-DATASET_NAMES = ("digits", *_LOADERS)
+_OF_SCIKIT_LEARN = ("digits", "digits-counts")
+DATASET_NAMES = (*_OF_SCIKIT_LEARN, *_LOADERS)
 
 
 def _unit_rows(images: npt.NDArray[np.uint8]) -> Tensor:

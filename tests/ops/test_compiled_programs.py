@@ -18,7 +18,7 @@ from support.place import place
 
 pytestmark = [pytest.mark.composition, pytest.mark.usefixtures("fresh_compiler")]
 
-OBJECTIVES = [IWAE(1), IWAE(3), STL(3), ELBO(), ELBO(2, free_bits=0.3, beta=0.5)]
+OBJECTIVES = [IWAE(1), IWAE(3), STL(3), ELBO(), ELBO(2, beta=0.5)]
 
 
 class Programs:
@@ -82,6 +82,20 @@ def test_another_batch_is_no_other_program():
     for batch in (2, 9, COMPILED_ROWS, COMPILED_ROWS + 7):
         compiled(model_and_images(batch)[1])
     assert len(programs.found) == 1
+
+
+def test_free_bits_are_inputs_of_the_program():
+    """Another number is no other program, and so the parts are asked, whose operator has it as an input."""
+    model, x = model_and_images()
+
+    def bound(x, free_bits):
+        return ELBO(2, free_bits=free_bits)(model, x, seed=3)
+
+    programs = Programs()
+    compiled = torch.compile(bound, fullgraph=True, backend=programs)
+    for free_bits in [0.05 + 0.1 * i for i in range(12)]:
+        torch.testing.assert_close(compiled(x, free_bits), bound(x, free_bits), rtol=1e-12, atol=1e-13)
+    assert len(programs.found) <= 2
 
 
 def test_a_bound_in_autocast():
@@ -220,16 +234,20 @@ def test_a_call_that_passed_vouches_for_no_other_one():
     operator = torch.ops.fastvi.perceptron_bound.default
     good = bound_arguments()
     freed = good[0].clone()
+    behind = torch.cat([good[3], good[3]])[len(good[3]) :]
     faults = {
         "for x of shape": [good[0][:, :5], *good[1:]],
         "expected torch.float32": [good[0].float(), *good[1:]],
         "num_samples is -1": [*good[:20], -1, *good[21:]],
         "activation": [*good[:18], "sin", *good[19:]],
         "x has no memory": [freed, *good[1:]],
+        "encoder_bias_0 has no memory": [*good[:3], behind, *good[4:]],
+        "encoder_weight_0 must be a torch.Tensor": [*good[:2], None, *good[3:]],
         "layout": [good[0].to_sparse(), *good[1:]],
     }
     torch.testing.assert_close(operator(freed, *good[1:])[0], operator(*good)[0], rtol=0, atol=0)
-    freed.untyped_storage().resize_(0)
+    for each in (freed, behind):
+        each.untyped_storage().resize_(0)
     for _ in range(2):
         for words, arguments in faults.items():
             with pytest.raises((TypeError, ValueError), match=words):

@@ -313,8 +313,14 @@ def freed(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def freed_behind_its_start(tensor: Tensor) -> Tensor:
+    """A view whose address is its distance from the start of a storage that is nowhere."""
+    return freed(torch.cat([tensor, tensor])[tensor.shape[0] :])
+
+
 UNREADABLE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "freed": (freed, "has no memory: its storage was freed"),
+    "freed behind its start": (freed_behind_its_start, "has no memory: its storage was freed"),
     "nested": (lambda tensor: torch.nested.nested_tensor([tensor, tensor]), "is a nested tensor"),
     "jagged": (
         lambda tensor: torch.nested.nested_tensor([tensor, tensor], layout=torch.jagged),

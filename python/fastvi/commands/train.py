@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastvi.data import Dataset
     from fastvi.training.config import RunFolder, TrainingConfig
 
-_DEFAULT_EPOCHS = {"digits": 200}
+_DEFAULT_EPOCHS = {"digits": 200, "digits-counts": 200}
 _OPTIONS_TO_REPEAT = (
     "data_dir",
     "device",
@@ -48,7 +48,9 @@ _INTERRUPTED_EXIT_CODE = 130
 
 def train(
     context: typer.Context,
-    data: Annotated[str, typer.Option(help="digits, mnist, fashion-mnist, mnist-binarized or frey.")] = "digits",
+    data: Annotated[
+        str, typer.Option(help="digits, digits-counts, mnist, fashion-mnist, mnist-binarized or frey.")
+    ] = "digits",
     data_dir: DataDir = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data into DATA_DIR.")] = False,
     objective: Annotated[
@@ -214,7 +216,7 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
     from fastvi.models import MODELS
     from fastvi.objectives import OBJECTIVES
     from fastvi.training.config import TrainingConfig, check_memory, check_settings
-    from fastvi.training.settings import PRECISIONS, check_labels
+    from fastvi.training.settings import PRECISIONS, check_data
 
     chosen, given = context.params, given_options(context)
     objective_name = choose("objective", chosen["objective"], OBJECTIVES)
@@ -243,7 +245,7 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
     if config.uses_labels:
         config = dataclasses.replace(config, num_classes=dataset.num_classes)
     try:
-        check_labels(config, dataset)
+        check_data(config, dataset)
         check_memory(config, dataset.train.shape[0])
         check_settings(config)
     except (ValueError, TypeError) as error:

@@ -53,6 +53,8 @@ def broadcast_parameters(kind: str, first: tuple[str, Tensor], second: tuple[str
 
 def validation(validate_args: bool | None, *parameters: Tensor) -> bool | None:
     """Return whether to validate: PyTorch's check of a vector fails on tensors without elements."""
+    if validate_args is False:  # under torch.jit.trace sizes are tensors, whose values are not to be asked for
+        return False
     return False if any(parameter.numel() == 0 for parameter in parameters) else validate_args
 
 

@@ -6,6 +6,7 @@ conditional generative models".
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from torch.distributions import Distribution, TransformedDistribution
 from fastvi import ops
 from fastvi._options import option
 from fastvi.models.base import DataShape, ModelOptions
-from fastvi.models.likelihoods import LIKELIHOODS, OF_IMAGES
+from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
 from fastvi.models.posteriors import DiagonalPosterior, FlowPosterior, FullCovariancePosterior, at_least_float32
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
 from fastvi.models.vae import ACTIVATIONS, _glorot_linear, _perceptron
@@ -213,7 +214,7 @@ class GeneralVAEOptions(ModelOptions):
         "widths of the hidden layers, from the data inwards", (200, 200), at_least=1, called="widths"
     )
     activation: str = option("of the hidden layers", "tanh", choices=tuple(ACTIVATIONS))
-    likelihood: str = option("of the pixels", "bernoulli", choices=OF_IMAGES, from_data="likelihood")
+    likelihood: str = option("of the pixels", "bernoulli", choices=tuple(LIKELIHOODS), from_data="likelihood")
     posterior: str = option("family of the approximate posterior", "diagonal", choices=POSTERIORS)
     flow_layers: int = option("couplings of the flow", 4, at_least=1)
     prior: str = option("of the latent variables", "standard", choices=PRIORS)
@@ -257,9 +258,10 @@ class GeneralVAEOptions(ModelOptions):
         elif self.prior == "mixture":
             model.log_prior = MixturePrior(self.prior_components, self.latent_dim)
         elif self.prior == "vamp":
+            largest = math.inf if is_of_counts(self.likelihood) else 1.0
             noise = _PSEUDO_INPUT_SPREAD * torch.randn(self.prior_components, model.data_dim)
             model.log_prior = VampPrior(
-                model.encode, ((0.5 if data_mean is None else data_mean) + noise).clamp(0.0, 1.0)
+                model.encode, ((0.5 if data_mean is None else data_mean) + noise).clamp(0.0, largest)
             )
         elif self.prior == "labels":
             assert model.num_classes is not None

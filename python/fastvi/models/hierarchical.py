@@ -18,7 +18,7 @@ from fastvi import ops
 from fastvi._options import check_count, option
 from fastvi._sizes import shown
 from fastvi.models.base import DataShape, ModelOptions
-from fastvi.models.likelihoods import OF_IMAGES
+from fastvi.models.likelihoods import LIKELIHOODS
 from fastvi.models.vae import ACTIVATIONS, VAE, _glorot_linear, _perceptron
 from fastvi.nn.layers import run_layers
 from fastvi.nn.sequential import read_layers
@@ -184,7 +184,7 @@ class HierarchicalOptions(ModelOptions):
         "widths of the hidden layers between two stochastic layers", (100, 100), at_least=1, called="widths"
     )
     activation: str = option("of the hidden layers", "tanh", choices=tuple(ACTIVATIONS))
-    likelihood: str = option("of the pixels", "bernoulli", choices=OF_IMAGES, from_data="likelihood")
+    likelihood: str = option("of the pixels", "bernoulli", choices=tuple(LIKELIHOODS), from_data="likelihood")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -141,5 +141,7 @@ LIKELIHOODS: dict[str, Likelihood] = {
 """By name. A Gaussian and a Laplace distribution have their mean from the first part l, sigmoid(l), and logvar or log
 scale from the second."""
 
-OF_IMAGES = tuple(name for name, likelihood in LIKELIHOODS.items() if not likelihood.is_of_counts)
-"""Those of values in [0, 1]."""
+
+def is_of_counts(name: str) -> bool:
+    """Whether x are counts, and not values in [0, 1]."""
+    return LIKELIHOODS[name].is_of_counts

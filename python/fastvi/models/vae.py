@@ -20,7 +20,7 @@ from fastvi import ops
 from fastvi._options import option
 from fastvi._sizes import as_integer, shown
 from fastvi.models.base import DataShape, ModelOptions
-from fastvi.models.likelihoods import LIKELIHOODS, OF_IMAGES
+from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
 from fastvi.nn.layers import run_layers
 from fastvi.nn.sequential import read_layers
 from fastvi.ops._one_node import Network, Terms, fits, terms
@@ -209,7 +209,7 @@ class VAE(nn.Module):
         if encoder is None or decoder is None or encoder.activate_last or decoder.activate_last:
             return None
         networks = Network.of(*encoder[:3]), Network.of(*decoder[:3])
-        if networks[0] is None or networks[1] is None or not fits(x, networks[0], networks[1]):
+        if networks[0] is None or networks[1] is None or not fits(x, networks[0], networks[1], asked):
             return None
         self._check_data(x)
         self._check_values(x)
@@ -244,7 +244,8 @@ class VAE(nn.Module):
         if x.dim() == 0 or x.shape[-1] != self.data_dim:
             raise ValueError(f"{type(self).__name__}: x must have the shape (B, {self.data_dim}), got {tuple(x.shape)}")
         if not x.is_floating_point():
-            raise TypeError(f"{type(self).__name__}: x must be floating-point values in [0, 1], got {x.dtype}")
+            kind = "counts in floating point" if is_of_counts(self.likelihood) else "floating-point values in [0, 1]"
+            raise TypeError(f"{type(self).__name__}: x must be {kind}, got {x.dtype}")
         dtype = self.posterior_head.weight.dtype
         if x.dtype is not dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"{type(self).__name__}: x must have the model's dtype {dtype}, got {x.dtype}")
@@ -279,7 +280,7 @@ class VAEOptions(ModelOptions):
         "widths of the hidden layers, from the data inwards", (200, 200), at_least=1, called="widths"
     )
     activation: str = option("of the hidden layers", "tanh", choices=tuple(ACTIVATIONS))
-    likelihood: str = option("of the pixels", "bernoulli", choices=OF_IMAGES, from_data="likelihood")
+    likelihood: str = option("of the pixels", "bernoulli", choices=tuple(LIKELIHOODS), from_data="likelihood")
 
     def build(self, shape: DataShape, data_mean: Tensor | None = None) -> VAE:
         """Return the untrained model."""

@@ -135,8 +135,14 @@ def check_memory(operation: str, names: Sequence[str], tensors: Sequence[Tensor 
         If there is one.
     """
     for name, tensor in zip(names, tensors, strict=True):
-        if tensor is not None and tensor.data_ptr() == 0 and tensor.numel() > 0:
+        if tensor is not None and lacks_memory(tensor) and tensor.numel() > 0:
             raise ValueError(f"{operation}: {name} has no memory: its storage was freed")
+
+
+def lacks_memory(tensor: Tensor) -> bool:
+    """Whether a tensor's storage begins nowhere, though the tensor may begin behind its start."""
+    address = tensor.data_ptr()
+    return address == 0 or address == tensor.storage_offset() * tensor.itemsize
 
 
 def check_number(operation: str, name: str, value: object, expected: str = "a number") -> float:

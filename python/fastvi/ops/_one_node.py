@@ -61,13 +61,17 @@ class Terms(NamedTuple):
     free_bits: float | None = None
 
 
-def fits(x: Tensor, encoder: Network, decoder: Network) -> bool:
-    """Whether the terms may be one node: plain tensors whose gradients PyTorch records, and that by x is not asked."""
+def fits(x: Tensor, encoder: Network, decoder: Network, asked: Terms) -> bool:
+    """Whether the terms may be one node: plain tensors whose gradients PyTorch records, and that by x is not asked.
+
+    In a compiled program free bits would be a constant of the operator, where they are an input of `kl_normal`.
+    """
     parameters = (*encoder.parameters, *decoder.parameters)
     if x.dim() != 2 or x.requires_grad or not agree(x, parameters):
         return False
     if torch.compiler.is_compiling():
-        return compiled_transforms() == 0 and x.dtype not in HALF_DTYPES and torch.is_grad_enabled()
+        usual = asked.free_bits is None or asked.free_bits == 0.0
+        return usual and compiled_transforms() == 0 and x.dtype not in HALF_DTYPES and torch.is_grad_enabled()
     return MODULES.of(x).route(x, *parameters) is None
 
 

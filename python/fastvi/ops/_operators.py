@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastvi.ops._batching import map_batch
-from fastvi.ops._checks import PLAIN_TYPES, check_declared, check_memory, check_shape, check_size
+from fastvi.ops._checks import PLAIN_TYPES, check_declared, check_memory, check_shape, check_size, lacks_memory
 from fastvi.ops._outputs import as_tuple, only_or_tuple
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class KnownCalls:
                 and tensor.layout is torch.strided
                 and not tensor.is_nested
                 and not tensor.is_neg()
-                and tensor.data_ptr() != 0
+                and not lacks_memory(tensor)
             ):
                 key.append((tensor.shape, tensor.dtype, tensor.device))
             else:
@@ -71,9 +71,12 @@ class KnownCalls:
         return tuple(key)
 
     def add(self, call: tuple[Any, ...] | None) -> None:
-        """Remember a call."""
-        if call is not None and len(self._known) < self.LIMIT:
-            self._known.add(call)
+        """Remember a call; those known before are forgotten where there are too many."""
+        if call is None:
+            return
+        if len(self._known) >= self.LIMIT:
+            self._known.clear()
+        self._known.add(call)
 
 
 class Operators(NamedTuple):
@@ -220,6 +223,9 @@ def _names(operation: Operation[Any]) -> tuple[str, ...]:
 def _check_tensors(operation: Operation[Any], given: Sequence[Any]) -> None:
     """Layouts, dtypes and devices: what is known of tensors without values, too."""
     names = _names(operation)[: len(given)]
+    for declared, name, tensor in zip(operation.tensors, names, given, strict=False):
+        if tensor is None and "?" not in declared:
+            raise TypeError(f"{operation.name}: {name} must be a torch.Tensor, got NoneType")
     check_declared(operation.name, names, given, operation.dtypes_with(given[0])[: len(given)])
 
 

@@ -12,7 +12,7 @@ from fastvi.objectives.model import has_bound
 from fastvi.training.config import RunFolder
 from fastvi.training.errors import RunError
 from fastvi.training.files import write_whole
-from fastvi.training.settings import TrainingConfig, check_labels
+from fastvi.training.settings import TrainingConfig, check_data
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,12 +119,12 @@ def evaluation_examples(data: Dataset, config: TrainingConfig) -> Any:
     Raises
     ------
     RunError
-        If the data lack the labels.
+        If the data are not those that the run can take.
     """
     from fastvi.data import test_images
 
     try:
-        check_labels(config, data)
+        check_data(config, data)
     except ValueError as error:
         raise RunError(str(error)) from error
     images = test_images(data, config.binarization)

@@ -58,8 +58,10 @@ def write_pictures(
         pictures["samples.png"] = _samples(model)
         if model.latent_dim == 2:
             pictures["manifold.png"] = _manifold(model)
+    given = test_images if isinstance(test_images, Tensor) else test_images[0]
+    brightest = max(1.0, given.max().item())  # of counts
     for name, (images, columns) in pictures.items():
-        save_grid(images.reshape(-1, *image_shape), columns, folder / name)
+        save_grid(images.reshape(-1, *image_shape) / brightest, columns, folder / name)
     return [folder / name for name in pictures]
 
 

@@ -232,14 +232,23 @@ def bfloat16_obstacle(device: str) -> str | None:
     return None if supported else f"this {what} has no instructions for products of bfloat16"
 
 
-def check_labels(config: TrainingConfig, data: Dataset) -> None:
-    """Check that the data have the labels that the run uses.
+def check_data(config: TrainingConfig, data: Dataset) -> None:
+    """Check that the data are of the kind that the model's likelihood is of, and have the labels that the run uses.
 
     Raises
     ------
     ValueError
-        If they have none, or more classes than the run has.
+        If the one are counts and the other is not of counts, if there are no labels, or more classes than the run has.
     """
+    from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
+
+    likelihood = getattr(config.model, "likelihood", None)
+    if likelihood in LIKELIHOODS and is_of_counts(likelihood) is not is_of_counts(data.likelihood):
+        kinds = {True: "of counts", False: "of values in [0, 1]"}
+        raise ValueError(
+            f"the likelihood {likelihood} is {kinds[is_of_counts(likelihood)]}, and the data {data.name} are "
+            f"{kinds[is_of_counts(data.likelihood)]}"
+        )
     if not config.uses_labels:
         return
     user = config.objective_name if config.objective.uses_labels else config.model_name

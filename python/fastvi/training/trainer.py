@@ -41,7 +41,7 @@ from fastvi.training.processes import (
     other_launchers_hidden,
     rank,
 )
-from fastvi.training.settings import TrainingConfig, check_labels, check_memory, check_settings
+from fastvi.training.settings import TrainingConfig, check_data, check_memory, check_settings
 
 
 class TrainingInterruptedError(BaseException):
@@ -98,7 +98,7 @@ def train(
         from_first(lambda: stack.enter_context(locked(folder.path, console.print)))
         checkpoint_step = from_first(lambda: folder.trained_steps(config))
         try:
-            check_labels(config, data)
+            check_data(config, data)
             check_memory(config, data.train.shape[0])
         except ValueError as error:
             raise RunError(str(error)) from error
