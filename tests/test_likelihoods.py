@@ -191,6 +191,14 @@ def test_counts_are_trained(arguments, tmp_path):
             ["--data", "digits-counts", "--likelihood", "gaussian"],
             "the likelihood gaussian is of values in [0, 1], and the data digits-counts are of counts",
         ),
+        (
+            ["--data", "digits-counts", "--binarization", "dynamic"],
+            "binarization must be none, for the data digits-counts are counts, got 'dynamic'",
+        ),
+        (
+            ["--likelihood", "continuous-bernoulli", "--binarization", "static"],
+            "binarization must be none, for continuous-bernoulli is of grey values, got 'static'",
+        ),
         (["--data", "digits-counts", "--model", "sigmoid-belief-network", "--objective", "vimco"], "are of counts"),
     ],
 )

@@ -246,25 +246,27 @@ class Presenter:
     Parameters
     ----------
     images
-        Grey values in [0, 1], shape (N, D); for ``"none"`` counts, too.
+        Grey values in [0, 1], shape (N, D).
     binarization
         ``"dynamic"``: a new draw each time an example is presented. ``"static"``: one draw for good.
         ``"none"``: the values themselves.
+    are_counts
+        The images hold counts, which are not binarised.
 
     Raises
     ------
     TypeError, ValueError
-        If the images are not floating-point values in [0, 1] where they are binarised, are negative where they are not,
-        or the binarization is unknown.
+        If the images are not floating-point values in [0, 1], or the binarization is unknown, or one of counts.
     """
 
-    def __init__(self, images: Tensor, binarization: str) -> None:
+    def __init__(self, images: Tensor, binarization: str, are_counts: bool = False) -> None:
         if binarization not in BINARIZATIONS:
             raise ValueError(f"Presenter: binarization must be one of {', '.join(BINARIZATIONS)}, got {binarization!r}")
         if not images.is_floating_point():
             raise TypeError(f"Presenter: images must be floating-point values in [0, 1], got {images.dtype}")
-        bounds = None if images.is_meta else range_outside_unit_interval(images)
-        if bounds is not None and not (binarization == "none" and bounds[0] >= 0.0):
+        if are_counts and binarization != "none":
+            raise ValueError(f"Presenter: counts are not binarised, got binarization {binarization}")
+        if not images.is_meta and not are_counts and (bounds := range_outside_unit_interval(images)) is not None:
             raise ValueError(f"Presenter: images must hold values in [0, 1], got {describe_range(bounds)}")
         self.dynamic = binarization == "dynamic"
         self._values: Tensor

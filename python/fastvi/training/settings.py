@@ -249,6 +249,11 @@ def check_data(config: TrainingConfig, data: Dataset) -> None:
             f"the likelihood {likelihood} is {kinds[is_of_counts(likelihood)]}, and the data {data.name} are "
             f"{kinds[is_of_counts(data.likelihood)]}"
         )
+    if config.binarization != "none" and (is_of_counts(data.likelihood) or likelihood == "continuous-bernoulli"):
+        what = (
+            f"the data {data.name} are counts" if is_of_counts(data.likelihood) else f"{likelihood} is of grey values"
+        )
+        raise ValueError(f"binarization must be none, for {what}, got {config.binarization!r}")
     if not config.uses_labels:
         return
     user = config.objective_name if config.objective.uses_labels else config.model_name
