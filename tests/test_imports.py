@@ -39,11 +39,11 @@ PYTHON = {
     "nn": "ops",
     "expfam": "ops seeding _registry",
     "em": "expfam",
-    "mean_field": "expfam",
     "coding": "ops seeding",
     "mcmc": "ops seeding",
-    PUBLIC: "numpy distributions nn em mean_field coding mcmc",
+    PUBLIC: "numpy distributions nn em coding mcmc",
     "objectives": f"{PUBLIC} _examples _options _registry seeding",
+    "mean_field": "expfam objectives",
     "models": "objectives",
     "autoencoders": "objectives",
     # The program.

@@ -26,6 +26,7 @@ _SUBMODULES = frozenset(
         "evaluate",
         "expfam",
         "mcmc",
+        "mean_field",
         "models",
         "nn",
         "numpy",
