@@ -13,6 +13,7 @@ except ModuleNotFoundError as error:
 from fastvi.mean_field.gaussian import FactorisedGaussian, factorised_gaussian
 from fastvi.mean_field.gaussian_mixture import BayesianGaussianMixture
 from fastvi.mean_field.ising import IsingMeanField
+from fastvi.mean_field.latent_dirichlet_allocation import LatentDirichletAllocation, documents_bound
 from fastvi.mean_field.linear_regression import BayesianLinearRegression
 
 __all__ = [
@@ -20,5 +21,7 @@ __all__ = [
     "BayesianLinearRegression",
     "FactorisedGaussian",
     "IsingMeanField",
+    "LatentDirichletAllocation",
+    "documents_bound",
     "factorised_gaussian",
 ]
