@@ -110,8 +110,7 @@ def test_scikit_learns_topics(method: str) -> None:
         "doc_topic_prior": 1.0,  # the bound of a document has one maximum then
     }
     theirs = ScikitLDA(n_components=3, **options).fit(x)
-    # scikit-learn counts steps from 1, the paper and fastvi from 0.
-    ours = LatentDirichletAllocation(3, learning_offset=11.0, **options).fit(x)
+    ours = LatentDirichletAllocation(3, **options).fit(x)
     np.testing.assert_allclose(ours.components_, theirs.components_, rtol=1e-6)
     np.testing.assert_allclose(ours.transform(x), theirs.transform(x), atol=1e-6)
     beta = Divergence(ours.components_, 1 / 3)

@@ -25,7 +25,7 @@ from fastvi.mean_field._data import (
     check_tolerance,
     read_tensor,
 )
-from fastvi.mean_field._documents import Documents, divergence, fit_documents, mean_log
+from fastvi.mean_field._documents import Documents, Found, divergence, fit_documents, mean_log
 
 METHODS = ("batch", "online")
 
@@ -50,7 +50,7 @@ class LatentDirichletAllocation(
         The alpha and eta; 1 / K if None.
     learning_method
         ``"batch"``: coordinate ascent over all documents. ``"online"``: after each ``batch_size`` documents a step of
-        (``learning_offset`` + t)^-``learning_decay`` towards the topics that these would give.
+        (``learning_offset`` + t)^-``learning_decay``, t from 1, towards the topics that these would give.
     learning_decay, learning_offset, batch_size
         Of the online method.
     max_iter
@@ -62,7 +62,7 @@ class LatentDirichletAllocation(
     mean_change_tol, max_doc_update_iter
         A document's factor is updated until it moves by less, or so often.
     random_state
-        As in scikit-learn; from one seed both begin with the same topics.
+        As in scikit-learn; from one seed both take the same starts.
 
     Attributes
     ----------
@@ -82,7 +82,8 @@ class LatentDirichletAllocation(
 
     Notes
     -----
-    Each document starts, in the batch method, where it was in the pass before, which is what makes the bound rise.
+    In each pass documents begin afresh, at random: beginning where they were, they would stay in the bad
+    maxima of the first topics. Once that would lower the bound, they go on from where they were, and it rises.
     Source: Hoffman, Blei and Bach 2010, equations 1 to 5 and algorithms 1 and 2.
 
     Examples
@@ -156,8 +157,8 @@ class LatentDirichletAllocation(
         check_positive(_NAME, doc_topic_prior=self.doc_topic_prior_, topic_word_prior=self.topic_word_prior_)
 
     def _start(self, words: int) -> None:
-        random_state = check_random_state(self.random_state)
-        self.components_ = random_state.gamma(100.0, 0.01, (self.n_components, words))
+        self._random_state = check_random_state(self.random_state)
+        self.components_ = self._random_state.gamma(100.0, 0.01, (self.n_components, words))
         self.n_batch_iter_, self.n_iter_ = 0, 0
 
     @property
@@ -202,16 +203,14 @@ class LatentDirichletAllocation(
         log_topics = mean_log(parameters)
         lost = float(divergence(parameters, prior).sum())
         topics: Tensor | None = None
+        starts_afresh = True
         bounds: list[float] = []
         for _ in range(self.max_iter):
-            found = fit_documents(
-                documents,
-                log_topics.mT.contiguous(),
-                self.doc_topic_prior_,
-                topics,
-                self.mean_change_tol,
-                self.max_doc_update_iter,
-            )
+            start = self._random_start(documents) if topics is None or starts_afresh else topics
+            found = self._documents(documents, log_topics, start)
+            if starts_afresh and bounds and float(found.bounds.sum()) - lost < bounds[-1]:
+                starts_afresh = False
+                found = self._documents(documents, log_topics, topics)
             topics = found.topics
             bounds.append(float(found.bounds.sum()) - lost)
             statistics = found.statistics.mT
@@ -228,21 +227,28 @@ class LatentDirichletAllocation(
         self.components_ = parameters.contiguous().numpy()
         self.bounds_ = np.array(bounds)
 
-    def _step(self, documents: Documents, total: float) -> float:
-        parameters = torch.from_numpy(self.components_)
-        log_topics = mean_log(parameters)
-        found = fit_documents(
+    def _random_start(self, documents: Documents) -> Tensor:
+        """Factors of documents to begin with, as scikit-learn and the authors' program draw them."""
+        return torch.from_numpy(self._random_state.gamma(100.0, 0.01, (documents.size, self.n_components)))
+
+    def _documents(self, documents: Documents, log_topics: Tensor, start: Tensor | None) -> Found:
+        return fit_documents(
             documents,
             log_topics.mT.contiguous(),
             self.doc_topic_prior_,
-            None,
+            start,
             self.mean_change_tol,
             self.max_doc_update_iter,
         )
+
+    def _step(self, documents: Documents, total: float) -> float:
+        parameters = torch.from_numpy(self.components_)
+        log_topics = mean_log(parameters)
+        found = self._documents(documents, log_topics, self._random_start(documents))
+        self.n_batch_iter_ += 1
         size = (self.learning_offset + self.n_batch_iter_) ** -self.learning_decay
         target = self.topic_word_prior_ + total / documents.size * found.statistics.mT
         self.components_ = ((1.0 - size) * parameters + size * target).contiguous().numpy()
-        self.n_batch_iter_ += 1
         return float(found.bounds.sum()) / max(documents.num_words, 1.0)
 
     def transform(self, X: Any) -> Any:  # noqa: N803  # scikit-learn's name
@@ -250,14 +256,7 @@ class LatentDirichletAllocation(
         check_is_fitted(self, "components_")
         documents = Documents.read(read_counts(self, X, reset=False), self.n_components)
         log_topics = mean_log(torch.from_numpy(self.components_))
-        found = fit_documents(
-            documents,
-            log_topics.mT.contiguous(),
-            self.doc_topic_prior_,
-            None,
-            self.mean_change_tol,
-            self.max_doc_update_iter,
-        )
+        found = self._documents(documents, log_topics, None)
         return (found.topics / found.topics.sum(1, keepdim=True)).numpy()
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803  # scikit-learn's name
@@ -267,8 +266,11 @@ class LatentDirichletAllocation(
         return float(documents_bound(matrix, self.components_, self.doc_topic_prior_).sum())
 
     def bound_per_word(self, X: Any) -> float:  # noqa: N803  # scikit-learn's name
-        """The same for each word."""
-        return self.score(X) / float(read_counts(self, X, reset=False).data.sum())
+        """The same for each word; raises a ValueError where there is none."""
+        score, words = self.score(X), float(read_counts(self, X, reset=False).data.sum())
+        if words == 0.0:
+            raise ValueError(f"{_NAME}: X holds no words")
+        return score / words
 
     def perplexity(self, X: Any) -> float:  # noqa: N803  # scikit-learn's name
         """The exponential of minus the bound for each word."""
