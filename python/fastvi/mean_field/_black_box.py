@@ -47,11 +47,11 @@ class Approximation(nn.Module):
     def posterior(self) -> Distribution:
         """Return q(z), without a batch."""
         if self.kind == "bernoulli":
-            return Independent(Bernoulli(logits=self.location), 1)  # type: ignore[no-untyped-call, unused-ignore]
+            return Independent(Bernoulli(logits=self.location, validate_args=False), 1)  # type: ignore[no-untyped-call, unused-ignore]
         if self.kind == "mean-field":
             return DiagNormal(self.location, 2.0 * self.log_scale)
         root = self.lower.tril(-1) + self.log_scale.exp().diag()
-        return MultivariateNormal(self.location, scale_tril=root)  # type: ignore[no-untyped-call, unused-ignore]
+        return MultivariateNormal(self.location, scale_tril=root, validate_args=False)  # type: ignore[no-untyped-call, unused-ignore]
 
     def encode(self, x: Tensor) -> Any:
         """q(z) as that of one example."""
