@@ -29,6 +29,16 @@ from fastvi.mean_field import ADVI, ScoreFunctionVI, factorised_gaussian
 
 NAME = "kidiq-kidscore_momhsiq"
 
+STYLES = {
+    "exact": ("black", "-", 3.0),
+    "reference": ("black", "-", 3.0),
+    "mean field, theory": ("C0", "-", 3.0),
+    "mean field": ("C1", "-", 1.5),
+    "full rank": ("C2", "--", 1.5),
+    "score function": ("C3", ":", 1.5),
+}
+"""Colour, line and width of each method's contours."""
+
 
 class Moments(NamedTuple):
     """Means (D,) and covariance (D, D) of a method, and Pareto k-hat where it is known."""
@@ -147,15 +157,15 @@ def picture(comparisons: list[Comparison], path: Path) -> None:
     for place, found in enumerate(comparisons):
         axes = figure.add_subplot(1, len(comparisons), place + 1)
         correlation = np.abs(np.corrcoef(found.draws.T) - np.eye(found.draws.shape[1]))
-        pair = list(np.unravel_index(correlation.argmax(), correlation.shape))
+        pair = sorted(np.unravel_index(correlation.argmax(), correlation.shape))
         axes.plot(*found.draws[:2000, pair].T, ".", color="0.8", markersize=2, zorder=0)
-        for number, (name, moments) in enumerate(found.moments.items()):
+        for name, moments in found.moments.items():
+            color, style, width = STYLES[name]
             root = np.linalg.cholesky(moments.covariance[np.ix_(pair, pair)])
             for radius in (1.0, 2.0):
                 ellipse = moments.mean[pair][:, None] + radius * root @ circle
-                style = "--" if name == "score function" else "-"
                 label = name if radius == 1.0 else None
-                axes.plot(*ellipse, style, color="black" if number == 0 else f"C{number}", label=label)
+                axes.plot(*ellipse, style, color=color, linewidth=width, label=label)
         axes.set(title=found.title, xlabel=found.variables[pair[0]], ylabel=found.variables[pair[1]])
         axes.legend(fontsize="small")
     figure.savefig(path)
