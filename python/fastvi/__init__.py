@@ -27,6 +27,7 @@ _SUBMODULES = frozenset(
         "evaluate",
         "expfam",
         "mcmc",
+        "mean_field",
         "models",
         "nn",
         "numpy",
