@@ -4,8 +4,9 @@ import mpmath
 import pytest
 import torch
 
-from fastvi.expfam import Binomial, Poisson
+from fastvi.expfam import Beta, Binomial, Dirichlet, Gamma, Poisson
 from fastvi.expfam._noise import Noise
+from fastvi.expfam._special import digamma_difference
 from fastvi.expfam.formulas import Formulas
 
 DOUBLE = torch.float64
@@ -128,3 +129,112 @@ def test_rates_beyond_all_floats_are_refused():
     for eta in (double(800.0), torch.tensor([89.0])):
         with pytest.raises(ValueError, match=f"^Poisson: sample needs rates below the largest {eta.dtype}, got eta"):
             Poisson().sample(eta, (3,), seed=0)
+
+
+# Gamma
+
+
+def gamma_density(x, shape, rate):
+    x, shape, rate = map(mpmath.mpf, (x, shape, rate))
+    return shape * mpmath.log(rate) + (shape - 1) * mpmath.log(x) - rate * x - mpmath.loggamma(shape)
+
+
+def gamma_entropy(shape, rate):
+    shape = mpmath.mpf(shape)
+    return shape - mpmath.log(rate) + mpmath.loggamma(shape) + (1 - shape) * mpmath.digamma(shape)
+
+
+shapes = pytest.mark.parametrize("shape", [1e-3, 15.5, 16.0, 1e6, 1e12])
+
+
+@shapes
+def test_gamma_densities(shape):
+    """In float64 up to the rounding of rate times x, which is worth the root of the shape."""
+    for deviations in (0.0, 1.0, -3.0):
+        x = (shape + deviations * shape**0.5) / 2.0 if shape > 1.0 else 0.25
+        for dtype, precision in ((DOUBLE, 1e-15), (torch.float32, 1.2e-7)):
+            place, eta = torch.tensor(x, dtype=dtype), torch.tensor([shape, -2.0], dtype=dtype)
+            expected = gamma_density(place.item(), eta[0].item(), 2.0)
+            # All that float32 loses is the last rounding: the density of these very numbers is computed in float64.
+            allowed = precision * (1.0 + abs(float(expected))) + 1e-15 * shape**0.5
+            assert abs(float(Gamma().log_prob(place, eta).item() - expected)) < allowed
+
+
+@pytest.mark.parametrize("x", [5e-324, 1e-20, 1.0, 1e20])
+def test_gamma_densities_far_from_the_mode(x):
+    expected = gamma_density(x, 1e6, 2)
+    assert relative(Gamma().log_prob(double(x)[0], double(1e6, -2.0)), expected) < 1e-14
+
+
+@shapes
+def test_gamma_entropies(shape):
+    for dtype, precision in ((DOUBLE, 1e-15), (torch.float32, 6.1e-8)):
+        eta = torch.tensor([shape, -2.0], dtype=dtype)
+        expected = gamma_entropy(eta[0].item(), 2)
+        assert abs(float(Gamma().entropy(eta).item() - expected)) < precision * (2.0 + abs(float(expected)))
+
+
+def test_derivatives_of_large_shapes():
+    """On both sides of the place where the series begins."""
+    eta = torch.tensor([[15.99, -2.0], [16.01, -3.0], [4e3, -2e3]], dtype=DOUBLE, requires_grad=True)
+    x = double(7.0, 5.0, 2.1).requires_grad_()
+    assert torch.autograd.gradcheck(Gamma().entropy, (eta,))
+    assert torch.autograd.gradcheck(Gamma().log_prob, (x, eta))
+    assert torch.autograd.gradgradcheck(Gamma().entropy, (eta,))
+    assert torch.autograd.gradgradcheck(Gamma().log_prob, (x, eta))
+    (slopes,) = torch.autograd.grad(Gamma().entropy(eta).sum(), eta)
+    for slope, shape in zip(slopes[:, 0], eta[:, 0], strict=True):
+        expected = 1 + (1 - mpmath.mpf(shape.item())) * mpmath.polygamma(1, shape.item())
+        assert relative(slope, expected) < 1e-11
+
+
+def test_divergences_of_close_gamma_distributions():
+    eta = torch.tensor([1e4, -1.0])
+    other = 1.01 * eta
+    shape, rate, other_shape, other_rate = (mpmath.mpf(each) for each in (*eta.abs().tolist(), *other.abs().tolist()))
+    expected = (shape - other_shape) * mpmath.digamma(shape) - mpmath.loggamma(shape) + mpmath.loggamma(other_shape)
+    expected += other_shape * mpmath.log(rate / other_rate) + shape * (other_rate - rate) / rate
+    assert relative(Gamma().kl_divergence(eta, other), expected) < 1e-6
+
+
+# Beta and Dirichlet
+
+
+@pytest.mark.parametrize(
+    ("x", "more"), [(1e-4, 1e8), (1e8, 1e-4), (1e-300, 1.0), (3.0, 1e-20), (0.5, 0.5), (20.0, 1e15), (1e17, 1.0)]
+)
+def test_differences_of_digammas(x, more):
+    with mpmath.workdps(90):
+        expected = mpmath.digamma(mpmath.mpf(x) + mpmath.mpf(more)) - mpmath.digamma(mpmath.mpf(x))
+    assert relative(digamma_difference(double(x), double(more)), expected) < 1e-15
+
+
+def test_means_of_logarithms():
+    eta = [1e-4, 1e8, 3.0]
+    whole = mpmath.digamma(sum(map(mpmath.mpf, eta)))
+    for found, each in zip(Dirichlet(3).mean_parameters(double(*eta)), eta, strict=True):
+        assert relative(found, mpmath.digamma(each) - whole) < 1e-15
+    expected = mpmath.digamma(mpmath.mpf(1e8)) - mpmath.digamma(mpmath.mpf(1e8) + mpmath.mpf(1e-4))
+    assert relative(Beta().mean_parameters(double(1e-4, 1e8))[1], expected) < 1e-15
+    eta = torch.tensor([1e-4, 1e8])
+    expected = mpmath.digamma(mpmath.mpf(1e8)) - mpmath.digamma(mpmath.mpf(1e8) + mpmath.mpf(eta[0].item()))
+    assert relative(Beta().mean_parameters(eta)[1], expected) < 1e-7
+
+
+def test_beta_densities_in_float32():
+    first, second, x = torch.tensor(1e6), torch.tensor(2e6), torch.tensor(0.3335)
+    a, b, p = (mpmath.mpf(each.item()) for each in (first, second, x))
+    expected = (a - 1) * mpmath.log(p) + (b - 1) * mpmath.log(1 - p) - mpmath.log(mpmath.beta(a, b))
+    assert abs(float(Beta().log_prob(x, torch.stack([first, second])).item() - expected)) < 1e-6
+
+
+def test_the_plain_formulas_have_no_digits():
+    """Those of which the terms cancel, in float64 at a shape of 1e12 and at a sum that drowns its smaller part."""
+    shape, rate, x = double(1e12), double(2.0), double(5e11)
+    plain = shape * rate.log() + (shape - 1.0) * x.log() - rate * x - torch.lgamma(shape)
+    assert abs(float(plain.item() - gamma_density(5e11, 1e12, 2))) > 1e-4
+    plain = shape - rate.log() + torch.lgamma(shape) + (1.0 - shape) * torch.digamma(shape)
+    assert abs(float(plain.item() - gamma_entropy(1e12, 2))) > 1e-4
+    small, large = mpmath.mpf(1e-4), mpmath.mpf(1e8)
+    expected = mpmath.digamma(large) - mpmath.digamma(large + small)
+    assert relative(torch.digamma(double(1e8)) - torch.digamma(double(1e8 + 1e-4)), expected) > 1e-4

@@ -134,3 +134,32 @@ def _stirling_series(x: Tensor) -> Tensor:
 def relative_excess(deviation: Tensor) -> Tensor:
     """Return (1 + d) log(1 + d) - d, d > -1; times the mean, how unlikely a count is that deviates by this share."""
     return (1.0 + deviation) * deviation.log1p() - deviation
+
+
+def stirling_slope(x: Tensor) -> Tensor:
+    """Return digamma(x) - log x + 1 / 2 x, the derivative of `stirling_remainder`, for x >= ``STIRLING_FROM``."""
+    square, terms = x.square().reciprocal(), torch.zeros_like(x)
+    for order in reversed(range(len(_STIRLING))):
+        terms = terms * square - (2 * order + 1) * _STIRLING[order]
+    return terms * square
+
+
+_STEPS = 10
+
+
+def digamma_difference(x: Tensor, more: Tensor) -> Tensor:
+    """Return digamma(x + more) - digamma(x) for x > 0 and more >= 0, a sum of terms that do not cancel.
+
+    Steps of 1 lead to numbers for which the asymptotic series is exact to rounding (Abramowitz and Stegun 1964, 6.3.6
+    and 6.3.18), and there each of its terms is a difference by log1p and expm1.
+    """
+    steps = torch.zeros_like(x)
+    for step in range(_STEPS):
+        steps = steps + more / ((x + step) * (x + step + more))
+    start = x + _STEPS
+    log_ratio = (more / start).log1p()
+    square, power, series = start.square().reciprocal(), torch.ones_like(start), torch.zeros_like(start)
+    for order, coefficient in enumerate(_STIRLING):
+        power = power * square
+        series = series - (2 * order + 1) * coefficient * power * torch.expm1(-2.0 * (order + 1) * log_ratio)
+    return steps + (log_ratio + 0.5 * more / (start * (start + more)) + series)

@@ -77,6 +77,9 @@ class Poisson(ExponentialFamily):
         return -(minus_x_log_x(mu) + mu).squeeze(-1)
 
     def _entropy(self, eta: Tensor) -> Tensor:
+        return in_double(self._entropy_of_rate, eta)
+
+    def _entropy_of_rate(self, eta: Tensor) -> Tensor:
         rate = eta.exp().squeeze(-1)
         large = rate >= _SERIES_FROM
         small_eta = torch.where(large, 0.0, eta.squeeze(-1))
