@@ -16,7 +16,7 @@ from fastvi.expfam._special import in_double, log_gamma, minus_x_log_x, relative
 from fastvi.expfam.base import ExponentialFamily
 
 MAX_TABLE = 10**7
-"""Trials up to which there are an entropy and samples: seconds, and a gigabyte."""
+"""Trials up to which there are an entropy and samples: about ten seconds, and two gigabytes."""
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class Dirichlet(LogProportions):
     --------
     >>> family = Dirichlet(3)
     >>> family.natural_parameters(family.mean_parameters(torch.tensor([1.0, 2.0, 3.0])))
-    tensor([1.0000, 2.0000, 3.0000])
+    tensor([1., 2., 3.])
     """
 
     support = "positive, with the sum 1"
