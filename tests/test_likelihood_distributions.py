@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import scipy.integrate
 import scipy.stats
 import torch
 from torch import Tensor
@@ -146,6 +148,32 @@ def test_divergences() -> None:
     for other in (DiagNormal(other_loc, other_log_scale), normal):
         found = kl_divergence(DiagLaplace(loc, log_scale), other)
         assert_same(found, kl_divergence(plain_laplace(loc, log_scale), normal), parameters)
+        assert_same(
+            kl_divergence(other, DiagLaplace(loc, log_scale)), normal_laplace(normal, loc, log_scale), parameters
+        )
+
+
+def normal_laplace(normal: td.Independent, loc: Tensor, log_scale: Tensor) -> Tensor:
+    """PyTorch's divergence, which does not broadcast."""
+    shape = torch.broadcast_shapes(normal.base_dist.loc.shape, loc.shape)
+    expanded = independent(td.Normal(normal.base_dist.loc.expand(shape), normal.base_dist.scale.expand(shape)))
+    return kl_divergence(expanded, plain_laplace(loc.expand(shape), log_scale.expand(shape)))
+
+
+def test_divergence_of_a_normal_from_a_laplace_distribution() -> None:
+    """Against quadrature, also far away, where erf is 1 to rounding, and for events that do not fit."""
+    for mean, logvar, loc, log_scale in ((0.3, 0.2, -0.5, 0.1), (0.0, -1.0, 0.0, 0.4), (40.0, 0.0, -3.0, 1.0)):
+        p, q = scipy.stats.norm(mean, math.exp(0.5 * logvar)), scipy.stats.laplace(loc, math.exp(log_scale))
+        places = sorted({p.ppf(1e-300) - 10.0, loc, mean, p.isf(1e-300) + 10.0})
+        expected = sum(
+            scipy.integrate.quad(lambda x, p=p, q=q: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), a, b, epsabs=1e-12)[0]
+            for a, b in itertools.pairwise(places)
+        )
+        ours = [torch.tensor([each], dtype=torch.float64) for each in (mean, logvar, loc, log_scale)]
+        found = kl_divergence(DiagNormal(*ours[:2]), DiagLaplace(*ours[2:])).item()
+        assert found == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(ValueError, match="events must have one shape"):
+        kl_divergence(DiagNormal(TWO, TWO), DiagLaplace(torch.zeros(3), torch.zeros(3)))
 
 
 def test_divergence_of_neighbours_keeps_its_digits() -> None:

@@ -367,3 +367,20 @@ def test_documentation_page():
     results = doctest.testfile(str(page), module_relative=False)
     assert results.attempted > 0
     assert results.failed == 0
+
+
+# Conjugates of functions that are not strictly convex
+
+
+@pytest.mark.parametrize(
+    ("f", "y"),
+    [
+        (lambda x: x.sum(-1), [2.0, 1.0]),
+        (lambda x: x.new_zeros(x.shape[:-1]), [0.0, 1.0]),
+        (lambda x: x[..., 0].square() + x[..., 1], [1.0, 2.0]),
+    ],
+)
+def test_affine_functions_have_no_conjugate(f, y):
+    """The supremum is infinite off the slope, and along it has no place of its own."""
+    with pytest.raises(NotConvergedError, match=r"^legendre: no maximum .* not strictly convex$"):
+        legendre(f)(torch.tensor(y))

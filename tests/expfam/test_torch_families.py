@@ -234,3 +234,11 @@ def test_families_by_their_names():
         make_family("normal")
     with pytest.raises(TypeError, match="make_family: 'dirichlet' needs size"):
         make_family("dirichlet")
+
+
+def test_torch_has_no_uniform_von_mises_distribution():
+    message = r"^VonMises: the concentration must be positive in torch.distributions.VonMises, .* got 0 at \[1\]$"
+    with pytest.raises(ValueError, match=message):
+        VonMises().to_distribution(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    with pytest.raises(ValueError, match=r"^VonMises: the concentration must be positive .* got 0$"):
+        VonMises().to_distribution(torch.zeros(2))

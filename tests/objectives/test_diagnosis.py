@@ -245,15 +245,48 @@ class NeedsMuch(Bound):
         (Line(), [], {}, ValueError, "estimators must be one objective or more, got none"),
         (Line(), {"a": 3}, {}, TypeError, "estimators must be objectives, got int for a"),
         (Line(), [STL(), 3], {}, TypeError, "estimators must be objectives, got int for int"),
+        (Line(), IWAE(2), {}, TypeError, "estimators must be a sequence, or by name, got IWAE$"),
+        (
+            Line(),
+            [IWAE(2), STL(), IWAE(2)],
+            {},
+            ValueError,
+            r"estimators must differ, .* got IWAE\(num_samples=2\) twice",
+        ),
         (Line(), [STL()], {"repeats": 1}, ValueError, "repeats must be at least 2, got 1"),
         (object(), [Distance()], {}, TypeError, "groups must be given for object, which is no torch.nn.Module"),
         (Line().requires_grad_(False), [STL()], {}, ValueError, "groups must hold parameters that ask for gradients"),
         (Line(), [STL()], {"groups": {"a": [torch.ones(2)]}}, ValueError, "groups must hold parameters that ask"),
+        (Line(), [STL()], {"groups": {"a": "encoder"}}, TypeError, "groups must be sequences of .*, got str for a"),
+        (Line(), [STL()], {"groups": {"a": 3}}, TypeError, "groups must be sequences of parameters, got int for a"),
+        (Line(), [STL()], {"groups": {"a": torch.ones(2)}}, TypeError, "groups must be sequences of .* Tensor for a"),
+        (Line(), [STL()], {"groups": {"a": [3]}}, TypeError, "groups must hold parameters, got int for a"),
+        (Line(), [STL()], {"groups": {"a": []}}, ValueError, "groups must hold one parameter or more, got none for a"),
+        (Line(), [STL()], {"groups": [3]}, TypeError, "groups must be sequences of parameters by name, got list"),
     ],
 )
 def test_mistakes_are_one_line(model, estimators, options, error, message):
     with pytest.raises(error, match=f"^diagnose: {message}"):
         diagnose(model, data(3), estimators, **options)
+
+
+def test_parameters_of_another_model_are_refused():
+    """Beside the model's own, too; its own may have no gradient at all."""
+    model, message = (
+        Line(0.3, 0.2),
+        r"^diagnose: groups must hold parameters of the model, got .* shape \(1,\) for a, in",
+    )
+    for groups in ({"a": Line().groups()["inference"]}, {"b": [model.bias], "a": [model.logvar, Line().bias]}):
+        with pytest.raises(ValueError, match=message):
+            diagnose(model, data(3), [STL()], repeats=2, groups=groups)
+    model.unused = nn.Parameter(torch.ones(2))
+    found = diagnose(model, data(3), [STL()], repeats=2, groups={"a": [model.unused]}).statistics["STL"]["a"]
+    assert math.isnan(found.signal_to_noise)
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match=r"^diagnose: x must have one row or more, got the shape \(0, 1\)"):
+        diagnose(Line(), data(0), [STL()])
 
 
 def test_an_estimator_that_cannot_take_the_model_says_so_first():

@@ -14,6 +14,7 @@ from fastvi.distributions._parameters import broadcast_parameters, standard_nois
 from fastvi.distributions.normal import DiagNormal, as_diag_normal
 
 LOG_TWO = math.log(2.0)
+SQRT_TWO = math.sqrt(2.0)
 
 
 class DiagLaplace(Distribution):
@@ -41,7 +42,7 @@ class DiagLaplace(Distribution):
     Notes
     -----
     ``kl_divergence`` is registered between two of these, both ways with ``Independent(Laplace(...), 1)``, and from
-    these to :class:`DiagNormal` and ``Independent(Normal(...), 1)``.
+    these to :class:`DiagNormal` and ``Independent(Normal(...), 1)`` and back.
 
     References
     ----------
@@ -147,6 +148,19 @@ def _divergence_from_normal(p: DiagLaplace, q: DiagNormal) -> Tensor:
     return ops.kl_normal(p.loc, logvar, q.mean, q.logvar) + concentration * p.loc.shape[-1]
 
 
+def _divergence_of_normal(p: DiagNormal, q: DiagLaplace) -> Tensor:
+    # E |x - loc| / b_q - entropy + log 2 b_q, with the mean of a folded normal distribution (Leone et al. 1961).
+    if p.event_shape != q.event_shape:
+        raise ValueError(
+            f"kl_divergence of a DiagNormal and a DiagLaplace: events must have one shape, got {p.event_shape} and "
+            f"{q.event_shape}"
+        )
+    distance = (p.mean - q.loc) / p.stddev
+    folded = math.sqrt(2.0 / math.pi) * torch.exp(-0.5 * distance.square()) + distance * torch.erf(distance / SQRT_TWO)
+    log_ratio = 0.5 * p.logvar - q.log_scale
+    return (torch.exp(log_ratio) * folded - log_ratio + (LOG_TWO - 0.5 * math.log(2.0 * math.pi * math.e))).sum(-1)
+
+
 def _divergence(p: DiagLaplace, q: DiagLaplace) -> Tensor:
     # With a = |difference| / b_p and r = b_p / b_q: -log r + r (a + e^-a) - 1, where what is small is not a difference
     # of large numbers.
@@ -170,9 +184,16 @@ def _kl_laplace_independent(p: DiagLaplace, q: Independent[Any]) -> Tensor:
 
 @register_kl(Independent, DiagLaplace)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
 def _kl_independent_laplace(p: Independent[Any], q: DiagLaplace) -> Tensor:
+    if isinstance(p.base_dist, Normal) and p.reinterpreted_batch_ndims == 1:
+        return _divergence_of_normal(as_diag_normal(p), q)
     return _divergence(_as_diag_laplace(p), q)
 
 
 @register_kl(DiagLaplace, DiagNormal)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
 def _kl_laplace_normal(p: DiagLaplace, q: DiagNormal) -> Tensor:
     return _divergence_from_normal(p, q)
+
+
+@register_kl(DiagNormal, DiagLaplace)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
+def _kl_normal_laplace(p: DiagNormal, q: DiagLaplace) -> Tensor:
+    return _divergence_of_normal(p, q)

@@ -153,8 +153,9 @@ class ExponentialFamily(Formulas):
     def kl_divergence(self, eta: Tensor, other: Tensor) -> Tensor:
         """KL(p || q) of the distributions with the natural parameters ``eta`` and ``other``.
 
-        The Bregman divergence A(other) - A(eta) - <other - eta, grad A(eta)>, in the batch shape of both, up to the
-        rounding of its terms; Gaussians keep the digits of small ones. Raises as :meth:`mean_parameters` does.
+        The Bregman divergence A(other) - A(eta) - <other - eta, grad A(eta)>, in the batch shape of both and
+        computed in float64, up to the rounding of its terms; Gaussians keep the digits of small ones. Raises as
+        :meth:`mean_parameters` does.
         """
         eta, other = self._natural_values("eta", eta), self._natural_values("other", other)
         check_broadcast(self._name, "eta", eta.shape[:-1], "other", other.shape[:-1])

@@ -22,7 +22,7 @@ class Beta(LogProportions):
     Examples
     --------
     >>> Beta().mean_parameters(torch.tensor([1.0, 1.0]))  # uniform
-    tensor([-1.0000, -1.0000])
+    tensor([-1., -1.])
     """
 
     support = "in (0, 1)"

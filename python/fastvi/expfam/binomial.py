@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,11 @@ from torch.distributions import Binomial as TorchBinomial
 
 from fastvi._options import option
 from fastvi.expfam._noise import Noise
-from fastvi.expfam._special import log_gamma, minus_x_log_x, softplus
+from fastvi.expfam._special import in_double, log_gamma, minus_x_log_x, relative_excess, softplus, stirling_remainder
 from fastvi.expfam.base import ExponentialFamily
+
+MAX_TABLE = 10**7
+"""Trials up to which there are an entropy and samples: about ten seconds, and two gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Binomial(ExponentialFamily):
     """x successes in N trials, p(x) = C(N, x) exp(eta x - N log(1 + e^eta)); minimal.
 
     mu = N P(success), h = C(N, x). The conjugate prior is Beta(chi, N nu - chi) of P(success). The entropy and samples
-    are made of all N + 1 probabilities.
+    are made of all N + 1 probabilities, in float64, and are refused for more than 10,000,000 trials.
 
     Parameters
     ----------
@@ -47,8 +51,45 @@ class Binomial(ExponentialFamily):
         return x.unsqueeze(-1)
 
     def _log_base_measure(self, x: Tensor) -> Tensor:
-        count = torch.full((), self.trials + 1.0, dtype=x.dtype, device=x.device)
-        return torch.lgamma(count) - torch.lgamma(x + 1.0) - torch.lgamma(count - x)
+        def logarithm(x: Tensor) -> Tensor:
+            share, rest, log_share, log_rest, inner = self._shares(x)
+            found = self._log_peak(share, rest) - self.trials * (share * log_share + rest * log_rest)
+            return torch.where(inner, found, 0.0)
+
+        return in_double(logarithm, x)
+
+    def _shares(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Give x / N, 1 - x / N, their logarithms, and whether x is neither 0 nor N; a half where it is."""
+        inner = (x > 0.0) & (x < self.trials)
+        successes = torch.where(inner, x, 0.5 * self.trials)
+        share, rest = successes / self.trials, (self.trials - successes) / self.trials
+        log_share = torch.where(share < 0.5, share.log(), (-rest).log1p())
+        log_rest = torch.where(rest < 0.5, rest.log(), (-share).log1p())
+        return share, rest, log_share, log_rest, inner
+
+    def _log_peak(self, share: Tensor, rest: Tensor) -> Tensor:
+        """The log-probability of x where the probability of success is x / N (Loader 2000)."""
+        trials = torch.full_like(share, self.trials)
+        remainders = stirling_remainder(trials * share) + stirling_remainder(trials * rest) - stirling_remainder(trials)
+        return -0.5 * (2.0 * math.pi * self.trials * share * rest).log() - remainders
+
+    def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        return in_double(self._log_probability, x, eta)
+
+    def _log_probability(self, x: Tensor, eta: Tensor) -> Tensor:
+        eta = eta.squeeze(-1)
+        share, rest, log_share, log_rest, inner = self._shares(x)
+        success, failure = torch.sigmoid(eta), torch.sigmoid(-eta)
+        # N times the divergence of (share, rest) from (success, failure): by their difference where that is small.
+        difference = torch.where(eta > 0.0, failure - rest, share - success)
+        near = difference.abs() < 0.5 * torch.minimum(success, failure)
+        difference = torch.where(near, difference, 0.0)
+        p, q = torch.where(near, success, 0.5), torch.where(near, failure, 0.5)
+        by_difference = p * relative_excess(difference / p) + q * relative_excess(-difference / q)
+        by_logarithms = share * (log_share + softplus(-eta)) + rest * (log_rest + softplus(eta))
+        inside = self._log_peak(share, rest) - self.trials * torch.where(near, by_difference, by_logarithms)
+        at_end = -(x * softplus(-eta) + (self.trials - x) * softplus(eta))
+        return torch.where(inner, inside, at_end)
 
     def _log_partition(self, eta: Tensor) -> Tensor:
         return self.trials * softplus(eta).squeeze(-1)
@@ -66,13 +107,23 @@ class Binomial(ExponentialFamily):
         share = mu / self.trials
         return -self.trials * (minus_x_log_x(share) + minus_x_log_x(1.0 - share)).squeeze(-1)
 
-    def _mean_log_base_measure(self, eta: Tensor, mu: Tensor) -> Tensor:
-        values = torch.arange(self.trials + 1, dtype=eta.dtype, device=eta.device)
-        return (self._log_prob(values, eta.unsqueeze(-2)).exp() * self._log_base_measure(values)).sum(-1)
+    def _table(self, what: str, eta: Tensor) -> Tensor:
+        """The log-probabilities of all x, float64."""
+        if self.trials > MAX_TABLE:
+            raise ValueError(
+                f"{self._name}: {what} is made of the probabilities of all x and has at most {MAX_TABLE} trials, "
+                f"got {self.trials}"
+            )
+        values = torch.arange(self.trials + 1, dtype=torch.float64, device=eta.device)
+        return self._log_probability(values, eta.double().unsqueeze(-2))
+
+    def _entropy(self, eta: Tensor) -> Tensor:
+        # Not A - eta mu - E[log h]: h has logarithms of the size N, of which the error is what is left.
+        log_prob = self._table("entropy", eta)
+        return -(log_prob.exp() * log_prob).sum(-1).to(eta.dtype)
 
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
-        values = torch.arange(self.trials + 1, dtype=torch.float64, device=eta.device)
-        return noise.choices(self._log_prob(values, eta.double().unsqueeze(-2))).to(eta.dtype)
+        return noise.choices(self._table("sample", eta)).to(eta.dtype)
 
     def _mean_domain(self, mu: Tensor) -> Tensor:
         return ((mu > 0.0) & (mu < self.trials)).all(-1)

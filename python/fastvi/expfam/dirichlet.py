@@ -12,7 +12,14 @@ from torch.distributions import Distribution
 
 from fastvi._options import option
 from fastvi.expfam._noise import Noise
-from fastvi.expfam._special import digamma, inverse_digamma_start, log_gamma, trigamma
+from fastvi.expfam._special import (
+    digamma,
+    digamma_difference,
+    in_double,
+    inverse_digamma_start,
+    log_gamma,
+    trigamma,
+)
 from fastvi.expfam.base import ExponentialFamily
 
 
@@ -33,10 +40,17 @@ class LogProportions(ExponentialFamily):
         return -mu.sum(-1)
 
     def _log_partition(self, eta: Tensor) -> Tensor:
-        return log_gamma(eta).sum(-1) - log_gamma(eta.sum(-1))
+        return in_double(lambda eta: log_gamma(eta).sum(-1) - log_gamma(eta.sum(-1)), eta)
 
     def _mean(self, eta: Tensor) -> Tensor:
-        return digamma(eta) - digamma(eta.sum(-1, keepdim=True))
+        return in_double(self._mean_logarithms, eta)
+
+    def _mean_logarithms(self, eta: Tensor) -> Tensor:
+        # The sum of the others, not the sum of all less one: it may be smaller than the rounding of that one.
+        nothing = torch.zeros_like(eta[..., :1])
+        before = torch.cat([nothing, eta[..., :-1]], -1).cumsum(-1)
+        after = torch.cat([eta[..., 1:], nothing], -1).flip(-1).cumsum(-1).flip(-1)
+        return -digamma_difference(eta, before + after)
 
     def _fisher(self, eta: Tensor) -> Tensor:
         return torch.diag_embed(trigamma(eta)) - trigamma(eta.sum(-1))[..., None, None]
@@ -48,6 +62,9 @@ class LogProportions(ExponentialFamily):
         return inverse_digamma_start(mu + digamma(total))
 
     def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        return in_double(self._log_density, x, eta)
+
+    def _log_density(self, x: Tensor, eta: Tensor) -> Tensor:
         return (self._statistics(x) * (eta - 1.0)).sum(-1) - self._log_partition(eta)
 
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
@@ -81,7 +98,7 @@ class Dirichlet(LogProportions):
     --------
     >>> family = Dirichlet(3)
     >>> family.natural_parameters(family.mean_parameters(torch.tensor([1.0, 2.0, 3.0])))
-    tensor([1.0000, 2.0000, 3.0000])
+    tensor([1., 2., 3.])
     """
 
     support = "positive, with the sum 1"

@@ -124,13 +124,20 @@ def derivatives(f: Function, x: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
     """Gradient and Hessian of ``f`` at each row of ``x``; ``keep``: differentiable in x."""
     with torch.enable_grad():
         place = x if keep and x.requires_grad else x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(f(place).sum(), place, create_graph=True)
-        rows = [
-            torch.autograd.grad(part.sum(), place, create_graph=keep, retain_graph=True)[0]
-            for part in gradient.unbind(-1)
-        ]
+        gradient = _slope(f(place).sum(), place, keep=True)
+        rows = [_slope(part.sum(), place, keep) for part in gradient.unbind(-1)]
     hessian = torch.stack(rows, -2)
     return (gradient, hessian) if keep else (gradient.detach(), hessian.detach())
+
+
+def _slope(value: Tensor, place: Tensor, keep: bool) -> Tensor:
+    """The gradient of ``value``, which is 0 where it is a constant for autograd: that of an affine function is one."""
+    if not value.requires_grad:
+        return torch.zeros_like(place)
+    (found,) = torch.autograd.grad(
+        value, place, create_graph=keep, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return found
 
 
 def duality_gap(family: ExponentialFamily, eta: Tensor, mu: Tensor) -> Tensor:

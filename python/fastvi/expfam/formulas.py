@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from fastvi._options import check_options
 from fastvi.expfam._noise import Noise
+from fastvi.expfam._special import in_double
 from fastvi.expfam.newton import differentiable_natural, natural_by_newton
 
 
@@ -87,12 +88,17 @@ class Formulas(ABC):
         return (eta * mu).sum(-1) - self._log_partition(eta)
 
     def _entropy(self, eta: Tensor) -> Tensor:
+        return in_double(self._entropy_by_parts, eta)
+
+    def _entropy_by_parts(self, eta: Tensor) -> Tensor:
         mu = self._mean(eta)
         return self._log_partition(eta) - (eta * mu).sum(-1) - self._mean_log_base_measure(eta, mu)
 
     def _kl(self, eta: Tensor, other: Tensor) -> Tensor:
-        bregman = self._log_partition(other) - self._log_partition(eta) - ((other - eta) * self._mean(eta)).sum(-1)
-        return not_below_zero(bregman)
+        def bregman(eta: Tensor, other: Tensor) -> Tensor:
+            return self._log_partition(other) - self._log_partition(eta) - ((other - eta) * self._mean(eta)).sum(-1)
+
+        return not_below_zero(in_double(bregman, eta, other))
 
     def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         return (self._statistics(x) * eta).sum(-1) - self._log_partition(eta) + self._log_base_measure(x)

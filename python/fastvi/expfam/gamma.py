@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,15 @@ from torch.distributions import Distribution
 from torch.distributions import Gamma as TorchGamma
 
 from fastvi.expfam._noise import Noise
-from fastvi.expfam._special import digamma, log_gamma, trigamma
+from fastvi.expfam._special import (
+    STIRLING_FROM,
+    digamma,
+    in_double,
+    log_gamma,
+    stirling_remainder,
+    stirling_slope,
+    trigamma,
+)
 from fastvi.expfam.base import ExponentialFamily
 
 
@@ -72,7 +81,30 @@ class Gamma(ExponentialFamily):
         return torch.stack([shape, -shape / mean], -1)
 
     def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        return (eta[..., 0] - 1.0) * x.log() + eta[..., 1] * x - self._log_partition(eta)
+        return in_double(self._log_density, x, eta)
+
+    def _log_density(self, x: Tensor, eta: Tensor) -> Tensor:
+        plain = (eta[..., 0] - 1.0) * x.log() + eta[..., 1] * x - self._log_partition(eta)
+        # For a large shape by the ratio of x and the mean, near 1, so that terms of the shape's size do not cancel.
+        large = eta[..., 0] >= STIRLING_FROM
+        shape, rate = torch.where(large, eta[..., 0], STIRLING_FROM), -eta[..., 1]
+        ratio = torch.where(large, rate * x / shape, 1.0)
+        near = (ratio - 1.0).abs() < 0.5
+        by_logarithms = rate.log() + x.log() - shape.log()
+        log_ratio = torch.where(near, torch.where(near, ratio - 1.0, 0.0).log1p(), by_logarithms)
+        peak = 0.5 * (shape / (2.0 * math.pi)).log() - stirling_remainder(shape) - x.log()
+        return torch.where(large, peak - shape * ((ratio - 1.0) - log_ratio), plain)
+
+    def _entropy(self, eta: Tensor) -> Tensor:
+        return in_double(self._entropy_of_shape, eta)
+
+    def _entropy_of_shape(self, eta: Tensor) -> Tensor:
+        large, log_rate = eta[..., 0] >= STIRLING_FROM, (-eta[..., 1]).log()
+        small, shape = torch.where(large, 1.0, eta[..., 0]), torch.where(large, eta[..., 0], STIRLING_FROM)
+        plain = small + log_gamma(small) + (1.0 - small) * digamma(small)
+        normal = 0.5 * (2.0 * math.pi * math.e * shape).log() - 0.5 / shape
+        series = normal + stirling_remainder(shape) + (1.0 - shape) * stirling_slope(shape)
+        return torch.where(large, series, plain) - log_rate
 
     def _sample(self, eta: Tensor, noise: Noise) -> Tensor:
         shape, rate = eta.double()[..., 0], -eta.double()[..., 1]

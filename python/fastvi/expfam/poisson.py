@@ -12,7 +12,7 @@ from torch.distributions import Gamma as TorchGamma
 from torch.distributions import Poisson as TorchPoisson
 
 from fastvi.expfam._noise import Noise
-from fastvi.expfam._special import log_gamma, minus_x_log_x
+from fastvi.expfam._special import in_double, log_gamma, minus_x_log_x, relative_excess, stirling_remainder
 from fastvi.expfam.base import ExponentialFamily
 from fastvi.ops._values import has_values
 
@@ -45,7 +45,21 @@ class Poisson(ExponentialFamily):
         return x.unsqueeze(-1)
 
     def _log_base_measure(self, x: Tensor) -> Tensor:
-        return -torch.lgamma(x + 1.0)
+        return in_double(lambda x: -torch.lgamma(x + 1.0), x)
+
+    def _log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        return in_double(self._log_probability, x, eta)
+
+    def _log_probability(self, x: Tensor, eta: Tensor) -> Tensor:
+        # Loader 2000: the log-probability under the rate x, and how much less it is under another one.
+        eta = eta.squeeze(-1)
+        rate, count = eta.exp(), torch.where(x > 0.0, x, 1.0)
+        near = (count - rate).abs() < 0.5 * rate
+        mean, counted = torch.where(near, rate, 1.0), torch.where(near, count, 1.0)
+        by_difference = mean * relative_excess((counted - mean) / mean)
+        by_logarithms = count * (count.log() - eta - 1.0) + rate
+        peak = -0.5 * (2.0 * math.pi * count).log() - stirling_remainder(count)
+        return torch.where(x > 0.0, peak - torch.where(near, by_difference, by_logarithms), -rate)
 
     def _log_partition(self, eta: Tensor) -> Tensor:
         return eta.exp().squeeze(-1)
@@ -63,6 +77,9 @@ class Poisson(ExponentialFamily):
         return -(minus_x_log_x(mu) + mu).squeeze(-1)
 
     def _entropy(self, eta: Tensor) -> Tensor:
+        return in_double(self._entropy_of_rate, eta)
+
+    def _entropy_of_rate(self, eta: Tensor) -> Tensor:
         rate = eta.exp().squeeze(-1)
         large = rate >= _SERIES_FROM
         small_eta = torch.where(large, 0.0, eta.squeeze(-1))
@@ -82,12 +99,18 @@ class Poisson(ExponentialFamily):
         # The least k with P(x <= k) > u, by bisection.
         rate = eta.double().exp().squeeze(-1).expand(noise.shape)
         uniform = noise.uniform(0)
-        low = torch.full_like(uniform, -1.0)
-        high = (rate + 12.0 * rate.sqrt() + 60.0).ceil()
-        while bool((high - low > 1.0).any()):
-            middle = (0.5 * (low + high)).floor()
+        reach = 12.0 * rate.sqrt() + 60.0
+        low, high = (rate - reach).floor().clamp_min(-1.0), (rate + reach).ceil()
+        if not bool(torch.isfinite(high.to(eta.dtype)).all()):
+            raise ValueError(
+                f"{self._name}: sample needs rates below the largest {eta.dtype}, got eta {eta.amax():.6g}"
+            )
+        middle = (0.5 * (low + high)).floor()
+        # Beyond 2^53 neighbouring floats are more than 1 apart, and nothing may be between low and high before that.
+        while bool(((low < middle) & (middle < high)).any()):
             above = torch.special.gammaincc(middle + 1.0, rate) > uniform
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+            middle = (0.5 * (low + high)).floor()
         return high
 
     def _mean_domain(self, mu: Tensor) -> Tensor:

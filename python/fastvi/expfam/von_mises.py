@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions import VonMises as TorchVonMises
 
+from fastvi.expfam._checks import check_values
 from fastvi.expfam._noise import Noise
 from fastvi.expfam.base import ExponentialFamily
 
@@ -95,9 +96,25 @@ class VonMises(ExponentialFamily):
         return mu.square().sum(-1) < 1.0
 
     def to_distribution(self, eta: Tensor) -> Distribution:
-        """``torch.distributions.VonMises``, which has no concentration 0."""
+        """``torch.distributions.VonMises``, which has no concentration 0: that is the uniform distribution.
+
+        Raises
+        ------
+        ValueError
+            If a concentration is 0.
+        """
         eta = self._natural_values("eta", eta)
-        return TorchVonMises(torch.atan2(eta[..., 1], eta[..., 0]), torch.linalg.vector_norm(eta, dim=-1))
+        concentration = torch.linalg.vector_norm(eta, dim=-1)
+        check_values(
+            self._name,
+            "the concentration",
+            concentration,
+            lambda value: value > 0.0,
+            "positive in torch.distributions.VonMises, which has no uniform distribution",
+            0,
+            always=True,
+        )
+        return TorchVonMises(torch.atan2(eta[..., 1], eta[..., 0]), concentration)
 
     def from_distribution(self, distribution: Distribution) -> Tensor:
         """From ``torch.distributions.VonMises``."""

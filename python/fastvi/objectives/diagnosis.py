@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from fastvi._examples import first_tensor
 from fastvi._options import check_count, options_of
 from fastvi.objectives.base import Objective
 from fastvi.objectives.importance import repeatable
@@ -189,8 +190,9 @@ def diagnose(
     Raises
     ------
     TypeError, ValueError
-        If there is no estimator, fewer than two repeats, no parameter that asks for a gradient, or an estimator that
-        cannot take the model.
+        If there is no estimator or one of them twice, fewer than two repeats, no row of data, no parameter that asks
+        for a gradient, a group that is empty or has parameters that are not the model's, or an estimator that cannot
+        take the model.
 
     Examples
     --------
@@ -205,24 +207,28 @@ def diagnose(
     ['estimator', 'group', 'parameters', '|mean|', 'variance', 'SNR']
     """
     repeats = check_count("diagnose", "repeats", repeats, at_least=2)
-    named = dict(estimators) if isinstance(estimators, Mapping) else {_called(each): each for each in estimators}
-    if not named:
-        raise ValueError("diagnose: estimators must be one objective or more, got none")
-    for name, estimator in named.items():
-        if not isinstance(estimator, Objective):
-            raise TypeError(f"diagnose: estimators must be objectives, got {type(estimator).__name__} for {name}")
+    named = _by_name(estimators)
+    for estimator in named.values():
         estimator.check_model(model)
-    members = _groups_of(model) if groups is None else {name: list(group) for name, group in groups.items()}
+    batch = first_tensor(x)
+    if batch is not None and batch.shape[:1] == (0,):
+        raise ValueError(f"diagnose: x must have one row or more, got the shape {tuple(batch.shape)}")
+    members = _groups_of(model) if groups is None else _given_groups(groups, model)
     parameters = [parameter for group in members.values() for parameter in group]
     if not parameters or not all(parameter.requires_grad for parameter in parameters):
         raise ValueError("diagnose: groups must hold parameters that ask for gradients, and at least one")
     seed = repeatable(seed, x)
     statistics = {}
+    idle = None
     for name, estimator in named.items():
         mean, variance = _moments(model, x, estimator, parameters, [mix_seed(seed, part) for part in range(repeats)])
         sizes = [sum(parameter.numel() for parameter in group) for group in members.values()]
         parts = zip(members, mean.split(sizes), variance.split(sizes), strict=True)
         statistics[name] = {group: GradientStatistics(*moments) for group, *moments in parts}
+        still = (mean == 0.0) & (variance == 0.0)
+        idle = still if idle is None else idle & still
+    if groups is not None and idle is not None:
+        _refuse_strangers(members, model, idle)
     return Diagnosis(named, statistics, repeats)
 
 
@@ -241,6 +247,58 @@ def _moments(
             mean = mean + deviation / count
             square = square + deviation * (gradient - mean)
     return mean.cpu(), (square / (len(seeds) - 1)).cpu()
+
+
+def _by_name(estimators: object) -> dict[str, Objective]:
+    """The objectives by their names, none of which is there twice."""
+    if isinstance(estimators, Mapping):
+        named = dict(estimators)
+    elif isinstance(estimators, Iterable):
+        named = {}
+        for each in estimators:
+            name = _called(each)
+            if name in named:
+                raise ValueError(
+                    f"diagnose: estimators must differ, or be given by names of their own, got {name} twice"
+                )
+            named[name] = each
+    else:
+        raise TypeError(f"diagnose: estimators must be a sequence, or by name, got {type(estimators).__name__}")
+    if not named:
+        raise ValueError("diagnose: estimators must be one objective or more, got none")
+    for name, estimator in named.items():
+        if not isinstance(estimator, Objective):
+            raise TypeError(f"diagnose: estimators must be objectives, got {type(estimator).__name__} for {name}")
+    return named
+
+
+def _given_groups(groups: object, model: Any) -> dict[str, list[Tensor]]:
+    """The groups, each of one tensor or more; those of a module hold parameters of its own."""
+    if not isinstance(groups, Mapping):
+        raise TypeError(f"diagnose: groups must be sequences of parameters by name, got {type(groups).__name__}")
+    found: dict[str, list[Tensor]] = {}
+    for name, group in groups.items():
+        if isinstance(group, (str, Tensor)) or not isinstance(group, Iterable):
+            raise TypeError(f"diagnose: groups must be sequences of parameters, got {type(group).__name__} for {name}")
+        found[name] = list(group)
+        if not found[name]:
+            raise ValueError(f"diagnose: groups must hold one parameter or more, got none for {name}")
+        for parameter in found[name]:
+            if not isinstance(parameter, Tensor):
+                raise TypeError(f"diagnose: groups must hold parameters, got {type(parameter).__name__} for {name}")
+    return found
+
+
+def _refuse_strangers(groups: dict[str, list[Tensor]], model: Any, idle: Tensor) -> None:
+    """Refuse parameters that are not the module's own where no estimator has a gradient in them."""
+    own = {id(parameter) for parameter in model.parameters()} if isinstance(model, nn.Module) else set()
+    named = [(name, parameter) for name, group in groups.items() for parameter in group]
+    for (name, parameter), still in zip(named, idle.split([each.numel() for _, each in named]), strict=True):
+        if id(parameter) not in own and bool(still.all()):
+            raise ValueError(
+                f"diagnose: groups must hold parameters of the model, got one of the shape {tuple(parameter.shape)} "
+                f"for {name}, in which no estimator has a gradient"
+            )
 
 
 def _groups_of(model: Any) -> dict[str, list[Tensor]]:
