@@ -122,7 +122,7 @@ def test_existing_folders_are_not_overwritten_unasked(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "--data", "cifar"), "unknown data set 'cifar': choose one of digits, mnist"),
+        (("train", "--data", "cifar"), "unknown data set 'cifar': choose one of digits, digits-counts, mnist"),
         (("train", "--data", "mnist"), "name it with --data-dir or FASTVI_DATA"),
         (("train", "--data", "mnist", "--data-dir", "nowhere"), "the data folder nowhere does not exist"),
         (("train", "--data", "mnist", "--data-dir", "."), "expected the file train-images-idx3-ubyte.gz"),
@@ -131,7 +131,7 @@ def test_existing_folders_are_not_overwritten_unasked(tmp_path):
         (("train", "--hidden-dims", "8x8"), "widths separated by commas, such as 200,200; got '8x8'"),
         (("train", "--hidden-dims", "8,0"), "--hidden-dims must be widths from 1 to 2147483647, got '8,0'"),
         (("train", "--activation", "sine"), "--activation must be one of tanh"),
-        (("train", "--likelihood", "poisson"), "--likelihood must be one of bernoulli, gaussian"),
+        (("train", "--likelihood", "gamma"), "--likelihood must be one of bernoulli, gaussian"),
         (("train", "--learning-rate", "0"), "--learning-rate must be positive, got 0.0"),
         (("train", "--beta", "2"), "--beta belongs to the objectives elbo and ciwae, not to iwae"),
         (("train", "--backward-samples", "9"), "--backward-samples must be at most --num-samples = 5, got 9"),

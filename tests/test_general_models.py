@@ -251,8 +251,8 @@ def test_training_by_the_command(options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("general-vae", "--posterior", "flow", "--objective", "elbo"), "ELBO: analytic_kl=True needs a divergence in"),
-        (("general-vae", "--prior", "vamp", "--objective", "elbo"), "closed form, and GeneralVAE has none; take analy"),
+        (("general-vae", "--posterior", "flow", "--objective", "elbo"), "ELBO: --analytic-kl needs a divergence in"),
+        (("general-vae", "--prior", "vamp", "--objective", "elbo"), "closed form, and GeneralVAE has none; take --no-analytic-kl"),
         (("general-vae", "--posterior", "flow", "--latent-dim", 1), "--posterior=flow needs --latent-dim 2 or more"),
         (
             ("conditional-vae", "--prior", "vamp"),

@@ -171,7 +171,7 @@ def test_no_value_of_any_option_is_a_traceback(
             "--num-bounds, --num-samples and --batch-size need at least",
         ),
         (("train", "--activation", "num_samples"), "--activation must be one of tanh, relu"),
-        (("train", "--likelihood", "seed"), "--likelihood must be one of bernoulli, gaussian, got 'seed'"),
+        (("train", "--likelihood", "seed"), "zero-inflated-negative-binomial, got 'seed'"),
         (("train", "--backward-samples", "9"), "--backward-samples must be at most --num-samples = 5, got 9"),
         (
             ("train", "--backward-samples", "1", "--objective", "dreg"),

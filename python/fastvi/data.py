@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ STATIC_BINARIZATION_SEED = 20080705
 """Seed of the training images' one and only draw under ``static`` binarisation."""
 
 _DIGITS_TEST_COUNT = 297
+_DIGITS_POINTS = 16  # of a pixel
 _FREY_TEST_COUNT = 200
 
 
@@ -196,8 +197,10 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     """
     if name not in DATASET_NAMES:
         raise DataError(f"unknown data set {name!r}: choose one of {', '.join(DATASET_NAMES)}")
-    if name in _OF_SCIKIT_LEARN:
-        return _load_digits(name)
+    if name == "digits":
+        return _load_digits()
+    if name == "digits-counts":
+        return _load_digits_counts()
     if data_dir is None and os.environ.get("FASTVI_DATA"):
         data_dir = Path(os.environ["FASTVI_DATA"])
     if data_dir is None:
@@ -304,16 +307,21 @@ class Presenter:
         return (ops.rsample_normal(zeros, zeros, seed=seed, row_offset=row_offset) < values).to(values.dtype)
 
 
-def _load_digits(name: str) -> Dataset:
+def _load_digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        raise DataError(f'the data set {name} is part of scikit-learn: pip install "fastvi[train]"') from error
+        raise DataError('the data set digits is part of scikit-learn: pip install "fastvi[train]"') from error
     digits = load_digits()
-    likelihood, points = ("poisson", 1.0) if name == "digits-counts" else ("bernoulli", 16.0)
-    train, test = _split_evenly(digits.data.astype(np.float32) / np.float32(points), _DIGITS_TEST_COUNT)
+    train, test = _split_evenly(digits.data.astype(np.float32) / np.float32(_DIGITS_POINTS), _DIGITS_TEST_COUNT)
     train_labels, test_labels = _split_evenly(digits.target.astype(np.int64), _DIGITS_TEST_COUNT)
-    return Dataset(name, train, test, (8, 8), likelihood, train_labels, test_labels)
+    return Dataset("digits", train, test, (8, 8), "bernoulli", train_labels, test_labels)
+
+
+def _load_digits_counts() -> Dataset:
+    digits = _load_digits()
+    train, test = (_DIGITS_POINTS * images for images in (digits.train, digits.test))
+    return replace(digits, name="digits-counts", train=train, test=test, likelihood="poisson")
 
 
 def _load_idx_dataset(name: str, subfolders: tuple[str, ...], data_dir: Path) -> Dataset:
@@ -386,8 +394,7 @@ _LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "mnist-binarized": _load_mnist_binarized,
     "frey": _load_frey,
 }
-_OF_SCIKIT_LEARN = ("digits", "digits-counts")
-DATASET_NAMES = (*_OF_SCIKIT_LEARN, *_LOADERS)
+DATASET_NAMES = ("digits", "digits-counts", *_LOADERS)
 
 
 def _unit_rows(images: npt.NDArray[np.uint8]) -> Tensor:
