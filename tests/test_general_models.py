@@ -252,7 +252,10 @@ def test_training_by_the_command(options):
     ("options", "message"),
     [
         (("general-vae", "--posterior", "flow", "--objective", "elbo"), "ELBO: --analytic-kl needs a divergence in"),
-        (("general-vae", "--prior", "vamp", "--objective", "elbo"), "closed form, and GeneralVAE has none; take --no-analytic-kl"),
+        (
+            ("general-vae", "--prior", "vamp", "--objective", "elbo"),
+            "closed form, and GeneralVAE has none; take --no-analytic-kl",
+        ),
         (("general-vae", "--posterior", "flow", "--latent-dim", 1), "--posterior=flow needs --latent-dim 2 or more"),
         (
             ("conditional-vae", "--prior", "vamp"),

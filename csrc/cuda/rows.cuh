@@ -229,9 +229,9 @@ struct RowPiece {
 };
 
 // out[i] = upstream * the term's derivative by operand i, contiguous (samples, rows, columns), where it is not null.
-// (Without a bound, a long term of four operands in 16 bits would take registers from other warps.)
+// (A long term in 16 bits, which has eight elements at once, would spill registers without a bound.)
 template <class S, std::size_t inputs, class Term>
-__global__ void __launch_bounds__(block_threads, sizeof(S) == 2 ? 3 : 0)
+__global__ void __launch_bounds__(block_threads, sizeof(S) == 2 && Term::cost > 5 ? 2 : 0)
     row_gradients_kernel(Extent extent, std::array<RowView<const S>, inputs> operands, RowView<const S> upstream,
                          std::array<S*, inputs> out, Term term, std::int64_t pieces) {
   using T = ComputeType<S>;

@@ -40,6 +40,8 @@ OCCUPANCY = {
     "weights_backward_kernel": 0.75,
     "weights_backward_parts_kernel": 1.0,
 }
+# Log-gammas and digammas of eight elements at once: with fewer registers they would be spilled.
+LONG_TERMS = {"NegativeBinomialLogDensity": 0.25}
 # Those that go through rows from end to end.
 STREAMING = {
     "activate_kernel",
@@ -83,18 +85,24 @@ def kernels() -> list[budget.Kernel]:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_every_kernel_has_a_bound(kernels):
     assert {kernel.name for kernel in kernels} == set(OCCUPANCY)
     assert set(OCCUPANCY) >= STREAMING
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_occupancy(kernels):
-    bounds = {kernel: OCCUPANCY[kernel.name] * (0.5 if kernel.storage == "float64" else 1.0) for kernel in kernels}
+    bounds = {}
+    for kernel in kernels:
+        least = next((least for term, least in LONG_TERMS.items() if term in kernel.arguments), OCCUPANCY[kernel.name])
+        bounds[kernel] = min(least, OCCUPANCY[kernel.name]) * (0.5 if kernel.storage == "float64" else 1.0)
     assert [f"{kernel}: {kernel.occupancy}" for kernel, bound in bounds.items() if kernel.occupancy < bound] == []
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_registers_hold_everything(kernels):
     """None is spilled, and nothing lies on a stack, which is in the device's memory, from the start."""
     assert [f"{kernel}: {kernel.spilled}" for kernel in kernels if kernel.spilled > 0] == []
@@ -102,11 +110,13 @@ def test_registers_hold_everything(kernels):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_only_float64_uses_double_precision(kernels):
     assert [str(kernel) for kernel in kernels if kernel.storage != "float64" and kernel.uses_float64] == []
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_rows_are_read_or_written_in_vectors(kernels):
     streaming = [kernel for kernel in kernels if kernel.name in STREAMING]
     assert [str(kernel) for kernel in streaming if not kernel.has_vector_accesses] == []

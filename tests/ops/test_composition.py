@@ -394,11 +394,17 @@ def run_cell(operation: str, transform: str, dtype: torch.dtype) -> None:
 
 
 def cell_parameters() -> list[Any]:
-    """The cells as tests; all but plain calls are marked as PyTorch's part."""
+    """The cells as tests; all but plain calls are marked as PyTorch's part, which float16 does not change."""
+
+    def marks(cell: tuple[str, str, torch.dtype]) -> list[pytest.MarkDecorator]:
+        if cell[1] in ("forward", "backward"):
+            return []
+        return [pytest.mark.composition, *([pytest.mark.thorough] if cell[2] is torch.float16 else [])]
+
     return [
         pytest.param(
             *cell,
-            marks=() if cell[1] in ("forward", "backward") else pytest.mark.composition,
+            marks=marks(cell),
             id=f"{cell[0]}-{cell[1]}-{str(cell[2]).removeprefix('torch.')}",
         )
         for cell in CELLS

@@ -130,7 +130,8 @@ def test_seed_on_another_device(fake_module):
 def test_operators_are_registered_for_both_kinds_of_device():
     names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("fastvi::")]
     # Two for each operation, and those of the draws; an overload has the same name and `.tensor` behind it.
-    assert len({name.split(".")[0] for name in names}) == 2 * len({sample.operation for sample in TYPICAL}) + 2
+    public = {name.split(".")[0] for name in names if "perceptron_bound" not in name}
+    assert len(public) == 2 * len({sample.operation for sample in TYPICAL}) + 2
     for name in names:
         for key in ("CPU", "CUDA"):
             assert torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
