@@ -382,3 +382,19 @@ def test_bad_classes(x: Any, logits: Any, error: type[Exception], message: str) 
 def test_supports() -> None:
     assert BernoulliLogits.support.event_dim == 1
     assert DiagLaplace.support is constraints.real_vector
+
+
+@pytest.mark.parametrize(
+    ("p", "q"),
+    [
+        (BernoulliLogits(torch.zeros(3)), BernoulliLogits(torch.zeros(1))),
+        (BernoulliLogits(torch.zeros(1)), plain_bernoulli(torch.zeros(3))),
+        (DiagLaplace(torch.zeros(3), torch.zeros(3)), DiagLaplace(torch.zeros(1), torch.zeros(1))),
+        (DiagLaplace(torch.zeros(1), torch.zeros(1)), DiagNormal(torch.zeros(3), torch.zeros(3))),
+        (DiagNormal(torch.zeros(1), torch.zeros(1)), DiagLaplace(torch.zeros(3), torch.zeros(3))),
+        (DiagNormal(torch.zeros(1), torch.zeros(1)), DiagNormal(torch.zeros(3), torch.zeros(3))),
+    ],
+)
+def test_a_divergence_between_vectors_of_other_lengths_is_refused(p, q):
+    with pytest.raises(ValueError, match=r"^kl_divergence of .*: events must have one shape, got torch.Size"):
+        kl_divergence(p, q)

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <memory>
 #include <new>
-#include <type_traits>
 
 #include "mixture.h"
+#include "tile.h"
 #include "vector.h"
 
 namespace fastvi {
@@ -37,18 +37,6 @@ struct Block {
   T* column(std::int64_t d) const { return y + d * stride; }
   T* component(std::int64_t k) const { return l + k * stride; }
 };
-
-// Calls tile(std::integral_constant<int, height>) for a height from 1 to `most`.
-template <int most, class Tile>
-[[gnu::always_inline]] inline void with_height(std::int64_t height, const Tile& tile) {
-  if constexpr (most == 1) {
-    tile(std::integral_constant<int, 1>());
-  } else if (height >= most) {
-    tile(std::integral_constant<int, most>());
-  } else {
-    with_height<most - 1>(height, tile);
-  }
-}
 
 // Adds the sums over a group of blocks, whose l are weights times responsibilities, to those of the pass. Where threads
 // share the sums, `scratch` has scratch_size numbers for each of them.

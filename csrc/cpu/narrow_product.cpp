@@ -12,6 +12,7 @@
 #include <memory>
 
 #include "parallel.h"
+#include "tile.h"
 
 #define FASTVI_NARROW [[gnu::target("avx512bf16")]]
 
@@ -183,39 +184,12 @@ FASTVI_NARROW void tile(const Panel& panel, std::int64_t row) {
   }
 }
 
-template <int vectors>
-void tile_of_height(int height, const Panel& panel, std::int64_t row) {
-  static_assert(tile_rows == 6);
-  switch (height) {
-    case 1:
-      return tile<1, vectors>(panel, row);
-    case 2:
-      return tile<2, vectors>(panel, row);
-    case 3:
-      return tile<3, vectors>(panel, row);
-    case 4:
-      return tile<4, vectors>(panel, row);
-    case 5:
-      return tile<5, vectors>(panel, row);
-    default:
-      return tile<6, vectors>(panel, row);
-  }
+void tile_of(std::int64_t height, std::int64_t vectors, const Panel& panel, std::int64_t row) {
+  with_height<tile_rows>(height, [&]<int rows>(std::integral_constant<int, rows>) {
+    with_height<tile_vectors>(vectors,
+                              [&]<int width>(std::integral_constant<int, width>) { tile<rows, width>(panel, row); });
+  });
 }
-
-void tile_of(int height, std::int64_t vectors, const Panel& panel, std::int64_t row) {
-  switch (vectors) {
-    case 1:
-      return tile_of_height<1>(height, panel, row);
-    case 2:
-      return tile_of_height<2>(height, panel, row);
-    case 3:
-      return tile_of_height<3>(height, panel, row);
-    default:
-      return tile_of_height<4>(height, panel, row);
-  }
-}
-
-constexpr std::int64_t part_start(std::int64_t count, std::int64_t parts, std::int64_t i) { return count * i / parts; }
 
 // Rows [begin, end) of `width` columns of the result from `column` on.
 void multiply_panel(const Left& left, const Matrix<float>& right, std::int64_t begin, std::int64_t end,
@@ -244,7 +218,7 @@ void multiply_panel(const Left& left, const Matrix<float>& right, std::int64_t b
                       block > 0};
     for (std::int64_t i = 0; i < tiles; ++i) {
       const std::int64_t row = part_start(end - begin, tiles, i);
-      tile_of(static_cast<int>(part_start(end - begin, tiles, i + 1) - row), vectors, panel, row);
+      tile_of(part_start(end - begin, tiles, i + 1) - row, vectors, panel, row);
     }
   }
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "parallel.h"
+#include "tile.h"
 #include "vector.h"
 
 namespace fastvi {
@@ -125,9 +126,6 @@ void tile_of(int height, int vectors, const Panel<T>& panel, std::int64_t row) {
   }
   return vectors == 2 ? tile_of_height<T, 2>(height, panel, row) : tile_of_height<T, 1>(height, panel, row);
 }
-
-// Where part i of `parts` begins, of `count` things cut as evenly as can be.
-constexpr std::int64_t part_start(std::int64_t count, std::int64_t parts, std::int64_t i) { return count * i / parts; }
 
 // Rows [begin, end) of `width` columns of the result from `column` on.
 template <class T>

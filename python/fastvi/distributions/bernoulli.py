@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, constraints, register_kl
 
 from fastvi import ops
-from fastvi.distributions._parameters import check_parameter, standard_noise, validation
+from fastvi.distributions._vector import VectorDistribution, check_events, check_parameter, standard_noise, validation
 
 
-class BernoulliLogits(Distribution):
+class BernoulliLogits(VectorDistribution):
     """Vector of independent Bernoulli variables with the probabilities sigmoid(logits).
 
     Equal to ``Independent(Bernoulli(logits=logits), 1)``, in its results and in its shapes, on
@@ -50,6 +50,7 @@ class BernoulliLogits(Distribution):
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"logits": constraints.real_vector}
     support = constraints.independent(constraints.boolean, 1)
+    _batched: ClassVar[tuple[str, ...]] = ("_logits",)
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
         check_parameter("BernoulliLogits", "logits", logits)
@@ -58,14 +59,6 @@ class BernoulliLogits(Distribution):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(logits: {self.logits.size()})"
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        """Return the same distribution with its batch expanded, without copying, to ``batch_shape``."""
-        new = self._get_checked_instance(BernoulliLogits, _instance)  # type: ignore[no-untyped-call, unused-ignore]
-        new._logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
-        super(BernoulliLogits, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
     @property
     def logits(self) -> Tensor:
@@ -115,10 +108,6 @@ class BernoulliLogits(Distribution):
         """Entropy in nats, of shape ``batch_shape``."""
         return -ops.bernoulli_log_prob(self.probs, self.logits)
 
-    def _look_at(self, value: Tensor) -> None:
-        if self._validate_args and value.numel() > 0:
-            self._validate_sample(value)
-
 
 class LinearBernoulli(BernoulliLogits):
     """The Bernoulli vector whose logits are a linear layer of h: h W' + b, the end of a decoder.
@@ -159,6 +148,7 @@ class LinearBernoulli(BernoulliLogits):
         "h": constraints.real_vector,
         "weight": constraints.independent(constraints.real, 2),
     }
+    _batched = ("h",)
 
     def __init__(
         self, h: Tensor, weight: Tensor, bias: Tensor | None = None, validate_args: bool | None = None
@@ -185,11 +175,8 @@ class LinearBernoulli(BernoulliLogits):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """Return the same distribution with its batch expanded, without copying, to ``batch_shape``."""
-        new = self._get_checked_instance(LinearBernoulli, _instance)  # type: ignore[no-untyped-call, unused-ignore]
-        new.h = self.h.expand(torch.Size(batch_shape) + self.h.shape[-1:])
+        new = super().expand(batch_shape, _instance)
         new.weight, new.bias, new._made = self.weight, self.bias, None
-        Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
         return new
 
     @property
@@ -214,6 +201,7 @@ def _as_bernoulli_logits(distribution: Independent[Any]) -> BernoulliLogits:
 
 
 def _divergence(p: BernoulliLogits, q: BernoulliLogits) -> Tensor:
+    check_events(p, q)
     return ops.bernoulli_log_prob(p.probs, p.logits) - ops.bernoulli_log_prob(p.probs, q.logits)
 
 

@@ -7,17 +7,23 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Laplace, Normal, constraints, register_kl
+from torch.distributions import Independent, Laplace, Normal, constraints, register_kl
 
 from fastvi import ops
-from fastvi.distributions._parameters import broadcast_parameters, standard_noise, validation
+from fastvi.distributions._vector import (
+    VectorDistribution,
+    broadcast_parameters,
+    check_events,
+    standard_noise,
+    validation,
+)
 from fastvi.distributions.normal import DiagNormal, as_diag_normal
 
 LOG_TWO = math.log(2.0)
 SQRT_TWO = math.sqrt(2.0)
 
 
-class DiagLaplace(Distribution):
+class DiagLaplace(VectorDistribution):
     """Vector of independent Laplace variables with medians ``loc`` and scales exp(log_scale).
 
     Equal to ``Independent(Laplace(loc, exp(log_scale)), 1)``, in its results and in its shapes, on
@@ -66,6 +72,7 @@ class DiagLaplace(Distribution):
     }
     support = constraints.real_vector
     has_rsample = True
+    _batched = ("loc", "log_scale")
 
     def __init__(self, loc: Tensor, log_scale: Tensor, validate_args: bool | None = None) -> None:
         self.loc, self.log_scale = broadcast_parameters("DiagLaplace", ("loc", loc), ("log_scale", log_scale))
@@ -73,15 +80,6 @@ class DiagLaplace(Distribution):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(loc: {self.loc.size()}, log_scale: {self.log_scale.size()})"
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        """Return the same distribution with its batch expanded, without copying, to ``batch_shape``."""
-        new = self._get_checked_instance(DiagLaplace, _instance)  # type: ignore[no-untyped-call, unused-ignore]
-        shape = torch.Size(batch_shape) + self.event_shape
-        new.loc, new.log_scale = self.loc.expand(shape), self.log_scale.expand(shape)
-        super(DiagLaplace, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
     @property
     def mean(self) -> Tensor:
@@ -118,15 +116,9 @@ class DiagLaplace(Distribution):
         magnitude = -(torch.special.log_ndtr(-normal.abs()) + LOG_TWO)  # -log of twice the tail: exponential
         return torch.addcmul(self.loc, self.scale, torch.copysign(magnitude, normal).to(self.loc.dtype))
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw samples of shape ``sample_shape + batch_shape + (D,)``, without a gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of ``value``, whose shape must broadcast with ``batch_shape + (D,)``."""
-        if self._validate_args and value.numel() > 0:
-            self._validate_sample(value)
+        self._look_at(value)
         return ops.laplace_log_prob(value, self.loc, self.log_scale)
 
     def entropy(self) -> Tensor:
@@ -142,6 +134,7 @@ def _as_diag_laplace(distribution: Independent[Any]) -> DiagLaplace:
 
 
 def _divergence_from_normal(p: DiagLaplace, q: DiagNormal) -> Tensor:
+    check_events(p, q)
     # That of the Gaussian with p's mean and variance, and how much more p is concentrated than it: the same for all.
     logvar = 2.0 * p.log_scale + LOG_TWO
     concentration = 0.5 * (math.log(math.pi) - 1.0)
@@ -149,12 +142,8 @@ def _divergence_from_normal(p: DiagLaplace, q: DiagNormal) -> Tensor:
 
 
 def _divergence_of_normal(p: DiagNormal, q: DiagLaplace) -> Tensor:
+    check_events(p, q)
     # E |x - loc| / b_q - entropy + log 2 b_q, with the mean of a folded normal distribution (Leone et al. 1961).
-    if p.event_shape != q.event_shape:
-        raise ValueError(
-            f"kl_divergence of a DiagNormal and a DiagLaplace: events must have one shape, got {p.event_shape} and "
-            f"{q.event_shape}"
-        )
     distance = (p.mean - q.loc) / p.stddev
     folded = math.sqrt(2.0 / math.pi) * torch.exp(-0.5 * distance.square()) + distance * torch.erf(distance / SQRT_TWO)
     log_ratio = 0.5 * p.logvar - q.log_scale
@@ -162,6 +151,7 @@ def _divergence_of_normal(p: DiagNormal, q: DiagLaplace) -> Tensor:
 
 
 def _divergence(p: DiagLaplace, q: DiagLaplace) -> Tensor:
+    check_events(p, q)
     # With a = |difference| / b_p and r = b_p / b_q: -log r + r (a + e^-a) - 1, where what is small is not a difference
     # of large numbers.
     log_ratio = p.log_scale - q.log_scale

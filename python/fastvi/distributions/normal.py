@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints, register_kl
+from torch.distributions import Independent, MultivariateNormal, Normal, constraints, register_kl
 
 from fastvi import ops
-from fastvi.distributions._parameters import broadcast_parameters, validation
+from fastvi.distributions._vector import VectorDistribution, broadcast_parameters, check_events, validation
 
 
-class DiagNormal(Distribution):
+class DiagNormal(VectorDistribution):
     """Gaussian vector with independent components, N(mean, diag(exp(logvar))).
 
     Equal to ``Independent(Normal(mean, exp(logvar / 2)), 1)``, in its results and in its shapes, on fused operations.
@@ -56,6 +56,7 @@ class DiagNormal(Distribution):
     }
     support = constraints.real_vector
     has_rsample = True
+    _batched = ("_mean", "logvar")
 
     def __init__(self, mean: Tensor, logvar: Tensor, validate_args: bool | None = None) -> None:
         self._mean: Tensor
@@ -66,15 +67,6 @@ class DiagNormal(Distribution):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(mean: {self.mean.size()}, logvar: {self.logvar.size()})"
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        """Return the same distribution with its batch expanded, without copying, to ``batch_shape``."""
-        new = self._get_checked_instance(DiagNormal, _instance)  # type: ignore[no-untyped-call, unused-ignore]
-        shape = torch.Size(batch_shape) + self.event_shape
-        new._mean, new.logvar = self._mean.expand(shape), self.logvar.expand(shape)
-        super(DiagNormal, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
     @property
     def mean(self) -> Tensor:
@@ -103,15 +95,9 @@ class DiagNormal(Distribution):
         """
         return ops.rsample_normal(self._mean, self.logvar, sample_shape, seed, row_offset)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw samples of shape ``sample_shape + batch_shape + (D,)``, without a gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of ``value``, whose shape must broadcast with ``batch_shape + (D,)``."""
-        if self._validate_args and value.numel() > 0:
-            self._validate_sample(value)
+        self._look_at(value)
         return ops.normal_log_prob(value, self._mean, self.logvar)
 
     def entropy(self) -> Tensor:
@@ -129,10 +115,7 @@ def as_diag_normal(distribution: Independent[Any]) -> DiagNormal:
 
 def divergence(p: DiagNormal, q: DiagNormal) -> Tensor:
     """Return KL(p || q), of the shape to which the two batches broadcast."""
-    if p.event_shape != q.event_shape:
-        raise ValueError(
-            f"kl_divergence of two DiagNormal: events must have one shape, got {p.event_shape} and {q.event_shape}"
-        )
+    check_events(p, q)
     return ops.kl_normal(p.mean, p.logvar, q.mean, q.logvar)
 
 

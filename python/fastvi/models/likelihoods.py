@@ -129,7 +129,7 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "negative-binomial": Likelihood(
         2, _negative_binomial, lambda parts: _total_count(parts) * parts[0].exp(), _log, True
     ),
-    # One half of the zeros are extra ones at the start.
+    # At the start the gate is one half, and the mean of what it lets through twice that of the data.
     "zero-inflated-negative-binomial": Likelihood(
         3,
         _zero_inflated,

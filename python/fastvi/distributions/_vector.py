@@ -1,11 +1,12 @@
-"""What the distributions of vectors share: checks of parameters, and noise that follows a seed."""
+"""What the distributions of vectors share: shapes and validation, checks of parameters, noise that follows a seed."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from fastvi import ops
 
@@ -67,3 +68,50 @@ def standard_noise(like: Tensor, sample_shape: Any, seed: int | Tensor | None, r
     zeros = like.new_zeros((), dtype=dtype).expand(like.shape)
     with torch.no_grad():
         return ops.rsample_normal(zeros, zeros, sample_shape, seed, row_offset)
+
+
+class VectorDistribution(Distribution):
+    """A distribution whose event is the last axis of its parameters.
+
+    ``_batched`` names the attributes that hold them, of the shape ``batch_shape + (n,)``; a class that has other
+    parameters brings its own `expand`.
+    """
+
+    _batched: ClassVar[tuple[str, ...]]
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """Return the same distribution with its batch expanded, without copying, to ``batch_shape``."""
+        owner = next(each for each in type(self).__mro__ if "_batched" in vars(each))
+        new = self._get_checked_instance(owner, _instance)  # type: ignore[no-untyped-call, unused-ignore]
+        batch = torch.Size(batch_shape)
+        for name in self._batched:
+            parameter: Tensor = getattr(self, name)
+            setattr(new, name, parameter.expand(batch + parameter.shape[-1:]))
+        Distribution.__init__(new, batch, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw samples of shape ``sample_shape + batch_shape + (D,)``, without a gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def _look_at(self, value: Tensor) -> None:
+        if self._validate_args and value.numel() > 0:
+            self._validate_sample(value)
+
+
+def check_events(p: Distribution, q: Distribution) -> None:
+    """Refuse a divergence between vectors of different lengths, which would broadcast.
+
+    Raises
+    ------
+    ValueError
+        The message names both.
+    """
+    if p.event_shape != q.event_shape:
+        one, other = type(p).__name__, type(q).__name__
+        kinds = f"two {one}" if one == other else f"a {one} and a {other}"
+        raise ValueError(
+            f"kl_divergence of {kinds}: events must have one shape, got {p.event_shape} and {q.event_shape}"
+        )
