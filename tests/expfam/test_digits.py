@@ -238,3 +238,19 @@ def test_the_plain_formulas_have_no_digits():
     small, large = mpmath.mpf(1e-4), mpmath.mpf(1e8)
     expected = mpmath.digamma(large) - mpmath.digamma(large + small)
     assert relative(torch.digamma(double(1e8)) - torch.digamma(double(1e8 + 1e-4)), expected) > 1e-4
+
+
+# Derivatives forward
+
+FORWARD = [(Gamma(), (3.0, -2.0)), (Beta(), (2.5, 0.7)), (Dirichlet(3), (0.5, 2.0, 7.0))]
+
+
+@pytest.mark.parametrize(("family", "eta"), FORWARD)
+@pytest.mark.parametrize("what", ["log_partition", "entropy"])
+def test_derivatives_forward_over_backward(family, eta, what):
+    function = getattr(family, what)
+    found = torch.func.hessian(function)(double(*eta))
+    backward = torch.func.jacrev(torch.func.jacrev(function))(double(*eta))
+    torch.testing.assert_close(found, backward, rtol=1e-12, atol=1e-14)
+    if what == "log_partition":
+        torch.testing.assert_close(found, family.fisher_information(double(*eta)), rtol=1e-12, atol=1e-14)

@@ -27,52 +27,38 @@ def in_double(formula: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
     return formula(*(argument.double() for argument in arguments)).to(dtype)
 
 
-class _LogGamma(torch.autograd.Function):
-    generate_vmap_rule = True
+def _with_derivative(
+    formula: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]
+) -> type[torch.autograd.Function]:
+    """A function of one number, and its derivative, which is differentiated in turn."""
 
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return torch.lgamma(x)
+    class Function(torch.autograd.Function):
+        generate_vmap_rule = True
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
+        @staticmethod
+        def forward(x: Tensor) -> Tensor:
+            return formula(x)
 
-    @staticmethod
-    def backward(ctx: Any, *upstreams: Tensor) -> Tensor:
-        return upstreams[0] * digamma(ctx.saved_tensors[0])
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+            ctx.save_for_backward(inputs[0])
+            ctx.save_for_forward(inputs[0])
 
+        @staticmethod
+        def backward(ctx: Any, *upstreams: Tensor) -> Tensor:
+            return upstreams[0] * derivative(ctx.saved_tensors[0])
 
-class _Digamma(torch.autograd.Function):
-    generate_vmap_rule = True
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+            return tangents[0] * derivative(ctx.saved_tensors[0])
 
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return torch.digamma(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, *upstreams: Tensor) -> Tensor:
-        return upstreams[0] * trigamma(ctx.saved_tensors[0])
+    return Function
 
 
-class _Softplus(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.clamp_min(0.0) + (-x.abs()).exp().log1p()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, *upstreams: Tensor) -> Tensor:
-        return upstreams[0] * torch.sigmoid(ctx.saved_tensors[0])
+_LogGamma = _with_derivative(torch.lgamma, lambda x: digamma(x))
+_Digamma = _with_derivative(torch.digamma, lambda x: trigamma(x))
+_Trigamma = _with_derivative(lambda x: torch.special.zeta(2.0, x), lambda x: -2.0 * torch.special.zeta(3.0, x))
+_Softplus = _with_derivative(lambda x: x.clamp_min(0.0) + (-x.abs()).exp().log1p(), torch.sigmoid)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -95,7 +81,7 @@ def digamma(x: Tensor) -> Tensor:
 
 def trigamma(x: Tensor) -> Tensor:
     """Return the second derivative of log Gamma."""
-    result: Tensor = torch.special.zeta(2.0, x)
+    result: Tensor = _Trigamma.apply(x)  # type: ignore[no-untyped-call, unused-ignore]
     return result
 
 
