@@ -217,7 +217,7 @@ SETTINGS = {
     "latent_dim": [0, 10**9, 10**30, "2", None, 3, 2**31 - 1],
     "hidden_dims": [None, [], 8, [0], [8, -8], ["8"], [10**9, 10**9], [10**30], [[8]], {"8": 8}, [9]],
     "activation": ["sine", None, 3],
-    "likelihood": ["poisson", None],
+    "likelihood": ["poisson", "laplace", "binomial", None, ["bernoulli"]],
     "binarization": ["often", None],
     "epochs": [0, None, 1.0],
     "batch_size": [0, 10**30],

@@ -49,6 +49,7 @@ _OBJECTIVE_OPTIONS = {
     "dreg": ("num_samples",),
 }
 _MODEL_OPTIONS = ("latent_dim", "hidden_dims", "activation", "likelihood")
+_FORMER_LIKELIHOODS = ("bernoulli", "gaussian")
 _RUN_SETTINGS = ("data", "image_shape", "binarization", "batch_size", "learning_rate", "seed")
 
 
@@ -142,6 +143,10 @@ def from_former(settings: Mapping[str, Any], lasting: bool = False) -> dict[str,
     name = settings["objective"]
     if not isinstance(name, str) or name not in _OBJECTIVE_OPTIONS:
         raise ValueError(f"objective must be one of {', '.join(_OBJECTIVE_OPTIONS)}, got {str(name)[:50]!r}")
+    likelihood = settings["likelihood"]
+    if likelihood not in _FORMER_LIKELIHOODS:
+        choices = ", ".join(_FORMER_LIKELIHOODS)
+        raise ValueError(f"likelihood must be one of {choices} in a run of that version, got {str(likelihood)[:50]!r}")
     for number in ("beta", "free_bits"):
         check_number(number, settings[number])
     ELBO(beta=settings["beta"], free_bits=settings["free_bits"], warm_up_steps=settings["warm_up_steps"])
