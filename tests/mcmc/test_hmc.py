@@ -47,11 +47,11 @@ class ByHand:
         return normal @ torch.linalg.cholesky(of_momentum).T
 
     def propose(self, q, p):
-        log_density, gradient = self.target(q)
+        gradient = self.target(q)[1]
         for _ in range(self.num_steps):
             p = p + 0.5 * self.step_size * gradient
             q = q + self.step_size * p @ self.inverse_mass
-            log_density, gradient = self.target(q)
+            gradient = self.target(q)[1]
             if self.mistake != "half step forgotten":
                 p = p + 0.5 * self.step_size * gradient
         return q, (p if self.mistake == "momentum not negated" else -p)
@@ -213,7 +213,7 @@ def final_positions(kernel, num_chains, num_steps, dtype=torch.float64):
         (0.5, 3, "dense", "leapfrog"),
         (1.0, 2, None, "minimal-norm-2"),
         (1.5, 1, "dense", "minimal-norm-3"),
-        (torch.linspace(0.4, 0.7, 4000).double(), 3, "diagonal", "leapfrog"),
+        (torch.linspace(0.3, 0.6, 4000).double(), 3, "dense", "leapfrog"),
     ],
 )
 def test_the_moments_of_a_gaussian_are_exact(step_size, num_steps, mass, integrator):
@@ -367,5 +367,5 @@ def test_noise_is_normal_and_uniform():
     spread = [(each.square() - 1.0) / math.sqrt(each.pow(4).mean() - 1.0) for each in (*normal.T, centred)]
     for each in (*normal.T, centred, *pairs, *spread):
         assert abs(each.mean()) * math.sqrt(len(each)) < LEVEL
-    assert 0.0 < uniform.min()
+    assert uniform.min() > 0.0
     assert uniform.max() <= 1.0

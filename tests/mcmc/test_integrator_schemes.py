@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import minimize_scalar
 from torch.autograd.functional import jacobian
 
-from fastvi.mcmc import INTEGRATORS, PhasePoint, as_target, hamiltonian, integrate
+from fastvi.mcmc import INTEGRATORS, PhasePoint, as_target, integrate
 
 DENSE = torch.tensor([[1.2, 0.5, 0.0], [0.5, 0.8, -0.2], [0.0, -0.2, 0.6]], dtype=torch.float64)
 MASSES = {"identity": None, "diagonal": DENSE.diagonal().contiguous(), "dense": DENSE}
