@@ -106,7 +106,7 @@ def initial_state(owner: str, target: Target, position: Tensor) -> ChainState:
     >>> target = as_target(lambda q: q.log().sum(-1) - q.sum(-1))
     >>> initial_state("HMC", target, torch.tensor([[1.0], [-1.0]]))
     Traceback (most recent call last):
-    ValueError: HMC: chain 1 of 2 starts where the log density is nan: start it where the density is positive, ...
+    ValueError: HMC: chain 1 of 2 starts where the log density is nan: start it where the density is ...
     """
     if not isinstance(position, Tensor):
         raise TypeError(f"{owner}: positions must be a torch.Tensor, got {type(position).__name__}")
