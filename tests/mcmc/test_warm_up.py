@@ -306,6 +306,20 @@ def test_all_of_it_moves_chains_of_float32_to_the_right_moments():
         assert (moment.mean((0, 1)) - expected).abs().max() < 4.9 * sd / math.sqrt(64)
 
 
+@pytest.mark.parametrize("mass", ["diagonal", "dense"])
+def test_step_sizes_that_stay_on_a_device_are_the_same_numbers(mass):
+    """What a device other than the CPU gets, tensors without dimensions, beside Python's numbers."""
+    kernel = warming_kernel()
+    numbers, tensors = (WarmUp(kernel, start(kernel), 60, mass=mass) for _ in range(2))
+    tensors._keeps_tensors = True
+    for t in range(60):
+        numbers.step(t)
+        tensors.step(t)
+        assert tensors.kernel.step_size.shape == ()
+        assert tensors.kernel.step_size.item() == pytest.approx(numbers.kernel.step_size, rel=1e-6)
+    torch.testing.assert_close(tuple(tensors.state), tuple(numbers.state), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
