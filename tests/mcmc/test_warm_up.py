@@ -323,7 +323,7 @@ def test_step_sizes_that_stay_on_a_device_are_the_same_numbers(mass):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mass": "full"}, "mass must be diagonal, dense or None, got 'full'"),
+        ({"mass": "full"}, "dense or None, got 'full'"),
         ({"target_acceptance": 1.0}, "target_acceptance must be between 0 and 1, got 1.0"),
     ],
 )

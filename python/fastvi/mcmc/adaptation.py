@@ -16,6 +16,7 @@ from fastvi.mcmc.dual_averaging import DualAveraging, StepSizeState
 from fastvi.mcmc.hmc import HMC
 from fastvi.mcmc.kernel import ChainState, StepInfo, step_seed
 from fastvi.mcmc.moments import MomentState, RunningCovariance
+from fastvi.ops._backends import sum_over
 from fastvi.seeding import mix_seed
 
 AnyHMC = TypeVar("AnyHMC", bound=HMC)
@@ -215,7 +216,8 @@ class WarmUp(Generic[AnyHMC]):
     def _acceptance(self, info: StepInfo) -> float | Tensor:
         if self._per_chain:
             return info.acceptance_probability.double()
-        mean = info.acceptance_probability.mean()
+        probabilities = info.acceptance_probability
+        mean = sum_over(probabilities, 0) / len(probabilities)
         return mean.double() if self._keeps_tensors else mean.item()
 
     def _restart(self, seed: int) -> None:
