@@ -228,7 +228,7 @@ void ChainKernels<T>::follow(const ChainTrajectory<T>& trajectory, const Regress
   follow_rows(trajectory, RegressionPieces<T>(rows));
 }
 
-template struct ChainKernels<float>;
-template struct ChainKernels<double>;
+template void ChainKernels<float>::follow(const ChainTrajectory<float>&, const RegressionRows<float>&);
+template void ChainKernels<double>::follow(const ChainTrajectory<double>&, const RegressionRows<double>&);
 
 }  // namespace fastvi

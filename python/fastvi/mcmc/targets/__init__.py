@@ -2,6 +2,7 @@
 
 from fastvi.mcmc.targets.base import NativeTarget, SumTarget
 from fastvi.mcmc.targets.gaussian import DenseGaussian, DiagonalGaussian, Flat
+from fastvi.mcmc.targets.mixture import GaussianMixture
 from fastvi.mcmc.targets.prior import (
     BetaPrior,
     FlatPrior,
@@ -23,6 +24,7 @@ __all__ = [
     "Flat",
     "FlatPrior",
     "GammaPrior",
+    "GaussianMixture",
     "HalfNormalPrior",
     "HalfStudentTPrior",
     "InverseGammaPrior",
