@@ -70,12 +70,15 @@ std::vector<PriorTerm<T>> read_prior(Tensors& tensors, PyObject* object, std::in
   std::vector<PriorTerm<T>> terms(static_cast<std::size_t>(table.elements() / term_numbers));
   const auto* from = static_cast<const double*>(table.data());
   for (PriorTerm<T>& term : terms) {
-    const bool fits = from[0] >= 0 && from[0] < num_prior_kinds && from[1] >= 0 &&
-                      from[1] < static_cast<double>(dimensions);
+    const bool fits =
+        from[0] >= 0 && from[0] < num_prior_kinds && from[1] >= 0 && from[1] < static_cast<double>(dimensions);
     if (!fits) refuse("a term of the prior has no place");
-    term = {static_cast<PriorKind>(static_cast<int>(from[0])), static_cast<std::int64_t>(from[1]),
-            static_cast<T>(from[2]),  static_cast<T>(from[3]),
-            static_cast<T>(from[4]),  static_cast<T>(from[5])};
+    term = {static_cast<PriorKind>(static_cast<int>(from[0])),
+            static_cast<std::int64_t>(from[1]),
+            static_cast<T>(from[2]),
+            static_cast<T>(from[3]),
+            static_cast<T>(from[4]),
+            static_cast<T>(from[5])};
     from += term_numbers;
   }
   return terms;
@@ -143,9 +146,9 @@ py::object with_position(const Operand& position, const Body& body) {
   return body.template operator()<float>();
 }
 
-// regression_trajectory(kind, rows, columns, design, outcome, weight, offset, shift, has_log_scale, count, square, prior,
-// constant, position, momentum, gradient, step_size, inverse_mass, num_steps) -> (position, momentum, log_density,
-// gradient), or without steps the last two: see RegressionRows and ChainTrajectory.
+// regression_trajectory(kind, rows, columns, design, outcome, weight, offset, shift, has_log_scale, count, square,
+// prior, constant, position, momentum, gradient, step_size, inverse_mass, num_steps) -> (position, momentum,
+// log_density, gradient), or without steps the last two: see RegressionRows and ChainTrajectory.
 constexpr std::size_t regression_arguments = 11;
 
 py::object regression_trajectory(Arguments arguments) {

@@ -1,6 +1,6 @@
-// A mixture of diagonal Gaussians whose parameters are the chains' positions: for each row the components' log densities
-// of all chains of a vector, log-sum-exp over components, and moments weighted by responsibilities, of which the
-// gradient is made when all rows of a piece are done.
+// A mixture of diagonal Gaussians whose parameters are the chains' positions: for each row the components' log
+// densities of all chains of a vector, log-sum-exp over components, and moments weighted by responsibilities, of which
+// the gradient is made when all rows of a piece are done.
 #include <algorithm>
 #include <cmath>
 
@@ -154,7 +154,8 @@ class MixturePieces {
   Pieces pieces() const { return pieces_; }
 
   double nanoseconds() const {
-    return static_cast<double>(rows_.rows) * (3 * static_cast<double>(size_) + 8 * static_cast<double>(rows_.components) + 8);
+    return static_cast<double>(rows_.rows) *
+           (3 * static_cast<double>(size_) + 8 * static_cast<double>(rows_.components) + 8);
   }
 
   std::int64_t scratch(std::int64_t width) const {

@@ -63,9 +63,9 @@ struct RegressionRows {
   double count, square;
 };
 
-// The log-likelihood of rows x under a mixture of diagonal Gaussians, the sum of weight_n log p(x_n). The position is the
-// means (components, columns), the logarithms of the standard deviations, likewise, and the logits of the components'
-// probabilities but for the last, whose logit is 0.
+// The log-likelihood of rows x under a mixture of diagonal Gaussians, the sum of weight_n log p(x_n). The position is
+// the means (components, columns), the logarithms of the standard deviations, likewise, and the logits of the
+// components' probabilities but for the last, whose logit is 0.
 template <class T>
 struct MixtureRows {
   std::int64_t rows, columns, components;

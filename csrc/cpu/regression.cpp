@@ -194,10 +194,10 @@ class RegressionPieces {
     const std::int64_t parts = ceil_divide(columns, std::int64_t{most_columns});
     for (std::int64_t i = 0; i < parts; ++i) {
       const std::int64_t d = part_start(columns, parts, i);
-      with_height<most_columns>(part_start(columns, parts, i + 1) - d, [&]<int height>(
-                                                                           std::integral_constant<int, height>) {
-        add_products<T, vectors, height>(columns, tiles, design + d * design_tile, eta, gradient + d * width);
-      });
+      with_height<most_columns>(
+          part_start(columns, parts, i + 1) - d, [&]<int height>(std::integral_constant<int, height>) {
+            add_products<T, vectors, height>(columns, tiles, design + d * design_tile, eta, gradient + d * width);
+          });
     }
   }
 
