@@ -16,6 +16,7 @@ from fastvi.mcmc.dual_averaging import DualAveraging, StepSizeState
 from fastvi.mcmc.hmc import HMC
 from fastvi.mcmc.kernel import ChainState, StepInfo, step_seed
 from fastvi.mcmc.moments import MomentState, RunningCovariance
+from fastvi.ops._backends import sum_over
 from fastvi.seeding import mix_seed
 
 AnyHMC = TypeVar("AnyHMC", bound=HMC)
@@ -93,13 +94,14 @@ def reasonable_step_size(kernel: HMC, state: ChainState, seed: int, acceptance: 
         elif above != (factor > 1.0):
             return step_size
         step_size *= factor
+    name = type(kernel).__name__
     if factor > 1.0:
         raise ValueError(
-            "HMC: steps of any size are accepted, so the log density does not fall towards infinity: is it improper, "
-            "or constant?"
+            f"{name}: steps of any size are accepted, so the log density does not fall towards infinity: is it "
+            "improper, or constant?"
         )
     raise ValueError(
-        "HMC: steps of no size are accepted: is the gradient that of the log density, and is the log density "
+        f"{name}: steps of no size are accepted: is the gradient that of the log density, and is the log density "
         "continuous where chains start? Try starts elsewhere, and float64"
     )
 
@@ -165,7 +167,12 @@ class WarmUp(Generic[AnyHMC]):
         self._place = 0
         self._adapts_mass = mass is not None
         self._per_chain = per_chain_step_size
-        self._averaging = DualAveraging(target_acceptance)
+        # On another device numbers stay there: to read them would wait for the device at every step.
+        self._keeps_tensors = per_chain_step_size or not state.position.is_cpu
+        # Acceptance falls the faster with the step size the lower it is, and that of one chain has noise: with the
+        # usual 0.05 step sizes would swing from far too short to far too long, and their average would be too short.
+        gamma = 0.2 if per_chain_step_size else 0.1 if target_acceptance < 0.7 else 0.05
+        self._averaging = DualAveraging(target_acceptance, gamma)
         self._covariance = RunningCovariance(is_dense=mass == "dense")
         self._step_sizes: StepSizeState | None = None
         self._moments: MomentState | None = None
@@ -175,7 +182,7 @@ class WarmUp(Generic[AnyHMC]):
         if self._place == len(self._windows):
             raise ValueError(f"warm-up: all of its {self.num_done} steps are done")
         if self._step_sizes is None:
-            self._restart(mix_seed(seed, 0))
+            self._restart(self.search_seed(seed))
         assert self._step_sizes is not None
         self.state, info = self.kernel.step(self.state, seed)
         self.num_done += 1
@@ -196,23 +203,28 @@ class WarmUp(Generic[AnyHMC]):
             inverse_mass = self._covariance.inverse_mass(self._moments).to(self.state.position.dtype)
             self._moments = None
             self.kernel = replace(self.kernel, inverse_mass=inverse_mass, metric=None)
-            self._restart(mix_seed(seed, 1))
+            self._restart(self.search_seed(seed))
         else:
             self._take(self._step_sizes.step_size)
         return info
 
+    @staticmethod
+    def search_seed(seed: int) -> int:
+        """Return the seed of the search for a step size that goes with a step of ``seed``."""
+        return mix_seed(seed, 1)
+
     def _acceptance(self, info: StepInfo) -> float | Tensor:
         if self._per_chain:
             return info.acceptance_probability.double()
-        mean = info.acceptance_probability.mean()
-        # On another device the number stays there: to read it would wait for the device at every step.
-        return mean.item() if mean.is_cpu else mean.double()
+        probabilities = info.acceptance_probability
+        mean = sum_over(probabilities, 0) / len(probabilities)
+        return mean.double() if self._keeps_tensors else mean.item()
 
     def _restart(self, seed: int) -> None:
         """Search for a step size from that of the present, and average from there."""
         found = reasonable_step_size(self.kernel, self.state, seed)
         first: float | Tensor = found
-        if self._per_chain or not self.state.position.is_cpu:
+        if self._keeps_tensors:
             like = self.state.log_density if self._per_chain else self.state.log_density[0]
             first = torch.full_like(like, found, dtype=torch.float64)
         self._step_sizes = self._averaging.init(first)
@@ -252,7 +264,7 @@ class WarmUpTrace(NamedTuple):
     Attributes
     ----------
     step_size
-        ``(T,)``, or ``(T, C)`` where each chain has its own: what each step was made with.
+        ``(T,)``, or ``(T, C)`` where each chain has its own: that of the kernel after each step, at last the one kept.
     acceptance_probability
         ``(T,)``, the mean over chains.
     num_divergent
