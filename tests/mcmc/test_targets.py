@@ -14,6 +14,7 @@ from torch import Tensor, distributions
 from fastvi.mcmc import PhasePoint, as_target, leapfrog
 from fastvi.mcmc.targets import (
     BetaPrior,
+    CompiledTarget,
     DenseGaussian,
     DiagonalGaussian,
     Flat,
@@ -436,6 +437,19 @@ def test_transforms_and_the_compiler_take_the_products() -> None:
     position = normal(4, 3, target.dimension)
     values, _ = torch.func.vmap(target)(position)
     torch.testing.assert_close(values, torch.stack([target(each)[0] for each in position]))
+
+
+def test_compiled_log_densities() -> None:
+    """By the compiler's front end: one graph, the gradient in it, and no history."""
+    case = CASES["logistic"]
+    target = CompiledTarget(case.formula, backend="eager")
+    position = normal(3, 5)
+    for chains in (3, 2):
+        found = target(position[:chains].requires_grad_())
+        assert not found[0].requires_grad
+        torch.testing.assert_close(found, expected_at(case.formula, position[:chains].detach()))
+    with pytest.raises(ValueError, match=r"must have the shape \(3,\), got \(\)"):
+        CompiledTarget(lambda q: q.sum())(position)
 
 
 X, Y = torch.ones(4, 2), torch.tensor([0.0, 1.0, 0.0, 1.0])
