@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, distributions
 
-from fastvi.mcmc import PhasePoint, as_target, leapfrog
+from fastvi.mcmc import HMC, PhasePoint, as_target, leapfrog, step_seed
 from fastvi.mcmc.targets import (
     BetaPrior,
     CompiledTarget,
@@ -323,6 +323,21 @@ def test_trajectories_go_back(dtype: torch.dtype) -> None:
     back = target.trajectory(end._replace(momentum=-end.momentum), 0.05, 10)
     assert_near(back.position, start.position.double(), TOLERANCE[dtype])
     assert_near(-back.momentum, start.momentum.double(), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("per_chain", [False, True])
+def test_chains_are_those_of_the_formula(per_chain: bool) -> None:
+    """Hamiltonian Monte Carlo draws the same from a native target and from the formula by autograd."""
+    case = CASES["logistic, full"]
+    native, position = case.make(torch.float64), 0.1 * normal(20, 10)
+    step = 0.02 * (1.0 + normal(20, seed=3).abs()) if per_chain else 0.03
+    kernels = [HMC(target, step, 8) for target in (native, as_target(case.formula))]
+    states = [kernel.init(position) for kernel in kernels]
+    for t in range(10):
+        found = [kernel.step(state, step_seed(1, t)) for kernel, state in zip(kernels, states, strict=True)]
+        states = [state for state, _ in found]
+        torch.testing.assert_close(states[0], states[1], rtol=1e-9, atol=1e-9)
+    assert (states[0].position - position).abs().amax(1).min() > 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
