@@ -236,6 +236,8 @@ def test_transforms_and_the_compiler_take_the_products() -> None:
     position = normal(4, 3, target.dimension)
     values, _ = torch.func.vmap(target)(position)
     torch.testing.assert_close(values, torch.stack([target(each)[0] for each in position]))
+    compiled = torch.compile(target.__call__, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(position[0]), target(position[0]))
 
 
 def test_compiled_log_densities() -> None:
