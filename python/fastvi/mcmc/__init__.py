@@ -2,6 +2,7 @@
 
 from fastvi.mcmc.adaptation import WarmUp, WarmUpTrace, Window, reasonable_step_size, warm_up, windows
 from fastvi.mcmc.algorithm import Algorithm, HMCAlgorithm, HMCRun, MALAAlgorithm, Run
+from fastvi.mcmc.chees import ChEESAlgorithm, ChEESRun, JitteredHMC
 from fastvi.mcmc.dual_averaging import DualAveraging, StepSizeState
 from fastvi.mcmc.hmc import HMC, Metric
 from fastvi.mcmc.integrators import (
@@ -16,6 +17,7 @@ from fastvi.mcmc.integrators import (
 )
 from fastvi.mcmc.kernel import ChainState, Kernel, StepInfo, chain_noise, chain_normals, halton, step_seed
 from fastvi.mcmc.mala import MALA
+from fastvi.mcmc.meads import GeneralisedHMC, MEADSAlgorithm, MEADSRun, PersistentState
 from fastvi.mcmc.moments import MomentState, RunningCovariance
 
 __all__ = [
@@ -23,14 +25,21 @@ __all__ = [
     "INTEGRATORS",
     "MALA",
     "Algorithm",
+    "ChEESAlgorithm",
+    "ChEESRun",
     "ChainState",
     "DualAveraging",
+    "GeneralisedHMC",
     "HMCAlgorithm",
     "HMCRun",
+    "JitteredHMC",
     "Kernel",
     "MALAAlgorithm",
+    "MEADSAlgorithm",
+    "MEADSRun",
     "Metric",
     "MomentState",
+    "PersistentState",
     "PhasePoint",
     "Run",
     "RunningCovariance",
