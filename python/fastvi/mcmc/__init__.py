@@ -3,6 +3,7 @@
 from fastvi.mcmc.adaptation import WarmUp, WarmUpTrace, Window, reasonable_step_size, warm_up, windows
 from fastvi.mcmc.algorithm import Algorithm, HMCAlgorithm, HMCRun, MALAAlgorithm, Run
 from fastvi.mcmc.chees import ChEESAlgorithm, ChEESRun, JitteredHMC
+from fastvi.mcmc.divergences import explain_divergences, explain_stillness
 from fastvi.mcmc.dual_averaging import DualAveraging, StepSizeState
 from fastvi.mcmc.hmc import HMC, Metric
 from fastvi.mcmc.integrators import (
@@ -15,7 +16,16 @@ from fastvi.mcmc.integrators import (
     leapfrog,
     with_gradient,
 )
-from fastvi.mcmc.kernel import ChainState, Kernel, StepInfo, chain_noise, chain_normals, halton, step_seed
+from fastvi.mcmc.kernel import (
+    ChainState,
+    Kernel,
+    StepInfo,
+    chain_noise,
+    chain_normals,
+    halton,
+    initial_state,
+    step_seed,
+)
 from fastvi.mcmc.mala import MALA
 from fastvi.mcmc.meads import GeneralisedHMC, MEADSAlgorithm, MEADSRun, PersistentState
 from fastvi.mcmc.moments import MomentState, RunningCovariance
@@ -52,8 +62,11 @@ __all__ = [
     "as_target",
     "chain_noise",
     "chain_normals",
+    "explain_divergences",
+    "explain_stillness",
     "halton",
     "hamiltonian",
+    "initial_state",
     "integrate",
     "leapfrog",
     "reasonable_step_size",
