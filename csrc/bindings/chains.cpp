@@ -63,7 +63,9 @@ double number(PyObject* object) {
 constexpr std::int64_t term_numbers = 6;
 
 template <class T>
-std::vector<PriorTerm<T>> read_prior(const Operand& table, std::int64_t dimensions) {
+std::vector<PriorTerm<T>> read_prior(Tensors& tensors, PyObject* object, std::int64_t dimensions) {
+  if (object == Py_None) return {};
+  const Operand& table = tensors.read("prior", object);
   if (table.dtype() != DType::float64 || table.elements() % term_numbers != 0) refuse("the prior is wrong");
   std::vector<PriorTerm<T>> terms(static_cast<std::size_t>(table.elements() / term_numbers));
   const auto* from = static_cast<const double*>(table.data());
@@ -87,7 +89,7 @@ template <class T, class Run>
 py::object follow(Tensors& tensors, const Operand& position, Arguments arguments, const Run& run) {
   const std::int64_t chains = position.shape()[0], dimensions = position.shape()[1], size = chains * dimensions;
   const DType dtype = position.dtype();
-  const std::vector<PriorTerm<T>> prior = read_prior<T>(tensors.read("prior", arguments[0]), dimensions);
+  const std::vector<PriorTerm<T>> prior = read_prior<T>(tensors, arguments[0], dimensions);
   const std::int64_t steps = whole("num_steps", arguments[7]);
   const auto own = [&](std::size_t i, const char* name, std::int64_t elements) {
     return static_cast<const T*>(tensors.data(name, arguments[i], elements, dtype));
