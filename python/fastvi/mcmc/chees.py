@@ -17,7 +17,7 @@ from fastvi.mcmc.adaptation import reasonable_step_size
 from fastvi.mcmc.dual_averaging import DualAveraging, StepSizeState
 from fastvi.mcmc.hmc import HMC
 from fastvi.mcmc.integrators import PhasePoint, Target
-from fastvi.mcmc.kernel import ChainState, StepInfo, halton, step_seed
+from fastvi.mcmc.kernel import ChainState, StepInfo, halton, initial_state, step_seed
 from fastvi.mcmc.moments import MomentState, RunningCovariance
 from fastvi.seeding import mix_seed
 
@@ -269,7 +269,7 @@ class ChEESRun:
     """Chains that :class:`ChEESAlgorithm` moves: see :class:`fastvi.mcmc.Run`."""
 
     def __init__(self, options: ChEESAlgorithm, kernel: HMC, position: Tensor, num_warmup: int, seed: int) -> None:
-        self.state = kernel.init(position)
+        self.state = initial_state("ChEES", kernel.target, position)
         self._options, self._hmc = options, kernel
         self._averaging = DualAveraging(options.target_acceptance, kappa=AVERAGING)
         self._covariance = RunningCovariance()

@@ -18,7 +18,7 @@ from fastvi import ops
 from fastvi.mcmc.adaptation import WarmUp
 from fastvi.mcmc.hmc import HMC
 from fastvi.mcmc.integrators import PhasePoint, Target, leapfrog
-from fastvi.mcmc.kernel import ChainState, StepInfo, chain_noise, chain_normals, step_seed
+from fastvi.mcmc.kernel import ChainState, StepInfo, chain_noise, chain_normals, initial_state, step_seed
 from fastvi.seeding import mix_seed
 
 NUM_FOLDS = 4
@@ -102,7 +102,8 @@ class GeneralisedHMC:
         """Return the state of chains at positions ``(C, D)``, with new momenta and slices."""
         with torch.no_grad():
             normal, uniform = chain_noise(seed, first_chain, position)
-            return PersistentState(*HMC(self.target, 1.0, 1).init(position), normal.contiguous(), 2.0 * uniform - 1.0)
+            chains = initial_state("MEADS", self.target, position)
+            return PersistentState(*chains, normal.contiguous(), 2.0 * uniform - 1.0)
 
     def step(self, state: PersistentState, seed: int, first_chain: int = 0) -> tuple[PersistentState, StepInfo]:
         """Move all chains once; ``seed`` is that of this step, ``first_chain`` the number of the first chain."""
