@@ -203,7 +203,7 @@ def run_of(target, start, num_warmup, num_draws, seed=1):
 
 @pytest.mark.parametrize("distance", [0.0, 100.0])
 def test_moments_are_exact_from_any_start(distance):
-    """All chains in one place, and far away, up to a thousand standard deviations, where MEADS by itself stands still."""
+    """All chains in one place, and up to a thousand standard deviations away, where MEADS by itself stands still."""
     scale = torch.logspace(-1.0, 1.0, 20, dtype=torch.float64)
     spread = torch.randn(128, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     start = distance + spread if distance else torch.zeros_like(spread)
