@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ class Problem:
     jax_log_density: Callable[[], Callable[[Any], Any]]
     plain: Target
     weight: Tensor
+
+
+SomeProblem: TypeAlias = Callable[[], Problem]
 
 
 def logistic(num_rows: int = 1000, num_columns: int = 25, num_chains: int = 64) -> Problem:
@@ -110,7 +113,7 @@ def _run(algorithm: Algorithm, problem: Problem, num_warmup: int, num_draws: int
     return run, draws, num_steps
 
 
-def _sampling(runs: list[tuple[Tensor, int]], num_steps: int) -> Sampling:
+def sampling_of(runs: list[tuple[Tensor, int]], num_steps: int) -> Sampling:
     """What a call of so many leapfrog steps draws, by runs: their draws, and their leapfrog steps."""
     num_chains = runs[0][0].shape[1]
     rates = np.array([least_effective_draws(draws) / (steps * num_chains) for draws, steps in runs])
@@ -120,7 +123,7 @@ def _sampling(runs: list[tuple[Tensor, int]], num_steps: int) -> Sampling:
 
 
 def _prepare_chains(
-    make: Callable[[], Problem],
+    make: SomeProblem,
     num_steps: int | None,
     num_warmup: int,
     num_draws: int,
@@ -143,15 +146,15 @@ def _prepare_chains(
             steps += info.num_steps
         return draws, steps
 
-    sampling[FASTVI] = _sampling([pair[1:] for pair in found], sample()[1])
+    sampling[FASTVI] = sampling_of([pair[1:] for pair in found], sample()[1])
     ours = torch.cat([draws for _, draws, _ in found], 1)
 
     def make_blackjax() -> Call:
         chains = BlackJAXChains(problem.jax_log_density(), problem.start, num_steps, num_warmup, num_draws)
         runs = [chains.draws(seed) for seed in seeds]
         call, steps = chains.call(transitions)
-        sampling[BLACKJAX] = _sampling(runs, steps)
-        _check_moments(name, ours, torch.cat([draws for draws, _ in runs], 1))
+        sampling[BLACKJAX] = sampling_of(runs, steps)
+        check_moments(name, ours, torch.cat([draws for draws, _ in runs], 1))
         return call
 
     def check() -> None:
@@ -170,7 +173,7 @@ def _prepare_chains(
     )
 
 
-def _check_moments(name: str, ours: Tensor, theirs: Tensor) -> None:
+def check_moments(name: str, ours: Tensor, theirs: Tensor) -> None:
     """The first and second moments of draws (N, C, D) must agree to seven standard errors of their difference."""
     for power in (1, 2):
         first, second = ours**power, theirs**power
@@ -182,7 +185,7 @@ def _check_moments(name: str, ours: Tensor, theirs: Tensor) -> None:
             )
 
 
-def _prepare_leapfrog(make: Callable[[], Problem], name: str, mode: str, with_compile: bool) -> Workload:
+def _prepare_leapfrog(make: SomeProblem, name: str, mode: str, with_compile: bool) -> Workload:
     problem = make()
     start = PhasePoint.at(problem.target, problem.start, torch.ones_like(problem.start))
     step_size = 0.02
@@ -245,7 +248,7 @@ def _prepare_leapfrog(make: Callable[[], Problem], name: str, mode: str, with_co
 
 def chains_case(
     what: str,
-    make: Callable[[], Problem],
+    make: SomeProblem,
     num_steps: int | None = None,
     num_warmup: int = 1000,
     num_draws: int = 512,
@@ -258,7 +261,7 @@ def chains_case(
     return Case("mcmc", name, (f"{transitions} transitions",), prepare)
 
 
-def leapfrog_case(what: str, make: Callable[[], Problem]) -> Case:
+def leapfrog_case(what: str, make: SomeProblem) -> Case:
     """Return the case of a trajectory alone, beside the products of two matrices for each of its steps."""
     name = f"leapfrog, {what}"
     return Case("mcmc", name, (f"{LEAPFROGS} steps",), partial(_prepare_leapfrog, make, name))
