@@ -2,6 +2,7 @@
 
 from fastvi.mcmc.adaptation import WarmUp, WarmUpTrace, Window, reasonable_step_size, warm_up, windows
 from fastvi.mcmc.algorithm import Algorithm, HMCAlgorithm, HMCRun, MALAAlgorithm, Run
+from fastvi.mcmc.chees import ChEESAlgorithm, ChEESRun, JitteredHMC
 from fastvi.mcmc.divergences import explain_divergences, explain_stillness
 from fastvi.mcmc.dual_averaging import DualAveraging, StepSizeState
 from fastvi.mcmc.hmc import HMC, Metric
@@ -26,6 +27,7 @@ from fastvi.mcmc.kernel import (
     step_seed,
 )
 from fastvi.mcmc.mala import MALA
+from fastvi.mcmc.meads import GeneralisedHMC, MEADSAlgorithm, MEADSRun, PersistentState
 from fastvi.mcmc.moments import MomentState, RunningCovariance
 
 __all__ = [
@@ -33,14 +35,21 @@ __all__ = [
     "INTEGRATORS",
     "MALA",
     "Algorithm",
+    "ChEESAlgorithm",
+    "ChEESRun",
     "ChainState",
     "DualAveraging",
+    "GeneralisedHMC",
     "HMCAlgorithm",
     "HMCRun",
+    "JitteredHMC",
     "Kernel",
     "MALAAlgorithm",
+    "MEADSAlgorithm",
+    "MEADSRun",
     "Metric",
     "MomentState",
+    "PersistentState",
     "PhasePoint",
     "Run",
     "RunningCovariance",
