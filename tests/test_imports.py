@@ -40,7 +40,7 @@ PYTHON = {
     "expfam": "ops seeding _registry",
     "em": "expfam",
     "coding": "ops seeding",
-    "mcmc": "ops seeding",
+    "mcmc": "distributions seeding",
     "pyro": "distributions",
     PUBLIC: "numpy pyro nn em coding mcmc",
     "objectives": f"{PUBLIC} _examples _options _registry seeding",
