@@ -41,7 +41,7 @@ PYTHON = {
     "expfam": "ops seeding _registry",
     "em": "expfam",
     "coding": "ops seeding",
-    "mcmc": "distributions seeding",
+    "mcmc": "distributions seeding _options",
     "pyro": "distributions",
     PUBLIC: "numpy pyro nn em coding mcmc",
     "objectives": f"{PUBLIC} _examples _options _registry seeding",

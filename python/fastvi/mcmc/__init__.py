@@ -1,6 +1,8 @@
 """Markov chains by Hamiltonian dynamics: trajectories and kernels for any differentiable log density, many at once."""
 
+from fastvi.mcmc.ais import annealed_importance_sampling, bidirectional_monte_carlo, tune_annealing
 from fastvi.mcmc.algorithm import Algorithm, Run
+from fastvi.mcmc.annealing import AnnealedWeights, Annealing
 from fastvi.mcmc.hmc import HMC, Metric
 from fastvi.mcmc.integrators import (
     INTEGRATORS,
@@ -20,6 +22,8 @@ __all__ = [
     "INTEGRATORS",
     "MALA",
     "Algorithm",
+    "AnnealedWeights",
+    "Annealing",
     "ChainState",
     "Kernel",
     "Metric",
@@ -27,7 +31,9 @@ __all__ = [
     "Run",
     "StepInfo",
     "Target",
+    "annealed_importance_sampling",
     "as_target",
+    "bidirectional_monte_carlo",
     "chain_noise",
     "chain_normals",
     "halton",
@@ -35,5 +41,6 @@ __all__ = [
     "integrate",
     "leapfrog",
     "step_seed",
+    "tune_annealing",
     "with_gradient",
 ]
