@@ -40,6 +40,10 @@ from fastvi.seeding import mix_seed
 PILOT_WARM_UP = 20
 """Transitions of the pilot run at its first temperature, in which the step size finds its scale."""
 FEWEST_PILOT_TEMPERATURES = 50
+_GAIN = 0.3
+"""How far the log of the step size moves for each unit of acceptance."""
+_NEIGHBOURS = 4
+"""Pilot temperatures on either side whose step sizes are averaged."""
 
 
 def tune_annealing(
@@ -124,7 +128,7 @@ def tune_annealing(
     if step_size is not None:
         return Annealing(target, start, found, step_size, num_steps, between)
     inner = places[1:-1].unsqueeze(-1).expand_as(log_steps)
-    steps = interpolate(inner, log_steps, wanted[1:-1]).exp()
+    steps = interpolate(inner, _smooth(log_steps), wanted[1:-1]).exp()
     return Annealing(target, start, found, steps, num_steps, between)
 
 
@@ -189,7 +193,7 @@ def _pilot(
                     f"{OWNER}: no proposal was accepted at the first temperature, down to a step size of "
                     f"{float(log_step.exp().min()):.1e}: is the gradient that of the log density?"
                 )
-        transition(0.5)
+        transition(_GAIN)
         log_steps.append(log_step)
     return schedule.cpu(), torch.stack(spreads).cpu(), torch.stack(log_steps).double().cpu()
 
@@ -237,6 +241,12 @@ def annealed_importance_sampling(
     number = number_of(seed)
     annealing = tune_annealing(target, start, seed=number, row_offset=row_offset, on_step=on_step, **options)
     return annealing.forward(num_chains, number, row_offset, on_step)
+
+
+def _smooth(values: Tensor) -> Tensor:
+    """Each of (M, P) averaged with its neighbours: a step size that is a little too large accepts nothing."""
+    padded = torch.cat([values[:1].expand(_NEIGHBOURS, -1), values, values[-1:].expand(_NEIGHBOURS, -1)])
+    return padded.unfold(0, 2 * _NEIGHBOURS + 1, 1).mean(-1)
 
 
 class BidirectionalBounds(NamedTuple):
