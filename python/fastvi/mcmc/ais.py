@@ -33,7 +33,7 @@ from fastvi.mcmc.annealing import (
     number_of,
 )
 from fastvi.mcmc.integrators import as_target
-from fastvi.mcmc.kernel import step_seed
+from fastvi.mcmc.kernel import halton, step_seed
 from fastvi.mcmc.paths import SCHEDULES, Between, equal_steps, interpolate, linear_schedule, sigmoidal_schedule
 from fastvi.seeding import mix_seed
 
@@ -129,6 +129,7 @@ def tune_annealing(
         return Annealing(target, start, found, step_size, num_steps, between)
     inner = places[1:-1].unsqueeze(-1).expand_as(log_steps)
     steps = interpolate(inner, _smooth(log_steps), wanted[1:-1]).exp()
+    steps = steps * torch.tensor([_part(t) for t in range(len(steps))], dtype=steps.dtype).unsqueeze(-1)
     return Annealing(target, start, found, steps, num_steps, between)
 
 
@@ -169,7 +170,7 @@ def _pilot(
 
     def transition(gain: float) -> Tensor:
         nonlocal place, log_step, number
-        step_size = each_chain(log_step.exp(), problems, chains)
+        step_size = each_chain(_part(number) * log_step.exp(), problems, chains)
         place, info = path.transition(
             place, beta, step_size, num_steps, step_seed(mix_seed(seed, FORWARD_STREAM), number), row_offset * chains
         )
@@ -241,6 +242,15 @@ def annealed_importance_sampling(
     number = number_of(seed)
     annealing = tune_annealing(target, start, seed=number, row_offset=row_offset, on_step=on_step, **options)
     return annealing.forward(num_chains, number, row_offset, on_step)
+
+
+def _part(t: int) -> float:
+    """What part of its step size transition t takes, from a half to 1.
+
+    Trajectories of one length that follow the scale of the density come back to where they were, or to its mirror
+    image, at each temperature anew (Neal 2011, section 3.2).
+    """
+    return 1.0 - 0.5 * halton(t)
 
 
 def _smooth(values: Tensor) -> Tensor:
