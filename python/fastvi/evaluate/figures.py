@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +11,8 @@ import torch
 
 from fastvi._examples import count_examples, select_examples
 from fastvi._options import check_count
-from fastvi.evaluate._batches import IMAGES_AT_A_TIME, batches
+from fastvi._pareto import FEWEST_SAMPLES, largest_reliable_k
+from fastvi.evaluate._batches import IMAGES_AT_A_TIME, batches, json_figures
 from fastvi.evaluate.streaming import StreamedBounds, stream_bounds
 from fastvi.evaluate.units import active_units, active_units_of_layers
 from fastvi.objectives import DrawingModel, LatentVariableModel, Objective
@@ -61,6 +60,11 @@ class Evaluation:
     reliable
         Whether ``importance_weighted`` can stand for log p(x): at most a share of `UNRELIABLE_SHARE` of the images is
         unreliable. Else it is a lower bound that may be nats too low.
+    pareto_k
+        k-hat of the weights' tail, median over images; None where K is below 25.
+    heavy_tails
+        Images whose k-hat is above 0.7 (less for K below 2,200), so that their weights may have no variance, and their
+        L_K and effective sample size say little.
     active_units, latent_dim
         Latent dimensions that vary with x, out of how many; one number for each layer of a model that draws its own
         samples, unless they are discrete: then None. The first is None, too, for a model whose posterior has no mean in
@@ -81,13 +85,15 @@ class Evaluation:
     median_effective_sample_size: float
     unreliable_images: int
     reliable: bool
+    pareto_k: float | None
+    heavy_tails: int | None
     active_units: int | tuple[int, ...] | None
     latent_dim: int | tuple[int, ...] | None
     seconds: float
 
-    def as_dict(self) -> dict[str, int | float | bool | tuple[int, ...] | None]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
-        return _json_figures(self)
+        return json_figures(self)
 
 
 @dataclass(frozen=True)
@@ -109,16 +115,9 @@ class LossEvaluation:
     loss: float
     seconds: float
 
-    def as_dict(self) -> dict[str, int | float | bool | tuple[int, ...] | None]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
-        return _json_figures(self)
-
-
-def _json_figures(figures: Evaluation | LossEvaluation) -> dict[str, int | float | bool | tuple[int, ...] | None]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in dataclasses.asdict(figures).items()
-    }
+        return json_figures(self)
 
 
 def evaluate(
@@ -196,6 +195,8 @@ def evaluate(
             )
     importance_weighted = torch.cat([part.importance_weighted for part in parts]).double()
     effective = torch.cat([part.effective_sample_size for part in parts]).double()
+    shapes = torch.cat([part.pareto_k for part in parts]).double()
+    has_tail = num_samples >= FEWEST_SAMPLES
     bias = 0.5 / effective - 0.5 / num_samples
     # Counted from the other end, so that NaN, which a bound without any finite weight has, is unreliable.
     unreliable = count - int((bias <= LARGEST_BIAS).sum()) if num_samples > 1 else count
@@ -221,6 +222,8 @@ def evaluate(
         median_effective_sample_size=float(effective.median()),
         unreliable_images=unreliable,
         reliable=unreliable <= UNRELIABLE_SHARE * count,
+        pareto_k=float(shapes.median()) if has_tail else None,
+        heavy_tails=count - int((shapes <= largest_reliable_k(num_samples)).sum()) if has_tail else None,
         active_units=active,
         latent_dim=latent_dim,
         seconds=time.monotonic() - start,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from fastvi._examples import count_examples
 from fastvi._options import check_count
+from fastvi._pareto import FEWEST_SAMPLES, pareto_k_hats, tail_size
 from fastvi.objectives import DrawingModel, LatentVariableModel, log_weights
 from fastvi.ops import LogMeanExp
 from fastvi.seeding import mix_seed
@@ -31,11 +33,15 @@ class StreamedBounds:
         (B,), L_K, in nats.
     effective_sample_size
         (B,), between 1 and K.
+    pareto_k
+        (B,), k-hat of the weights' tail: above 0.7 no number of samples that could be drawn makes L_K an estimate of
+        log p(x) (Vehtari et al. 2024); -inf where all of the tail are equal, NaN where K is below 25.
     """
 
     elbo: Tensor
     importance_weighted: Tensor
     effective_sample_size: Tensor
+    pareto_k: Tensor
 
 
 @torch.inference_mode()
@@ -85,14 +91,38 @@ def stream_bounds(
     num_samples = check_count("stream_bounds", "num_samples", num_samples)
     chunk = max(1, ROWS_AT_A_TIME // max(1, count)) if chunk is None else check_count("stream_bounds", "chunk", chunk)
     weights = LogMeanExp(dim=0)
+    largest = _Largest(tail_size(num_samples) + 1)
     total: Tensor | None = None
     for number, start in enumerate(range(0, num_samples, chunk)):
         size = min(chunk, num_samples - start)
         part = log_weights(model, x, size, seed=mix_seed(seed, number), row_offset=row_offset)
         weights.update(part)
+        if num_samples >= FEWEST_SAMPLES:
+            largest.update(part)
         chunk_total = part.sum(0, dtype=torch.float64)
         total = chunk_total if total is None else total + chunk_total
         if on_rows is not None:
             on_rows(part.numel())
     assert total is not None
-    return StreamedBounds((total / num_samples).to(part.dtype), weights.value, weights.ess)
+    shape = pareto_k_hats(largest.values()) if num_samples >= FEWEST_SAMPLES else torch.full_like(total, math.nan)
+    return StreamedBounds((total / num_samples).to(part.dtype), weights.value, weights.ess, shape.to(part.dtype))
+
+
+class _Largest:
+    """The largest of the log-weights that have come, for each example: all that k-hat takes."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._rows = count, 0
+        self._parts: list[Tensor] = []
+
+    def update(self, part: Tensor) -> None:
+        """Add log-weights (K, B)."""
+        self._parts.append(part)
+        self._rows += len(part)
+        if self._rows > 3 * self._count:  # not at each of many small chunks
+            self._parts = [self.values()]
+            self._rows = self._count
+
+    def values(self) -> Tensor:
+        """Return the largest ones, falling along the first axis."""
+        return torch.cat(self._parts).topk(self._count, 0).values

@@ -121,7 +121,7 @@ class Annealing:
     start: Distribution
     inverse_temperatures: Tensor
     step_sizes: float | Tensor
-    num_steps: int = 10
+    num_steps: int = 3
     between: Between | None = None
     _schedule: Tensor = field(init=False, repr=False)
     _steps: Tensor = field(init=False, repr=False)
