@@ -54,7 +54,9 @@ def evaluate(
     ais_temperatures: Annotated[int, count("Steps from the start to the posterior.")] = 1000,
     ais_chains: Annotated[int, count("Chains for each image.")] = 16,
     ais_leapfrogs: Annotated[int, count("Leapfrog steps at each temperature.")] = 3,
-    ais_start: Annotated[str, typer.Option(help="prior, or encoder to start from q(z|x).")] = "prior",
+    ais_start: Annotated[
+        str, typer.Option(help="prior, encoder, which is q(z|x), or auto: the encoder where it is a diagonal Gaussian.")
+    ] = "auto",
     ais_schedule: Annotated[str, typer.Option(help="linear, sigmoidal, or adaptive by a pilot run.")] = "adaptive",
     ais_images: Annotated[int, count("Most test images that are annealed, evenly spaced.")] = 100,
     ais_simulated: Annotated[

@@ -1,7 +1,7 @@
 """log p(x) of a decoder by annealed importance sampling (Wu, Burda, Salakhutdinov and Grosse 2017), beside L_K.
 
-An encoder takes no part, but as a start where that is wished for: L_K, which samples from it, may be nats too low where
-it misses a part of the posterior.
+The encoder is no more than a start: L_K, which samples from it, may be nats too low where it misses a part of the
+posterior.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ class AnnealedEvaluation:
     ----------
     images, test_images
         Number of images used, and of those that there are.
-    num_temperatures, num_chains, num_leapfrogs, start, schedule, seed
+    num_temperatures, num_chains, num_leapfrogs, schedule, seed
         As asked for.
+    start
+        ``"prior"`` or ``"encoder"``.
     log_evidence
         log mean w of the chains, nats: on average a lower bound on log p(x), and an estimate of it where the effective
         sample size is not near 1.
@@ -97,7 +99,7 @@ def annealed_weights(
     num_temperatures: int = 1000,
     num_chains: int = 16,
     num_steps: int = 3,
-    start: str = "prior",
+    start: str = "auto",
     schedule: str = "adaptive",
     seed: int = 0,
     row_offset: int = 0,
@@ -119,7 +121,8 @@ def annealed_weights(
     num_temperatures, num_chains, num_steps
         T, C for each image, and leapfrog steps of a transition.
     start
-        ``"prior"``, or ``"encoder"`` to anneal from q(z|x).
+        ``"prior"``, or ``"encoder"`` to anneal from q(z|x), in units of its standard deviations; ``"auto"`` is the
+        encoder where that is a diagonal Gaussian. The weights are unbiased from either.
     schedule
         ``"linear"``, ``"sigmoidal"`` or ``"adaptive"``: see :func:`fastvi.mcmc.tune_annealing`.
     seed, row_offset
@@ -157,7 +160,7 @@ def evaluate_by_annealing(
     num_temperatures: int = 1000,
     num_chains: int = 16,
     num_steps: int = 3,
-    start: str = "prior",
+    start: str = "auto",
     schedule: str = "adaptive",
     num_samples: int | None = 5000,
     simulated_images: int = 0,
@@ -231,7 +234,7 @@ def evaluate_by_annealing(
         num_temperatures=num_temperatures,
         num_chains=num_chains,
         num_leapfrogs=num_steps,
-        start=start,
+        start=latents_of(model, select_examples(images, slice(0, 1)), start).name,
         schedule=schedule,
         seed=seed,
         log_evidence=float(evidence.mean()),

@@ -25,7 +25,7 @@ from fastvi.objectives.model import check_nats, member, optional
 from fastvi.seeding import mix_seed
 
 OWNER = "annealed importance sampling"
-STARTS = ("prior", "encoder")
+STARTS = ("auto", "prior", "encoder")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +38,15 @@ class Latents:
         A distribution with the batch (B,) and the event (Z,), in its own units where it is Gaussian.
     log_joint
         Of z (K, B, Z): log p(x, z) and its gradient.
+    name
+        ``"prior"`` or ``"encoder"``: what the start is.
     mean, scale
         (B, Z) each, of the start's units: z = mean + scale u; None where these are z itself.
     """
 
     start: Distribution
     log_joint: Target
+    name: str
     mean: Tensor | None = None
     scale: Tensor | None = None
 
@@ -97,6 +100,8 @@ class _LogPrior(Distribution):
 def latents_of(model: Any, x: Any, start: str) -> Latents:
     """Return the latent variables of images, to be annealed from the prior or from the encoder's q(z|x).
 
+    ``"auto"`` is the encoder where q(z|x) is a diagonal Gaussian, else the prior.
+
     Raises
     ------
     TypeError
@@ -122,12 +127,18 @@ def latents_of(model: Any, x: Any, start: str) -> Latents:
             q, shape = None, (count, int(model.latent_dim))
         p = prior_of(model, x, q or SimpleNamespace(shape=shape))  # type: ignore[arg-type]  # its shape is looked at
         log_joint = log_joint_target(model, x, p, OWNER)
-        chosen = p if start == "prior" else q
-        if isinstance(chosen, GaussianPosterior | GaussianPrior):
-            return _of_gaussian(log_joint, shape, x, model, chosen)
-        if isinstance(chosen, OtherPosterior):
-            return Latents(chosen.distribution, log_joint)
-        return Latents(_prior_distribution(model, x, shape), log_joint)
+        if start == "encoder" or (start == "auto" and isinstance(q, GaussianPosterior)):
+            if isinstance(q, OtherPosterior):
+                return Latents(q.distribution, log_joint, "encoder")
+            assert q is not None
+            return _of_gaussian(log_joint, "encoder", q.mean, q.logvar)
+        if not isinstance(p, GaussianPrior):
+            return Latents(_prior_distribution(model, x, shape), log_joint, "prior")
+        zeros = _zeros(model, x, shape)
+        if p.mean is None and p.logvar is None:
+            return Latents(DiagNormal(zeros, zeros), log_joint, "prior")
+        mean, logvar = (zeros if each is None else each.expand(shape) for each in (p.mean, p.logvar))
+        return _of_gaussian(log_joint, "prior", mean, logvar)
 
 
 def simulate(model: Any, count: int, like: Any, seed: int) -> tuple[Tensor, Tensor]:
@@ -152,17 +163,9 @@ def simulate(model: Any, count: int, like: Any, seed: int) -> tuple[Tensor, Tens
         return seeded.sample(Bernoulli(probability, validate_args=False), 1, mix_seed(seed, 1), 0)[0], z
 
 
-def _of_gaussian(
-    log_joint: Target, shape: tuple[int, ...], x: Any, model: Any, chosen: GaussianPosterior | GaussianPrior
-) -> Latents:
-    mean, logvar = chosen.mean, chosen.logvar
-    like = next((each for each in (mean, logvar) if each is not None), None)
-    zeros = _zeros(model, x, shape) if like is None else like.new_zeros(shape)
-    start = DiagNormal(zeros, zeros)
-    if like is None:
-        return Latents(start, log_joint)
-    scale = torch.ones_like(zeros) if logvar is None else torch.exp(0.5 * logvar).expand(shape)
-    return Latents(start, log_joint, zeros if mean is None else mean.expand(shape), scale)
+def _of_gaussian(log_joint: Target, name: str, mean: Tensor, logvar: Tensor) -> Latents:
+    zeros = torch.zeros_like(mean)
+    return Latents(DiagNormal(zeros, zeros), log_joint, name, mean, torch.exp(0.5 * logvar))
 
 
 def _of_noise(model: Any, x: Any, count: int, start: str) -> Latents:
@@ -184,7 +187,7 @@ def _of_noise(model: Any, x: Any, count: int, start: str) -> Latents:
         value, gradient = by_autograd(z)
         return value + normal.log_prob(z), gradient - z
 
-    return Latents(normal, log_joint)
+    return Latents(normal, log_joint, "prior")
 
 
 def _zeros(model: Any, x: Any, shape: tuple[int, ...]) -> Tensor:

@@ -118,7 +118,7 @@ def tune_annealing(
     is_adaptive = isinstance(schedule, str) and schedule == "adaptive"
     if step_size is not None and not is_adaptive:
         return Annealing(target, start, found, step_size, num_steps, between)
-    length = pilot_transitions(count, num_pilot_temperatures) - PILOT_WARM_UP
+    length = _pilot_length(count, num_pilot_temperatures)
     places, spreads, log_steps = _pilot(
         target, start, between, length, num_pilot_chains, num_steps, target_acceptance, number_of(seed), row_offset,
         on_step,
@@ -135,10 +135,12 @@ def tune_annealing(
 
 def pilot_transitions(num_temperatures: int, num_pilot_temperatures: int | None = None) -> int:
     """Return the number of transitions of the pilot run of :func:`tune_annealing`."""
-    length = num_pilot_temperatures
-    if length is None:
-        length = max(FEWEST_PILOT_TEMPERATURES, num_temperatures // 10)
-    return PILOT_WARM_UP + check_count("tune_annealing", "num_pilot_temperatures", length, at_least=2)
+    return PILOT_WARM_UP + _pilot_length(num_temperatures, num_pilot_temperatures) - 1
+
+
+def _pilot_length(num_temperatures: int, asked: int | None) -> int:
+    length = max(FEWEST_PILOT_TEMPERATURES, num_temperatures // 10) if asked is None else asked
+    return check_count("tune_annealing", "num_pilot_temperatures", length, at_least=2)
 
 
 @torch.no_grad()

@@ -247,7 +247,7 @@ class Annealing:
 
 def make_path(target: Callable[[Tensor], Any], start: Distribution, between: Between | None, chains: int) -> Path:
     """Return the path between the start and the target for so many chains of each problem."""
-    ends = _start_target(start, chains), as_target(target)
+    ends = _start_target(start, chains), as_target(target if hasattr(target, "is_target") else _only_finite(target))
     return GeometricPath(*ends) if between is None else OtherPath(*ends, between)
 
 
@@ -265,7 +265,23 @@ def _start_target(start: Distribution, chains: int) -> Target:
         by_problem = position.view(-1, chains, position.shape[-1]).transpose(0, 1)
         return start.log_prob(by_problem).transpose(0, 1).reshape(-1)
 
-    return with_gradient(log_prob, f"{OWNER}: the log_prob of the start, {type(start).__name__},")
+    return with_gradient(_only_finite(log_prob), f"{OWNER}: the log_prob of the start, {type(start).__name__},")
+
+
+def _only_finite(log_density: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """A log density that is NaN at positions that are not finite, where a divergent trajectory may end.
+
+    PyTorch's distributions raise there.
+    """
+
+    def guarded(position: Tensor) -> Any:
+        finite = position.detach().isfinite().all(-1)
+        found = log_density(torch.where(finite.unsqueeze(-1), position, 0.0))
+        if not isinstance(found, Tensor) or found.shape != finite.shape:
+            return found
+        return torch.where(finite, found, math.nan)
+
+    return guarded
 
 
 @torch.no_grad()
