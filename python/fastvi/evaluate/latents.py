@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution
 
 from fastvi._examples import count_examples, first_tensor
@@ -191,11 +191,9 @@ def _of_noise(model: Any, x: Any, count: int, start: str) -> Latents:
 
 
 def _zeros(model: Any, x: Any, shape: tuple[int, ...]) -> Tensor:
-    """Zeros of the dtype and on the device of the model's parameters, or of the data."""
-    parameters = getattr(model, "parameters", None)
-    like = next(iter(parameters()), None) if callable(parameters) else None
-    if like is None:
-        like = first_tensor(x)
+    """Zeros of the dtype and on the device of a module's parameters, else of the data."""
+    like: Tensor | None = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    like = first_tensor(x) if like is None else like
     assert like is not None
     dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
     return torch.zeros(shape, dtype=dtype, device=like.device)
