@@ -24,7 +24,7 @@ def tail_size(num_samples: int) -> int:
 
 def largest_reliable_k(num_samples: int) -> float:
     """Return the k-hat above which S weights do not correct q: 0.7, less for fewer than 2,200 samples."""
-    return min(1.0 - 1.0 / math.log10(num_samples), 0.7)
+    return min(1.0 - 1.0 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
 
 
 def pareto_k_hat(log_weights: Tensor) -> float:

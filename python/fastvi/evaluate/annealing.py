@@ -201,11 +201,16 @@ def evaluate_by_annealing(
     True
     """
     began = time.monotonic()
-    count = count_examples("evaluate_by_annealing", "images", images)
+    owner = "evaluate_by_annealing"
+    count = count_examples(owner, "images", images)
     if count == 0:
-        raise ValueError("evaluate_by_annealing: images holds no image")
-    check_count("evaluate_by_annealing", "num_chains", num_chains)
-    check_count("evaluate_by_annealing", "simulated_images", simulated_images, at_least=0)
+        raise ValueError(f"{owner}: images holds no image")
+    num_temperatures = check_count(owner, "num_temperatures", num_temperatures)
+    num_chains = check_count(owner, "num_chains", num_chains)
+    num_steps = check_count(owner, "num_steps", num_steps)
+    simulated_images = check_count(owner, "simulated_images", simulated_images, at_least=0)
+    test_images = count if test_images is None else check_count(owner, "test_images", test_images)
+    num_samples = None if num_samples is None else check_count(owner, "num_samples", num_samples)
     options = {"num_temperatures": num_temperatures, "num_chains": num_chains, "num_steps": num_steps}
     options |= {"start": start, "schedule": schedule, "on_step": on_step}  # type: ignore[dict-item]
     bounds: tuple[float, float] | None = None
@@ -230,7 +235,7 @@ def evaluate_by_annealing(
         importance_weighted = float(torch.cat([part.importance_weighted for part in streamed]).double().mean())
     return AnnealedEvaluation(
         images=count,
-        test_images=count if test_images is None else test_images,
+        test_images=test_images,
         num_temperatures=num_temperatures,
         num_chains=num_chains,
         num_leapfrogs=num_steps,

@@ -35,7 +35,7 @@ class StreamedBounds:
         (B,), between 1 and K.
     pareto_k
         (B,), k-hat of the weights' tail: above 0.7 no number of samples that could be drawn makes L_K an estimate of
-        log p(x) (Vehtari et al. 2024); -inf where all of the tail are equal, NaN where K is below 25.
+        log p(x) (Vehtari et al. 2024); -inf where all of the tail are equal, inf where K is below 25, too few to tell.
     """
 
     elbo: Tensor
@@ -104,7 +104,7 @@ def stream_bounds(
         if on_rows is not None:
             on_rows(part.numel())
     assert total is not None
-    shape = pareto_k_hats(largest.values()) if num_samples >= FEWEST_SAMPLES else torch.full_like(total, math.nan)
+    shape = pareto_k_hats(largest.values()) if num_samples >= FEWEST_SAMPLES else torch.full_like(total, math.inf)
     return StreamedBounds((total / num_samples).to(part.dtype), weights.value, weights.ess, shape.to(part.dtype))
 
 
