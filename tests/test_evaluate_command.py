@@ -145,7 +145,7 @@ def test_control_c_leaves_the_first_figures(run: Path, monkeypatch: pytest.Monke
     result = call("evaluate", run, *SHORT, *AIS)
     assert result.exit_code == 130
     assert "Traceback" not in result.output
-    assert result.output.splitlines()[-1] == "interrupted; the figures above are whole, and no others were kept"
+    assert result.output.splitlines()[-1] == "annealing interrupted: it leaves no figures; those above are whole"
     assert (run / "evaluation.json").exists()
     assert not list(run.glob("ais*"))
 

@@ -105,12 +105,16 @@ def evaluate(
     show_bar = progress and console.is_terminal
     try:
         evaluate_run(file, config, model, examples, all_images, num_samples, chunk, device, console, show_bar)
-        if annealing is not None:
-            anneal_run(files[1], config, model, annealed, all_images, annealing, num_samples, device, console, show_bar)
     except FloatingPointError as error:  # the model's own words for what became infinite or NaN
         fail(str(error))
+    if annealing is None:
+        return
+    try:
+        anneal_run(files[1], config, model, annealed, all_images, annealing, num_samples, device, console, show_bar)
+    except ValueError as error:  # a density that is nowhere finite, or a gradient that nothing accepts
+        fail(f"--ais: {error}")
     except KeyboardInterrupt:
-        console.print("interrupted; the figures above are whole, and no others were kept")
+        console.print("annealing interrupted: it leaves no figures; those above are whole")
         raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
 
 
