@@ -7,8 +7,8 @@ import types
 import pytest
 import torch
 
-from fastvi import evaluate as evaluation
 from fastvi.evaluate import active_units, evaluate, evaluation_rows, stream_bounds
+from fastvi.evaluate import streaming as evaluation
 from fastvi.models import VAE
 from fastvi.objectives import log_weights
 from fastvi.seeding import mix_seed

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import constraints, kl_divergence
 
-from fastvi.distributions import BernoulliLogits, DiagLaplace, DiagNormal, LinearBernoulli, categorical_log_prob
-from fastvi.objectives import ELBO, seeded
+from fastvi.distributions import BernoulliLogits, DiagLaplace, DiagNormal, LinearBernoulli, categorical_log_prob, seeded
+from fastvi.objectives import ELBO
 
 ROUNDING: dict[str, float] = {"rtol": 1e-12, "atol": 1e-12}
 """Two orders of the same float64 operations."""

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastvi._pareto import pareto_k_hat
 from fastvi.mean_field import ADVI, ScoreFunctionVI
 from fastvi.mean_field._black_box import Approximation
-from fastvi.mean_field._pareto import pareto_k_hat
 from fastvi.objectives import ScoreFunction
 
 PRECISION = torch.tensor([[2.0, 1.2], [1.2, 3.0]], dtype=torch.float64)

@@ -9,8 +9,8 @@ from torch.distributions import AffineTransform, ExpTransform, Independent, LogN
 
 from fastvi import normal_log_prob
 from fastvi.distributions import ModuleTransform
+from fastvi.distributions.seeded import log_prob_along_path
 from fastvi.objectives import ELBO, IWAE, STL, DReG, draw
-from fastvi.objectives.seeded import log_prob_along_path
 from support.posteriors import (
     B,
     Leaves,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastvi.data import Dataset
     from fastvi.training.config import RunFolder, TrainingConfig
 
+INTERRUPTED_EXIT_CODE = 130
 _BUNDLED_DATA = ("digits",)
 """Data sets that are read from no folder."""
 
@@ -117,3 +118,9 @@ def run_data(
             "only the size of the images could be compared"
         )
     return dataset, folder
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"  # by name: newer typer carries its own copy of click

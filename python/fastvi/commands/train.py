@@ -13,6 +13,7 @@ import typer
 from fastvi._terminal import FAILED_EXIT_CODE, fail, make_console, reason, show_error, whole_number
 from fastvi.commands.options import given_options, make_from, options_for, with_flags
 from fastvi.commands.shared import (
+    INTERRUPTED_EXIT_CODE,
     DataDir,
     Device,
     ShowProgress,
@@ -21,6 +22,7 @@ from fastvi.commands.shared import (
     choose_device,
     count,
     data_folder,
+    is_given,
     load_data,
     number,
     path,
@@ -43,7 +45,6 @@ _OPTIONS_TO_REPEAT = (
     "progress",
 )
 """Options of fastvi train that are not settings of the run: they hold for one command."""
-_INTERRUPTED_EXIT_CODE = 130
 
 
 def train(
@@ -182,7 +183,7 @@ def train(
     except KeyboardInterrupt:
         how = "interrupted before the run began" if begun is None else _how_to_go_on(context, begun)
         console.print(f"\n{how}")
-        raise typer.Exit(_INTERRUPTED_EXIT_CODE) from None
+        raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
 
 
 def _require_train_extra() -> None:
@@ -266,24 +267,19 @@ def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig
         fail(str(error))
     names = {"objective": config.objective_name, "model": config.model_name}
     for name in ("data", "objective", "model", "binarization", "batch_size", "learning_rate", "seed", "precision"):
-        if _is_given(context, name):
+        if is_given(context, name):
             _compare(name, context.params[name], names.get(name, getattr(config, name)), folder)
     given = given_options(context)
     for name, value in options_for(OBJECTIVES, config.objective_name, given).items():
         _compare(name, value, getattr(config.objective, name), folder)
     for name, value in options_for(MODELS, config.model_name, given).items():
         _compare(name, value, getattr(config.model, name), folder)
-    if _is_given(context, "epochs"):
+    if is_given(context, "epochs"):
         epochs = context.params["epochs"]
         if epochs < trained_epochs:
             fail(f"--epochs {epochs}: the run has already gone through {trained_epochs} epochs")
         config = dataclasses.replace(config, epochs=epochs)
     return config
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"  # by name: newer typer carries its own copy of click
 
 
 def _compare(name: str, given: Any, kept: Any, folder: RunFolder) -> None:

@@ -1,7 +1,9 @@
 """Markov chains by Hamiltonian dynamics: trajectories and kernels for any differentiable log density, many at once."""
 
 from fastvi.mcmc.adaptation import WarmUp, WarmUpTrace, Window, reasonable_step_size, warm_up, windows
+from fastvi.mcmc.ais import annealed_importance_sampling, bidirectional_monte_carlo, tune_annealing
 from fastvi.mcmc.algorithm import Algorithm, HMCAlgorithm, HMCRun, MALAAlgorithm, Run
+from fastvi.mcmc.annealing import AnnealedWeights, Annealing
 from fastvi.mcmc.chees import ChEESAlgorithm, ChEESRun, JitteredHMC
 from fastvi.mcmc.divergences import explain_divergences, explain_stillness
 from fastvi.mcmc.dual_averaging import DualAveraging, StepSizeState
@@ -35,6 +37,8 @@ __all__ = [
     "INTEGRATORS",
     "MALA",
     "Algorithm",
+    "AnnealedWeights",
+    "Annealing",
     "ChEESAlgorithm",
     "ChEESRun",
     "ChainState",
@@ -59,7 +63,9 @@ __all__ = [
     "WarmUp",
     "WarmUpTrace",
     "Window",
+    "annealed_importance_sampling",
     "as_target",
+    "bidirectional_monte_carlo",
     "chain_noise",
     "chain_normals",
     "explain_divergences",
@@ -71,6 +77,7 @@ __all__ = [
     "leapfrog",
     "reasonable_step_size",
     "step_seed",
+    "tune_annealing",
     "warm_up",
     "windows",
     "with_gradient",

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,20 +17,20 @@ from torch import Tensor, nn
 
 from fastvi import ops
 from fastvi._options import check_count, check_factor, option
-from fastvi.mcmc import PhasePoint, Target, leapfrog, with_gradient
+from fastvi.mcmc import PhasePoint, Target, leapfrog
 from fastvi.models.base import DataShape
 from fastvi.models.reverse_network import Arrival, ReverseNetwork
 from fastvi.models.vae import VAEOptions
 from fastvi.objectives import Draw
+from fastvi.objectives.joint import log_joint_target
 from fastvi.objectives.latent import (
     GaussianPosterior,
-    GaussianPrior,
     Posterior,
     Prior,
     prior_of,
     reparameterised_posterior_of,
 )
-from fastvi.objectives.model import log_likelihood, member, require_encoder
+from fastvi.objectives.model import require_encoder
 from fastvi.ops._values import values_at_hand
 from fastvi.seeding import mix_seed
 
@@ -244,19 +243,7 @@ class HamiltonianPosterior(nn.Module):
         return ops.normal_log_prob(momentum, mean, logvar) + 0.5 * self.latent_dim * math.log(2.0 * math.pi)
 
     def _target(self, x: Any, prior: Prior) -> Target:
-        """The log joint density of z and x, and its gradient by z: by one operation of the model's where it has one."""
-        by_autograd = with_gradient(
-            partial(log_likelihood, self.model, x), f"{_OWNER}: {member(self.model, 'log_likelihood')}"
-        )
-        make = getattr(type(self.model), "_log_likelihood_with_gradient", None)
-        at_once: Callable[[Tensor], Any] | None = None if make is None else make(self.model, x)
-
-        def target(z: Tensor) -> tuple[Tensor, Tensor]:
-            value, gradient = (None if at_once is None else at_once(z)) or by_autograd(z)
-            log_prior, pull = _prior_and_pull(prior, z)
-            return value + log_prior, gradient - pull
-
-        return target
+        return log_joint_target(self.model, x, prior, _OWNER)
 
     def _check_finite(self, transition: int, start: PhasePoint, end: PhasePoint) -> None:
         if bool(end.position.detach().isfinite().all()) and bool(end.log_density.detach().isfinite().all()):
@@ -280,15 +267,6 @@ class HamiltonianPosterior(nn.Module):
         drawn = self.draw(x, 1, seed=0).samples
         assert isinstance(drawn, Tensor)
         return self.decode(drawn[0])
-
-
-def _prior_and_pull(prior: Prior, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Log p(z), and minus its gradient by z, which is known of a Gaussian."""
-    if isinstance(prior, GaussianPrior):
-        centred = z if prior.mean is None else z - prior.mean
-        return prior.log_prob(z), centred if prior.logvar is None else centred * torch.exp(-prior.logvar)
-    log_prob, gradient = with_gradient(prior.log_prob, f"{_OWNER}: {prior.place}")(z)
-    return log_prob, -gradient
 
 
 def check_trajectory(owner: str, step_size: float, max_step_size: float, inverse_temperature: float) -> None:

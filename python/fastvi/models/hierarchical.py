@@ -148,11 +148,23 @@ class HierarchicalVAE(nn.Module):
         ``z`` of shape (..., Z_L + ... + Z_1) holds z_L itself, and after it the noise of the layers below: where it is
         standard normal, z_1 is a sample of the model, and with zeros behind z_L it is what the means lead to.
         """
+        return self.bottom.decode(self._lowest_layer(z))
+
+    def log_likelihood_of_noise(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return log p(x|z_1) in nats, (K, B), for ``x`` (B, D) and standard normal numbers ``z`` as in `decode`.
+
+        With the standard normal prior of these numbers it makes the model one of a single layer, whose p(x) annealed
+        importance sampling estimates.
+        """
+        return self.bottom.log_likelihood(x, self._lowest_layer(z))
+
+    def _lowest_layer(self, z: Tensor) -> Tensor:
+        top: Tensor
         top, *noise = z.split(self.latent_dims[::-1], -1)
         for each, network in zip(noise, reversed(self.downward), strict=True):
             mean, logvar = _parameters(network, top)
             top = torch.addcmul(mean, torch.exp(0.5 * logvar), each)
-        return self.bottom.decode(top)
+        return top
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the mean of p(x|z_1) at the mean of q(z_1|x), shape (B, D), for ``x`` of shape (B, D)."""

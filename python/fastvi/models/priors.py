@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 
 from fastvi import ops
 from fastvi._options import check_count
-from fastvi.objectives import seeded
+from fastvi.distributions import seeded
 
 
 class MixturePrior(nn.Module):

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from fastvi import ops
-from fastvi.distributions import DiagNormal
-from fastvi.objectives import seeded
+from fastvi.distributions import DiagNormal, seeded
 from fastvi.objectives.model import (
     check_nats,
     check_pair,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvi._examples import count_examples, select_examples
+from fastvi._pareto import largest_reliable_k
 from fastvi.objectives.model import has_bound
 from fastvi.training.config import RunFolder
 from fastvi.training.errors import RunError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fastvi.data import Dataset
-    from fastvi.evaluate import Evaluation, LossEvaluation
+    from fastvi.evaluate import AnnealedEvaluation, Evaluation, LossEvaluation
 
 
 def figures_file(folder: RunFolder, num_samples: int | None, images: int) -> Path:
@@ -41,7 +42,7 @@ def figures_file(folder: RunFolder, num_samples: int | None, images: int) -> Pat
     return folder.path / f"evaluation{samples}-images{images}.json"
 
 
-def write_figures(path: Path, result: Evaluation | LossEvaluation) -> None:
+def write_figures(path: Path, result: Evaluation | LossEvaluation | AnnealedEvaluation) -> None:
     """Write the figures.
 
     Raises
@@ -67,7 +68,7 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
     """Print the table, and below it what speaks against its figures."""
     from rich.table import Table
 
-    title = f"{config.data}, {config.objective_name} K={config.num_samples}: {_images_words(result)}"
+    title = f"{config.data}, {config.objective_name} K={config.num_samples}: {images_words(result)}"
     error, active = result.standard_error, result.active_units
     spread = "no standard error from one image" if error is None else f"standard error {error:.3f}"
     note = reliability_note(result)
@@ -84,6 +85,12 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
         unknown = "not told: the posterior's mean has no closed form"
     table.add_row("active units", unknown if active is None else f"{_sum(active)} of {_sum(result.latent_dim)}")
     table.add_row("effective sample size", f"{result.effective_sample_size:.1f} of {result.num_samples}")
+    if result.pareto_k is not None and result.heavy_tails is not None:
+        limit = largest_reliable_k(result.num_samples)
+        table.add_row(
+            "Pareto k-hat",
+            f"{result.pareto_k:.2f}, median; above {limit:.2g} for {result.heavy_tails:,} of {result.images:,} images",
+        )
     table.add_row("time", f"{result.seconds:.1f} s")
     console.print(table)
     if note:
@@ -95,7 +102,8 @@ def _sum(numbers: int | tuple[int, ...] | None) -> str:
     return " + ".join(map(str, numbers)) if isinstance(numbers, tuple) else str(numbers)
 
 
-def _images_words(result: Evaluation | LossEvaluation) -> str:
+def images_words(result: Evaluation | LossEvaluation | AnnealedEvaluation) -> str:
+    """How many images the figures are of."""
     some = "" if result.images == result.test_images else f"{result.images:,} of "
     return f"{some}{result.test_images:,} test images"
 
@@ -104,7 +112,7 @@ def print_loss(result: LossEvaluation, config: TrainingConfig, console: Console)
     """Print the table of a loss, and below it why there are no other figures."""
     from rich.table import Table
 
-    table = Table(title=f"{config.data}, {config.objective_name}: {_images_words(result)}", show_header=False)
+    table = Table(title=f"{config.data}, {config.objective_name}: {images_words(result)}", show_header=False)
     unit = config.objective.unit
     table.add_row(f"test {config.objective.value_name}", f"{result.loss:.3f}{' ' if unit else ''}{unit}")
     table.add_row("time", f"{result.seconds:.1f} s")
@@ -162,7 +170,7 @@ def evaluate_run(
     examples = tuple(part.to(device) for part in examples) if isinstance(examples, tuple) else examples.to(device)
     if not has_bound(model):
         loss = evaluate_loss(config.objective, model, examples, test_images=all_images, seed=config.seed)
-        _show_and_keep(loss, lambda: print_loss(loss, config, console), file, console)
+        show_and_keep(loss, lambda: print_loss(loss, config, console), file, console)
         return
     rows = evaluation_rows(count_examples("evaluate_run", "examples", examples), num_samples, config.num_samples)
     with Progress(console=console, auto_refresh=True, transient=True, disable=not show_bar) as bar:
@@ -177,12 +185,16 @@ def evaluate_run(
             seed=config.seed,
             on_rows=lambda done: bar.advance(task, done),
         )
-    _show_and_keep(result, lambda: print_figures(result, config, console), file, console)
+    show_and_keep(result, lambda: print_figures(result, config, console), file, console)
 
 
-def _show_and_keep(
-    result: Evaluation | LossEvaluation, show: Callable[[], None], file: Path | None, console: Console
+def show_and_keep(
+    result: Evaluation | LossEvaluation | AnnealedEvaluation,
+    show: Callable[[], None],
+    file: Path | None,
+    console: Console,
 ) -> None:
+    """Show figures, then write them to ``file`` and say where, unless that is None."""
     try:
         show()
     finally:  # a screen or pipe that takes no more is no reason to lose them

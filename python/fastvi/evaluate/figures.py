@@ -1,31 +1,25 @@
-"""Evaluation of a trained model: L_K with K in the thousands by streaming, active units, effective sample size.
-
-L_K and active units as in Burda, Grosse & Salakhutdinov 2016, sections 3 and 5; L_5000 is their estimate of log p(x).
-"""
+"""Test figures of a model: bounds, active units, and how far they can be trusted."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fastvi._examples import count_examples, select_examples
 from fastvi._options import check_count
-from fastvi.objectives import DrawingModel, LatentVariableModel, Objective, draw, log_weights
+from fastvi._pareto import FEWEST_SAMPLES, largest_reliable_k
+from fastvi.evaluate._batches import IMAGES_AT_A_TIME, batches, json_figures
+from fastvi.evaluate.streaming import StreamedBounds, stream_bounds
+from fastvi.evaluate.units import active_units, active_units_of_layers
+from fastvi.objectives import DrawingModel, LatentVariableModel, Objective
 from fastvi.objectives.latent import Posterior, posterior_of
-from fastvi.objectives.model import has_bound, lacking, require_encoder
-from fastvi.ops import LogMeanExp
+from fastvi.objectives.model import has_bound, lacking
 from fastvi.seeding import mix_seed
 
-ROWS_AT_A_TIME = 4096
-"""Decoder rows of one chunk: enough for a matrix product to run at full speed, few enough to stay in the caches."""
-ACTIVE_UNIT_THRESHOLD = 0.01
 LARGEST_BIAS = 0.05
 """An image's L_K is an estimate of log p(x) where it lies some so many nats below it, or fewer.
 
@@ -36,28 +30,6 @@ next terms of the series count too, and ESS, made of the same few weights, says 
 """
 UNRELIABLE_SHARE = 0.1
 """The mean over images is called unreliable where more than this share of them has a larger bias."""
-_IMAGES_AT_A_TIME = 128
-_SAMPLES_OF_A_MEAN = 50
-"""Samples that estimate a posterior mean, twice: of unit variance they tell that of 300 means to 0.001 or so."""
-
-
-@dataclass(frozen=True)
-class StreamedBounds:
-    """Bounds on log p(x) of each example, from the same K samples.
-
-    Attributes
-    ----------
-    elbo
-        (B,), the mean of the K log-weights: the evidence lower bound, in nats.
-    importance_weighted
-        (B,), L_K, in nats.
-    effective_sample_size
-        (B,), between 1 and K.
-    """
-
-    elbo: Tensor
-    importance_weighted: Tensor
-    effective_sample_size: Tensor
 
 
 @dataclass(frozen=True)
@@ -88,6 +60,11 @@ class Evaluation:
     reliable
         Whether ``importance_weighted`` can stand for log p(x): at most a share of `UNRELIABLE_SHARE` of the images is
         unreliable. Else it is a lower bound that may be nats too low.
+    pareto_k
+        k-hat of the weights' tail, median over images; None where K is below 25.
+    heavy_tails
+        Images whose k-hat is above 0.7 (less for K below 2,200), so that their weights may have no variance, and their
+        L_K and effective sample size say little.
     active_units, latent_dim
         Latent dimensions that vary with x, out of how many; one number for each layer of a model that draws its own
         samples, unless they are discrete: then None. The first is None, too, for a model whose posterior has no mean in
@@ -108,13 +85,15 @@ class Evaluation:
     median_effective_sample_size: float
     unreliable_images: int
     reliable: bool
+    pareto_k: float | None
+    heavy_tails: int | None
     active_units: int | tuple[int, ...] | None
     latent_dim: int | tuple[int, ...] | None
     seconds: float
 
-    def as_dict(self) -> dict[str, int | float | bool | tuple[int, ...] | None]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
-        return _json_figures(self)
+        return json_figures(self)
 
 
 @dataclass(frozen=True)
@@ -136,160 +115,9 @@ class LossEvaluation:
     loss: float
     seconds: float
 
-    def as_dict(self) -> dict[str, int | float | bool | tuple[int, ...] | None]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
-        return _json_figures(self)
-
-
-def _json_figures(figures: Evaluation | LossEvaluation) -> dict[str, int | float | bool | tuple[int, ...] | None]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in dataclasses.asdict(figures).items()
-    }
-
-
-@torch.inference_mode()
-def stream_bounds(
-    model: LatentVariableModel | DrawingModel,
-    x: Any,
-    num_samples: int,
-    *,
-    chunk: int | None = None,
-    seed: int = 0,
-    row_offset: int = 0,
-    on_rows: Callable[[int], None] | None = None,
-) -> StreamedBounds:
-    """Return bounds on log p(x) from ``num_samples`` samples, holding ``chunk`` of them at a time.
-
-    Memory is that of chunk x B decoder rows, whatever ``num_samples`` is.
-
-    Parameters
-    ----------
-    model
-        The model.
-    x
-        Examples: what the model takes, a tensor of shape (B, ...), or a tuple, list or dictionary of such tensors.
-    num_samples
-        K >= 1.
-    chunk
-        Samples at a time; None takes about `ROWS_AT_A_TIME` decoder rows.
-    seed, row_offset
-        The draws of chunk c and example b depend on (seed, c, b + row_offset).
-    on_rows
-        Called after each chunk with its number of decoder rows.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If ``num_samples`` or ``chunk`` is not a positive integer, ``x`` holds tensors of different lengths, or
-        anything but tensors, or the model has no bound on log p(x).
-
-    Examples
-    --------
-    >>> from fastvi.models import VAE
-    >>> bounds = stream_bounds(VAE(64, 2, (8,)), torch.ones(3, 64), num_samples=1000, chunk=100)
-    >>> bool((bounds.importance_weighted >= bounds.elbo).all())
-    True
-    """
-    count = count_examples("stream_bounds", "x", x)
-    num_samples = check_count("stream_bounds", "num_samples", num_samples)
-    chunk = max(1, ROWS_AT_A_TIME // max(1, count)) if chunk is None else check_count("stream_bounds", "chunk", chunk)
-    weights = LogMeanExp(dim=0)
-    total: Tensor | None = None
-    for number, start in enumerate(range(0, num_samples, chunk)):
-        size = min(chunk, num_samples - start)
-        part = log_weights(model, x, size, seed=mix_seed(seed, number), row_offset=row_offset)
-        weights.update(part)
-        chunk_total = part.sum(0, dtype=torch.float64)
-        total = chunk_total if total is None else total + chunk_total
-        if on_rows is not None:
-            on_rows(part.numel())
-    assert total is not None
-    return StreamedBounds((total / num_samples).to(part.dtype), weights.value, weights.ess)
-
-
-@torch.inference_mode()
-def active_units(model: LatentVariableModel | DrawingModel, x: Any, threshold: float = ACTIVE_UNIT_THRESHOLD) -> Tensor:
-    """Return which latent dimensions are active, bool (Z,): Cov_x(E[z|x]) > ``threshold``.
-
-    Parameters
-    ----------
-    model
-        The model.
-    x
-        Examples, as in :func:`stream_bounds`, at least two.
-    threshold
-        Least variance over the examples of a posterior mean.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If there are fewer than two examples, ``x`` is not of tensors of one length, or the model has no ``encode``, or
-        one whose distributions have no mean in closed form.
-
-    References
-    ----------
-    Burda, Grosse & Salakhutdinov 2016, section 5.2.
-    """
-    count = count_examples("active_units", "x", x)
-    require_encoder(model, "active_units")
-    if count < 2:
-        raise ValueError(f"active_units: a variance needs at least two examples, x holds {count}")
-    try:
-        means = torch.cat([posterior_of(model, batch).mean for batch in _batches(x, count)])
-    except NotImplementedError as error:
-        raise TypeError(
-            f"active_units: needs the posterior's mean, and what {type(model).__name__}.encode returns has none in "
-            "closed form"
-        ) from error
-    return means.var(0) > threshold
-
-
-@torch.inference_mode()
-def active_units_of_layers(
-    model: LatentVariableModel | DrawingModel, x: Any, threshold: float = ACTIVE_UNIT_THRESHOLD, *, seed: int = 0
-) -> tuple[Tensor, ...] | None:
-    """Return which latent dimensions of each stochastic layer are active, bool ``(Z_l,)``; None for discrete ones.
-
-    Two independent sets of samples estimate each E[z|x]. The covariance over the examples of the one estimate with the
-    other is an unbiased estimate of the variance of E[z|x], because only E[z|x] is common to both.
-
-    Parameters
-    ----------
-    model
-        A model that draws samples ``(K, B, Z_l)`` of each layer. Discrete ones carry a ``log_posterior``.
-    x, threshold
-        See :func:`active_units`.
-    seed
-        Of the samples.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two examples.
-
-    Examples
-    --------
-    >>> from fastvi.models import HierarchicalVAE
-    >>> model = HierarchicalVAE(64, latent_dims=(8, 4), hidden_dims=(8,), upper_hidden_dims=(8,))
-    >>> [len(layer) for layer in active_units_of_layers(model, torch.eye(64))]
-    [8, 4]
-    """
-    count = count_examples("active_units_of_layers", "x", x)
-    if count < 2:
-        raise ValueError(f"active_units_of_layers: a variance needs at least two examples, x holds {count}")
-    means: list[list[Tensor]] = []
-    for number, batch in enumerate(_batches(x, count)):
-        drawn = draw(model, batch, 2 * _SAMPLES_OF_A_MEAN, seed=seed, row_offset=number * _IMAGES_AT_A_TIME)
-        if drawn.log_posterior is not None:
-            return None
-        layers = (drawn.samples,) if isinstance(drawn.samples, Tensor) else drawn.samples
-        means.append([layer.unflatten(0, (2, _SAMPLES_OF_A_MEAN)).mean(1) for layer in layers])
-    found = []
-    for first, second in (torch.cat(parts, 1) for parts in zip(*means, strict=True)):
-        covariance = ((first - first.mean(0)) * (second - second.mean(0))).sum(0) / (count - 1)
-        found.append(covariance > threshold)
-    return tuple(found)
+        return json_figures(self)
 
 
 def evaluate(
@@ -351,7 +179,7 @@ def evaluate(
     training_num_samples = check_count("evaluate", "training_num_samples", training_num_samples)
     parts: list[StreamedBounds] = []
     trained: list[StreamedBounds] = []
-    for number, batch in enumerate(_batches(images, count)):
+    for number, batch in enumerate(batches(images, count)):
         streams = ((num_samples, parts, 0), (training_num_samples, trained, 1))
         for samples, results, stream in streams:
             results.append(
@@ -361,12 +189,14 @@ def evaluate(
                     samples,
                     chunk=chunk,
                     seed=mix_seed(seed, stream),
-                    row_offset=number * _IMAGES_AT_A_TIME,
+                    row_offset=number * IMAGES_AT_A_TIME,
                     on_rows=on_rows,
                 )
             )
     importance_weighted = torch.cat([part.importance_weighted for part in parts]).double()
     effective = torch.cat([part.effective_sample_size for part in parts]).double()
+    shapes = torch.cat([part.pareto_k for part in parts]).double()
+    has_tail = num_samples >= FEWEST_SAMPLES
     bias = 0.5 / effective - 0.5 / num_samples
     # Counted from the other end, so that NaN, which a bound without any finite weight has, is unreliable.
     unreliable = count - int((bias <= LARGEST_BIAS).sum()) if num_samples > 1 else count
@@ -392,6 +222,8 @@ def evaluate(
         median_effective_sample_size=float(effective.median()),
         unreliable_images=unreliable,
         reliable=unreliable <= UNRELIABLE_SHARE * count,
+        pareto_k=float(shapes.median()) if has_tail else None,
+        heavy_tails=count - int((shapes <= largest_reliable_k(num_samples)).sum()) if has_tail else None,
         active_units=active,
         latent_dim=latent_dim,
         seconds=time.monotonic() - start,
@@ -427,8 +259,8 @@ def evaluate_loss(
     if count == 0:
         raise ValueError("evaluate_loss: images holds no image")
     total = 0.0
-    for number, batch in enumerate(_batches(images, count)):
-        values = objective(model, batch, seed=mix_seed(seed, 0), row_offset=number * _IMAGES_AT_A_TIME)
+    for number, batch in enumerate(batches(images, count)):
+        values = objective(model, batch, seed=mix_seed(seed, 0), row_offset=number * IMAGES_AT_A_TIME)
         total += float(values.detach().double().sum())
     return LossEvaluation(
         images=count,
@@ -441,8 +273,3 @@ def evaluate_loss(
 def evaluation_rows(images: int, num_samples: int, training_num_samples: int) -> int:
     """Return the number of decoder rows that `evaluate` computes."""
     return images * (num_samples + training_num_samples)
-
-
-def _batches(images: Any, count: int) -> Iterator[Any]:
-    for start in range(0, count, _IMAGES_AT_A_TIME):
-        yield select_examples(images, slice(start, start + _IMAGES_AT_A_TIME))

@@ -26,7 +26,7 @@ from torch.distributions import (
 )
 
 from fastvi import ops
-from fastvi.distributions import DiagNormal
+from fastvi.distributions.normal import DiagNormal
 
 
 def rsample(distribution: Any, num_samples: int, seed: int | None, row_offset: int) -> Tensor:
