@@ -8,7 +8,8 @@ Tempering (Neal 2011, section 5.5.7; Caterini, Doucet and Sejdinovic 2018) multi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -91,6 +92,40 @@ def with_gradient(log_density: Callable[[Tensor], Tensor], name: str = "the log 
         return (value if records else value.detach()), gradient
 
     return target
+
+
+@dataclass(frozen=True, eq=False)
+class DifferentiableTarget:
+    """The target of a log density: see :func:`as_target`."""
+
+    log_density: Callable[[Tensor], Tensor]
+    _with_gradient: Target = field(init=False, repr=False)
+    is_target: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_with_gradient", with_gradient(self.log_density))
+
+    def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log density ``(C,)`` and its gradient ``(C, D)`` at positions ``(C, D)``."""
+        with torch.no_grad():
+            return self._with_gradient(position)
+
+
+def as_target(log_density: Callable[[Tensor], Any]) -> Target:
+    """Make the target of a log density, positions (C, D) to (C,): autograd takes its gradient and keeps no history.
+
+    What is a target already, as its attribute ``is_target`` says, is returned as it is.
+
+    Examples
+    --------
+    >>> import torch
+    >>> target = as_target(lambda q: -0.5 * q.square().sum(-1))
+    >>> target(torch.tensor([[1.0, -2.0]]))
+    (tensor([-2.5000]), tensor([[-1.,  2.]]))
+    >>> as_target(target) is target
+    True
+    """
+    return log_density if getattr(log_density, "is_target", False) else DifferentiableTarget(log_density)
 
 
 def leapfrog(
@@ -186,3 +221,83 @@ def _half_kick(momentum: Tensor, gradient: Tensor, step_size: Tensor | float) ->
     if isinstance(step_size, Tensor):
         return torch.addcmul(momentum, gradient, step_size, value=0.5)
     return torch.add(momentum, gradient, alpha=0.5 * step_size)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A palindrome of kicks and drifts, as parts of the step size: kick, drift, kick, ..., drift, kick."""
+
+    kicks: tuple[float, ...]
+    drifts: tuple[float, ...]
+
+    @property
+    def num_stages(self) -> int:
+        """Gradients that a step takes."""
+        return len(self.drifts)
+
+
+_MCLACHLAN = 0.1931833275037836
+_KICK, _DRIFT = 0.11888010966548, 0.29619504261126
+INTEGRATORS = {
+    "leapfrog": Scheme((0.5, 0.5), (1.0,)),
+    "minimal-norm-2": Scheme((_MCLACHLAN, 1.0 - 2.0 * _MCLACHLAN, _MCLACHLAN), (0.5, 0.5)),
+    "minimal-norm-3": Scheme((_KICK, 0.5 - _KICK, 0.5 - _KICK, _KICK), (_DRIFT, 1.0 - 2.0 * _DRIFT, _DRIFT)),
+}
+"""The integrators of :func:`integrate`, by name."""
+
+
+def integrate(
+    target: Target,
+    start: PhasePoint,
+    step_size: Tensor | float,
+    num_steps: int,
+    inverse_mass: Tensor | None = None,
+    integrator: str = "leapfrog",
+) -> PhasePoint:
+    """Follow trajectories of many chains, without autograd history.
+
+    Parameters
+    ----------
+    target
+        What gives the log density and its gradient; where it has a method ``trajectory`` of the arguments ``(start,
+        step_size, num_steps, inverse_mass)``, whole trajectories of leapfrog steps are left to that.
+    start
+        Where the trajectories begin: positions and momenta ``(C, D)``.
+    step_size
+        A number, or a tensor: ``()``, or ``(C,)`` for one for each chain.
+    num_steps
+        The number of steps, each of one stage for ``leapfrog``, two or three for the others.
+    inverse_mass
+        Diagonal ``(D,)`` or dense ``(D, D)``; the identity where not given.
+    integrator
+        ``leapfrog``, ``minimal-norm-2`` (McLachlan 1995) or ``minimal-norm-3`` (Blanes, Casas and Sanz-Serna 2014).
+
+    Returns
+    -------
+    PhasePoint
+        The end of the trajectory, its momentum not negated.
+    """
+    if isinstance(step_size, Tensor) and step_size.dim() == 1:
+        step_size = step_size.unsqueeze(-1)
+    dense_mass = inverse_mass if inverse_mass is not None and inverse_mass.dim() == 2 else None
+    trajectory = getattr(target, "trajectory", None)
+    if integrator == "leapfrog" and dense_mass is None and trajectory is not None:
+        whole: PhasePoint = trajectory(start, step_size, num_steps, inverse_mass)
+        return whole
+    scheme = INTEGRATORS[integrator]
+    position, momentum, log_density, gradient = start
+    first = True
+    for _ in range(num_steps):
+        for stage, drift in enumerate(scheme.drifts):
+            # Between two steps the last kick of one and the first of the next are one.
+            kick = scheme.kicks[stage] if stage or first else 2.0 * scheme.kicks[0]
+            first = False
+            step = drift * step_size
+            if dense_mass is not None:
+                momentum = ops.momentum_kick(momentum, gradient, step_size, -kick)
+                position = position + step * (momentum @ dense_mass)
+            else:
+                position, momentum = ops.leapfrog_step(position, momentum, gradient, step, inverse_mass, -kick / drift)
+            log_density, gradient = target(position)
+    momentum = ops.momentum_kick(momentum, gradient, step_size, -scheme.kicks[-1])
+    return PhasePoint(position, momentum, log_density, gradient)

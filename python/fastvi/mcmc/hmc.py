@@ -1,0 +1,175 @@
+"""Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2011) for many chains at once, and the metric of its momenta."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fastvi import ops
+from fastvi.mcmc.integrators import INTEGRATORS, PhasePoint, Target, integrate
+from fastvi.mcmc.kernel import ChainState, StepInfo, chain_noise
+
+
+class Metric:
+    """Momenta N(0, M) of an inverse mass: none for the identity, diagonal ``(D,)``, or dense ``(D, D)``."""
+
+    def __init__(self, inverse_mass: Tensor | None) -> None:
+        self.inverse_mass = inverse_mass
+        self.is_dense = inverse_mass is not None and inverse_mass.dim() == 2
+        self._scale: Tensor | None = None
+        if inverse_mass is not None and not self.is_dense:
+            self._scale = inverse_mass.rsqrt()
+        elif inverse_mass is not None:
+            # M^-1 = L L', so that M = L^-T L^-1: momenta, as rows, are normals times L^-1.
+            factor, failed = torch.linalg.cholesky_ex(inverse_mass)
+            if failed.item():
+                raise ValueError("HMC: inverse_mass must be positive definite; it has no Cholesky factor")
+            identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+            self._scale = torch.linalg.solve_triangular(factor, identity, upper=False)
+
+    def momentum(self, normal: Tensor) -> Tensor:
+        """Return momenta of standard normal noise ``(C, D)``."""
+        if self._scale is None:
+            return normal.contiguous()
+        return normal @ self._scale if self.is_dense else normal * self._scale
+
+    def velocity(self, momentum: Tensor) -> Tensor:
+        """Return M^-1 p."""
+        if self.inverse_mass is None:
+            return momentum
+        return momentum @ self.inverse_mass if self.is_dense else momentum * self.inverse_mass
+
+    def kinetic_energy(self, momentum: Tensor) -> Tensor:
+        """Return p' M^-1 p / 2, ``(C,)``."""
+        if self.is_dense:
+            return 0.5 * (momentum * self.velocity(momentum)).sum(-1)
+        return ops.kinetic_energy(momentum, self.inverse_mass)
+
+
+@dataclass(frozen=True, eq=False)
+class HMC:
+    """Hamiltonian Monte Carlo: all momenta drawn anew, a trajectory, and Metropolis's rule at its end.
+
+    Parameters
+    ----------
+    target
+        Positions ``(C, D)`` to the log density ``(C,)`` and its gradient ``(C, D)``: see :func:`fastvi.mcmc.as_target`.
+    step_size
+        A number, or a tensor: ``()``, or ``(C,)`` for one for each chain.
+    num_steps
+        Steps of a trajectory.
+    inverse_mass
+        Diagonal of the inverse mass ``(D,)``, or the whole of it ``(D, D)``: best an estimate of the density's
+        covariance. The identity where not given.
+    integrator
+        ``leapfrog``, ``minimal-norm-2`` or ``minimal-norm-3``: see :func:`fastvi.mcmc.integrate`.
+    divergence_threshold
+        Energy error in nats above which a trajectory is divergent.
+
+    Raises
+    ------
+    ValueError
+        If a number or a shape is not as above.
+
+    References
+    ----------
+    Neal: MCMC using Hamiltonian dynamics. Handbook of Markov Chain Monte Carlo, 2011, section 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastvi.mcmc import as_target, step_seed
+    >>> target = as_target(lambda q: -0.5 * q.square().sum(-1))
+    >>> kernel = HMC(target, step_size=0.3, num_steps=5)
+    >>> state = kernel.init(torch.zeros(64, 3))
+    >>> for t in range(10):
+    ...     state, info = kernel.step(state, step_seed(1, t))
+    >>> state.position.shape, bool(info.acceptance_probability.mean() > 0.9)
+    (torch.Size([64, 3]), True)
+    """
+
+    target: Target
+    step_size: float | Tensor
+    num_steps: int
+    inverse_mass: Tensor | None = None
+    integrator: str = "leapfrog"
+    divergence_threshold: float = 1000.0
+    metric: Metric | None = field(default=None, repr=False, kw_only=True)
+    """Made of ``inverse_mass``; carried over by ``dataclasses.replace`` where that stays the same."""
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if self.integrator not in INTEGRATORS:
+            raise ValueError(f"{name}: integrator must be one of {', '.join(INTEGRATORS)}, got {self.integrator!r}")
+        if self.num_steps < 1:
+            raise ValueError(f"{name}: num_steps must be positive, got {self.num_steps}")
+        if isinstance(self.step_size, Tensor):
+            if self.step_size.dim() > 1:
+                shape = tuple(self.step_size.shape)
+                raise ValueError(f"{name}: step_size must be a number or have the shape () or (C,), got {shape}")
+        elif not self.step_size > 0.0:
+            raise ValueError(f"{name}: step_size must be positive, got {self.step_size}")
+        mass = self.inverse_mass
+        if self.metric is None or self.metric.inverse_mass is not mass:
+            if mass is not None and not (mass.dim() == 1 or (mass.dim() == 2 and mass.shape[0] == mass.shape[1])):
+                shape = tuple(mass.shape)
+                raise ValueError(f"{name}: inverse_mass must have the shape (D,) or (D, D), got {shape}")
+            object.__setattr__(self, "metric", Metric(mass))
+
+    def init(self, position: Tensor) -> ChainState:
+        """Return the state of chains at positions ``(C, D)``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If positions or what the target gives have the wrong type, shape or device, or where a chain starts without
+            a finite density or gradient.
+        """
+        with torch.no_grad():
+            return ChainState(position, *self.target(position))
+
+    def step(self, state: ChainState, seed: int, first_chain: int = 0) -> tuple[ChainState, StepInfo]:
+        """Move all chains once.
+
+        Parameters
+        ----------
+        state
+            Where they are.
+        seed
+            Of this step, such as :func:`fastvi.mcmc.step_seed` gives.
+        first_chain
+            Number of the first chain among all that the run has.
+        """
+        metric = self.metric
+        assert metric is not None
+        with torch.no_grad():
+            normal, uniform = chain_noise(seed, first_chain, state.position)
+            momentum = metric.momentum(normal)
+            start = PhasePoint(state.position, momentum, state.log_density, state.gradient)
+            end = integrate(self.target, start, self.step_size, self.num_steps, self.inverse_mass, self.integrator)
+            start_energy = metric.kinetic_energy(momentum) - state.log_density
+            end_energy = metric.kinetic_energy(end.momentum) - end.log_density
+            infinity = float("inf")
+            error = torch.nan_to_num(end_energy - start_energy, nan=infinity, posinf=infinity, neginf=infinity)
+            probability = (-error).exp_().clamp_max_(1.0)
+            # In float64: the last bit of exp depends on the place in a vector, and would now and then decide.
+            is_accepted = uniform <= (-error.double()).exp_()
+            chosen = is_accepted.unsqueeze(-1)
+            new_state = ChainState(
+                torch.where(chosen, end.position, state.position),
+                torch.where(is_accepted, end.log_density, state.log_density),
+                torch.where(chosen, end.gradient, state.gradient),
+            )
+            info = StepInfo(
+                probability,
+                is_accepted,
+                error > self.divergence_threshold,
+                torch.where(is_accepted, end_energy, start_energy),
+                error,
+                self.num_steps * INTEGRATORS[self.integrator].num_stages,
+                end,
+                momentum,
+            )
+        return new_state, info
