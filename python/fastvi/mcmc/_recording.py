@@ -38,9 +38,7 @@ class Recording:
         chains = (num_samples, len(start))
         try:
             self.position = start.new_empty((num_samples, *start.shape))
-            self.series = {
-                name: start.new_empty(chains) for name in ("acceptance_rate", "energy", "lp")
-            }
+            self.series = {name: start.new_empty(chains) for name in ("acceptance_rate", "energy", "lp")}
         except RuntimeError as error:
             size = num_samples * start.numel() * start.element_size()
             raise MemoryError(

@@ -1,4 +1,4 @@
-"""Maps of all of R^n onto the supports of parameters, by which a sampler without bounds draws parameters that have some.
+"""Maps of R^n onto the supports of parameters, by which a sampler that knows no bounds draws parameters that have some.
 
 The formulas are those of Stan (Reference Manual, "Constraint transforms"); the simplex is that of isometric log ratios
 (Egozcue et al. 2003), which treats all its parts alike.
@@ -228,9 +228,7 @@ class Interval(Bijection):
         _check_bound(self, "lower", self.lower)
         _check_bound(self, "upper", self.upper)
         if not bool((torch.as_tensor(self.lower) < torch.as_tensor(self.upper)).all()):
-            raise ValueError(
-                f"Interval: lower must be below upper, got {_shown(self.lower)} and {_shown(self.upper)}"
-            )
+            raise ValueError(f"Interval: lower must be below upper, got {_shown(self.lower)} and {_shown(self.upper)}")
 
     @property
     def support(self) -> str:  # type: ignore[override]  # it names the bounds

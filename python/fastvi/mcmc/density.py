@@ -30,6 +30,7 @@ class ParameterTarget:
         self._differentiate = as_target(self._log_density)
 
     def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log densities (C,) and their gradients (C, D)."""
         try:
             return self._differentiate(position)
         except torch.linalg.LinAlgError:
@@ -59,6 +60,7 @@ class TargetOfValues:
         self._parameters = parameters
 
     def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log densities (C,) and their gradients (C, D)."""
         with torch.enable_grad():
             start = position.detach().requires_grad_()
             values = self._parameters.values(start).values()

@@ -58,7 +58,7 @@ class Diagnosis(NamedTuple):
         )
 
     def _places(self) -> list[str]:
-        """The at most two numbers that are most unlike the rest where transitions diverged: such a chain stood still."""
+        """The numbers, two at most, that are most unlike the rest where transitions diverged: the chain stood still."""
         is_divergent = self.statistics["diverging"].reshape(-1)
         count = int(is_divergent.sum())
         if not 0 < count < len(is_divergent):
@@ -86,8 +86,8 @@ class Diagnosis(NamedTuple):
             return []
         return [
             f"{_chains(slow)} mix the energy slowly (Bayesian fraction of missing information "
-            f"{np.nanmin(mixing):.2f}, below {LEAST_ENERGY_MIXING}): the tails are heavier than momenta reach; try another "
-            f"parametrisation, or many more draws"
+            f"{np.nanmin(mixing):.2f}, below {LEAST_ENERGY_MIXING}): the tails are heavier than momenta reach: try "
+            f"another parametrisation, or many more draws"
         ]
 
     def _rounding(self) -> list[str]:

@@ -125,8 +125,8 @@ def read_start(
         if len(value) != count or (num_chains is not None and len(value) != num_chains):
             expected = f"{num_chains}, num_chains" if num_chains is not None else f"{count} of {next(iter(values))!r}"
             raise ValueError(
-                f"sample: initial{_of(name, is_named)} has the shape {tuple(value.shape)}, whose first dimension counts "
-                f"chains: got {len(value)}, expected {expected}. For one start of all chains leave that dimension out "
+                f"sample: initial{_of(name, is_named)} has the shape {tuple(value.shape)}, whose first dimension "
+                f"counts chains: got {len(value)}, expected {expected}. For one start of all chains leave it out "
                 f"and give num_chains"
             )
     if count < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from fastvi.mcmc.algorithm import Algorithm, HMCAlgorithm, MALAAlgorithm
 
@@ -29,8 +29,7 @@ def make_algorithm(algorithm: Any, num_chains: int, options: dict[str, Any]) -> 
                 f"sample: the options {', '.join(sorted(options))} belong to the algorithm: give them to "
                 f"{type(algorithm).__name__}(...)"
             )
-        made: Algorithm = algorithm
-        return made
+        return cast(Algorithm, algorithm)
     name = algorithm
     if name == AUTO:
         name = "chees" if num_chains >= LEAST_CHAINS_OF_CHEES else "hmc"
@@ -43,8 +42,7 @@ def make_algorithm(algorithm: Any, num_chains: int, options: dict[str, Any]) -> 
             f"sample: got an unexpected argument {', '.join(unknown)}; the algorithm {name} has the options "
             f"{', '.join(known)}"
         )
-    made = ALGORITHMS[name](**options)
-    return made
+    return cast(Algorithm, ALGORITHMS[name](**options))
 
 
 def _names() -> str:

@@ -98,7 +98,9 @@ class Summary:
         cells = [head, *(_cells(row) for row in shown)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
-            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+            "  ".join(
+                [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+            )
             for row in cells
         ]
         if len(self.rows) > len(shown):
@@ -200,16 +202,16 @@ class Samples:
             self._summary.append(_summarise(*self.columns()))
         return self._summary[0]
 
-    def diagnose(self) -> list[str]:
+    def diagnose(self, with_agreement: bool = True) -> list[str]:
         """Return what is wrong with the draws, one line each with what to try; none where nothing is known to be.
 
         Divergences, chains that do not move, energies that mix too slowly, and, where arviz-stats is installed, R-hat
-        and effective sample sizes.
+        and effective sample sizes, which take time for thousands of numbers: not without ``with_agreement``.
         """
         names, values = self.columns()
         found = Diagnosis(names, values, {name: value.cpu().numpy() for name, value in self.statistics.items()})
         lines = found.lines(self.num_divergent.cpu().numpy(), self.thin)
-        if self.num_samples >= 4 and _has_arviz():
+        if with_agreement and self.num_samples >= 4 and _has_arviz():
             lines += found.agreement(self.summary().rows)
         return lines
 
@@ -252,11 +254,15 @@ class Samples:
         content = load_checked(Path(path), _FORMAT, "samples")
         return cls(**{name: value for name, value in content.items() if name != "format"})
 
-    def __str__(self) -> str:
+    def table(self) -> str:
+        """Return the settings and the rows of :meth:`summary` as text."""
         if self.num_samples == 0:
             return self._head()
         table = str(self.summary()) if _has_arviz() else "R-hat and ESS need the extra: pip install 'fastvi[mcmc]'"
-        return "\n".join([self._head(), table, *self.diagnose()])
+        return f"{self._head()}\n{table}"
+
+    def __str__(self) -> str:
+        return "\n".join([self.table(), *self.diagnose()])
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {tuple(value.shape[2:])}" for name, value in self.draws.items())

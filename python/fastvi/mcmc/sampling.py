@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 import threading
 import time
@@ -25,7 +24,7 @@ from fastvi.mcmc.diagnosis import SamplerWarning
 from fastvi.mcmc.integrators import Target
 from fastvi.mcmc.kernel import chain_normals
 from fastvi.mcmc.parameters import Parameters, read_start
-from fastvi.mcmc.registry import ALGORITHMS, make_algorithm
+from fastvi.mcmc.registry import make_algorithm
 from fastvi.mcmc.resume import Checkpoint
 from fastvi.mcmc.samples import Samples
 from fastvi.seeding import mix_seed
@@ -263,9 +262,7 @@ class _Sampling:
             state, info = self.run.sample_step(recording.num_steps_done)
             recording.add(state, info)
             is_last = recording.num_steps_done == self._num_steps
-            progress.advance(
-                recording.num_steps_done, info.acceptance_probability, recording.num_divergent, is_last
-            )
+            progress.advance(recording.num_steps_done, info.acceptance_probability, recording.num_divergent, is_last)
             self._write_now_and_then()
 
     def _write_now_and_then(self) -> None:
@@ -347,7 +344,9 @@ def _few(value: Tensor) -> str:
 
 
 def _report(samples: Samples, parameters: Parameters, num_samples: int, is_shown: bool) -> None:
-    is_small = sum(value[0, 0].numel() for value in samples.draws.values() if value.shape[1]) <= _MOST_COLUMNS_SUMMARISED
+    is_small = (
+        sum(value[0, 0].numel() for value in samples.draws.values() if value.shape[1]) <= _MOST_COLUMNS_SUMMARISED
+    )
     lines = samples.diagnose() if is_small else samples.diagnose(with_agreement=False)
     if not samples.is_complete:
         lines.insert(0, f"Sampling was interrupted: each chain has {samples.num_samples} draws of {num_samples}")
