@@ -9,6 +9,7 @@
 #include "../formulas/math_table.h"
 #include "../formulas/philox.h"
 #include "call.h"
+#include "chains.h"
 #include "mixtures.h"
 #include "perceptrons.h"
 
@@ -110,6 +111,7 @@ PYBIND11_MODULE(FASTVI_MODULE, m) {
   fastvi::bind_operations(m);
   fastvi::bind_perceptrons(m);
   fastvi::bind_mixtures(m);
+  fastvi::bind_chains(m);
   m.def("evaluate_formula", &fastvi::evaluate_formula);
   m.def("philox", &fastvi::philox_words_of);
   m.def("plan_rows", &fastvi::described_plan);

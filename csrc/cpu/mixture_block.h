@@ -1,31 +1,14 @@
-// What the two halves of a pass over a mixture share: a block of rows turned into columns, and aligned memory.
+// What the two halves of a pass over a mixture share: a block of rows turned into columns.
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <new>
 
+#include "aligned.h"
 #include "mixture.h"
 #include "tile.h"
 #include "vector.h"
 
 namespace fastvi {
-
-struct Free {
-  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
-};
-
-// Memory that vectors may be aligned in.
-template <class T>
-class Buffer {
- public:
-  explicit Buffer(std::int64_t count)
-      : memory_(::operator new(static_cast<std::size_t>(count) * sizeof(T), std::align_val_t(64))) {}
-  T* get() const { return static_cast<T*>(memory_.get()); }
-
- private:
-  std::unique_ptr<void, Free> memory_;
-};
 
 // The rows of one block: y[d] and l[k] have a number for each row, zeros behind the last one.
 // `whitened` is for tied covariances, as large as y.

@@ -13,7 +13,9 @@ from fastvi.mcmc.bijections import (
     Simplex,
     UpperBounded,
 )
+from fastvi.mcmc.chees import ChEESAlgorithm, ChEESRun, JitteredHMC
 from fastvi.mcmc.diagnosis import SamplerWarning
+from fastvi.mcmc.divergences import explain_divergences, explain_stillness
 from fastvi.mcmc.dual_averaging import DualAveraging, StepSizeState
 from fastvi.mcmc.hmc import HMC, Metric
 from fastvi.mcmc.integrators import (
@@ -26,12 +28,22 @@ from fastvi.mcmc.integrators import (
     leapfrog,
     with_gradient,
 )
-from fastvi.mcmc.kernel import ChainState, Kernel, StepInfo, chain_noise, chain_normals, halton, step_seed
+from fastvi.mcmc.kernel import (
+    ChainState,
+    Kernel,
+    StepInfo,
+    chain_noise,
+    chain_normals,
+    halton,
+    initial_state,
+    step_seed,
+)
 from fastvi.mcmc.mala import MALA
+from fastvi.mcmc.meads import GeneralisedHMC, MEADSAlgorithm, MEADSRun, PersistentState
 from fastvi.mcmc.moments import MomentState, RunningCovariance
 from fastvi.mcmc.registry import ALGORITHMS
-from fastvi.mcmc.sampling import sample
 from fastvi.mcmc.samples import Samples, Summary, SummaryRow
+from fastvi.mcmc.sampling import sample
 
 __all__ = [
     "ALGORITHMS",
@@ -40,18 +52,25 @@ __all__ = [
     "MALA",
     "Algorithm",
     "Bijection",
+    "ChEESAlgorithm",
+    "ChEESRun",
     "ChainState",
     "DualAveraging",
+    "GeneralisedHMC",
     "HMCAlgorithm",
     "HMCRun",
     "Identity",
     "Interval",
+    "JitteredHMC",
     "Kernel",
     "LowerBounded",
     "MALAAlgorithm",
+    "MEADSAlgorithm",
+    "MEADSRun",
     "Metric",
     "MomentState",
     "Ordered",
+    "PersistentState",
     "PhasePoint",
     "Positive",
     "PositiveOrdered",
@@ -72,8 +91,11 @@ __all__ = [
     "as_target",
     "chain_noise",
     "chain_normals",
+    "explain_divergences",
+    "explain_stillness",
     "halton",
     "hamiltonian",
+    "initial_state",
     "integrate",
     "leapfrog",
     "reasonable_step_size",

@@ -252,7 +252,7 @@ class WarmUpTrace(NamedTuple):
     Attributes
     ----------
     step_size
-        ``(T,)``, or ``(T, C)`` where each chain has its own: what each step was made with.
+        ``(T,)``, or ``(T, C)`` where each chain has its own: that of the kernel after each step, at last the one kept.
     acceptance_probability
         ``(T,)``, the mean over chains.
     num_divergent

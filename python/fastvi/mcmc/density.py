@@ -14,6 +14,8 @@ from torch.distributions import Distribution
 from fastvi.mcmc.integrators import Target, as_target
 from fastvi.mcmc.parameters import Parameters
 
+_NotFactorisedError: Any = torch.linalg.LinAlgError  # type: ignore[attr-defined]  # documented, but not listed
+
 
 class ParameterTarget:
     """The log density of unconstrained positions (C, D): that of the parameters plus the log-Jacobian.
@@ -33,7 +35,7 @@ class ParameterTarget:
         """Return the log densities (C,) and their gradients (C, D)."""
         try:
             return self._differentiate(position)
-        except torch.linalg.LinAlgError:
+        except _NotFactorisedError:
             pass  # one chain's failure must not be that of all
         parts = [self._one_or_nothing(position[chain : chain + 1]) for chain in range(len(position))]
         return torch.cat([value for value, _ in parts]), torch.cat([gradient for _, gradient in parts])
@@ -41,7 +43,7 @@ class ParameterTarget:
     def _one_or_nothing(self, position: Tensor) -> tuple[Tensor, Tensor]:
         try:
             return self._differentiate(position)
-        except torch.linalg.LinAlgError:
+        except _NotFactorisedError:
             return position.new_full((1,), -torch.inf), torch.zeros_like(position)
 
     def _log_density(self, position: Tensor) -> Tensor:

@@ -96,4 +96,5 @@ def _log(value: float | Tensor) -> float | Tensor:
 
 
 def _exp(value: float | Tensor) -> float | Tensor:
-    return value.exp() if isinstance(value, Tensor) else math.exp(value)
+    # Beyond all floating-point numbers math.exp would raise.
+    return value.exp() if isinstance(value, Tensor) else math.exp(min(value, 700.0))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastvi import ops
 from fastvi.mcmc.integrators import INTEGRATORS, PhasePoint, Target, integrate
-from fastvi.mcmc.kernel import ChainState, StepInfo, chain_noise
+from fastvi.mcmc.kernel import ChainState, StepInfo, chain_normals, initial_state
 
 
 class Metric:
@@ -127,8 +127,28 @@ class HMC:
             If positions or what the target gives have the wrong type, shape or device, or where a chain starts without
             a finite density or gradient.
         """
-        with torch.no_grad():
-            return ChainState(position, *self.target(position))
+        state = initial_state(type(self).__name__, self.target, position)
+        num_chains, dimension = position.shape
+        mass, step_size = self.inverse_mass, self.step_size
+        for name, value, shapes in (
+            ("inverse_mass", mass, ((dimension,), (dimension, dimension))),
+            ("step_size", step_size, ((), (num_chains,))),
+        ):
+            if not isinstance(value, Tensor):
+                continue
+            if tuple(value.shape) not in shapes:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} of {num_chains} chains in {dimension} dimensions must have the "
+                    f"shape {shapes[0]} or {shapes[1]}, got {tuple(value.shape)}"
+                )
+            if value.device != position.device or value.dtype != position.dtype:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} is {value.dtype} on {value.device}, the positions are "
+                    f"{position.dtype} on {position.device}: expected the same"
+                )
+            if not bool((value if value.dim() < 2 else value.diagonal()).gt(0.0).all()):
+                raise ValueError(f"{type(self).__name__}: {name} must be positive")
+        return state
 
     def step(self, state: ChainState, seed: int, first_chain: int = 0) -> tuple[ChainState, StepInfo]:
         """Move all chains once.
@@ -145,17 +165,18 @@ class HMC:
         metric = self.metric
         assert metric is not None
         with torch.no_grad():
-            normal, uniform = chain_noise(seed, first_chain, state.position)
-            momentum = metric.momentum(normal)
+            dimension = state.position.shape[-1]
+            noise = chain_normals(seed, first_chain, dimension + 2, state.position)
+            momentum = metric.momentum(noise[:, :dimension])
             start = PhasePoint(state.position, momentum, state.log_density, state.gradient)
             end = integrate(self.target, start, self.step_size, self.num_steps, self.inverse_mass, self.integrator)
             start_energy = metric.kinetic_energy(momentum) - state.log_density
             end_energy = metric.kinetic_energy(end.momentum) - end.log_density
             infinity = float("inf")
             error = torch.nan_to_num(end_energy - start_energy, nan=infinity, posinf=infinity, neginf=infinity)
-            probability = (-error).exp_().clamp_max_(1.0)
-            # In float64: the last bit of exp depends on the place in a vector, and would now and then decide.
-            is_accepted = uniform <= (-error.double()).exp_()
+            # Half the sum of two squared normals is minus the logarithm of a uniform number. Without logarithm and exp,
+            # whose last bit depends on the place in a vector, the choice is the same beside any number of chains.
+            is_accepted = error <= ops.kinetic_energy(noise[:, dimension:])
             chosen = is_accepted.unsqueeze(-1)
             new_state = ChainState(
                 torch.where(chosen, end.position, state.position),
@@ -163,7 +184,7 @@ class HMC:
                 torch.where(chosen, end.gradient, state.gradient),
             )
             info = StepInfo(
-                probability,
+                (-error).exp_().clamp_max_(1.0),
                 is_accepted,
                 error > self.divergence_threshold,
                 torch.where(is_accepted, end_energy, start_energy),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastvi import ops
-from fastvi.ops._private import transforms_active
+from fastvi.ops._private import gradient_of_sum, transforms_active
 
 Target: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """A log density and its gradient at positions: (..., D) gives (...) and (..., D)."""
@@ -82,16 +82,25 @@ def with_gradient(log_density: Callable[[Tensor], Tensor], name: str = "the log 
             if value.shape != position.shape[:-1]:
                 raise ValueError(
                     f"{name} of positions {tuple(position.shape)} must have the shape {tuple(position.shape[:-1])}, "
-                    f"got {tuple(value.shape)}"
+                    f"got {tuple(value.shape)}: a sum is over the last dimension alone"
                 )
             gradient = None
             if value.requires_grad:
-                (gradient,) = torch.autograd.grad(value.sum(), start, create_graph=records, allow_unused=True)
+                gradient = _gradient(value, start, records)
             if gradient is None:
-                raise ValueError(f"{name} has no gradient by the position: it must be a differentiable function of it")
+                raise ValueError(
+                    f"{name} has no gradient by the position: it must be a differentiable function of it, which "
+                    f"NumPy, .detach(), .item() and torch.no_grad() in it undo"
+                )
         return (value if records else value.detach()), gradient
 
     return target
+
+
+def _gradient(value: Tensor, start: Tensor, records: bool) -> Tensor | None:
+    if records or type(value) is not Tensor:
+        return torch.autograd.grad(value.sum(), start, create_graph=records, allow_unused=True)[0]
+    return gradient_of_sum(value, start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,11 +245,11 @@ class Scheme:
         return len(self.drifts)
 
 
-_MCLACHLAN = 0.1931833275037836
+_TWO_STAGES = 0.1931833275037836
 _KICK, _DRIFT = 0.11888010966548, 0.29619504261126
 INTEGRATORS = {
     "leapfrog": Scheme((0.5, 0.5), (1.0,)),
-    "minimal-norm-2": Scheme((_MCLACHLAN, 1.0 - 2.0 * _MCLACHLAN, _MCLACHLAN), (0.5, 0.5)),
+    "minimal-norm-2": Scheme((_TWO_STAGES, 1.0 - 2.0 * _TWO_STAGES, _TWO_STAGES), (0.5, 0.5)),
     "minimal-norm-3": Scheme((_KICK, 0.5 - _KICK, 0.5 - _KICK, _KICK), (_DRIFT, 1.0 - 2.0 * _DRIFT, _DRIFT)),
 }
 """The integrators of :func:`integrate`, by name."""
@@ -256,11 +265,16 @@ def integrate(
 ) -> PhasePoint:
     """Follow trajectories of many chains, without autograd history.
 
+    All integrators are reversible, keep volume, and are of second order. Those of two and three stages take as many
+    gradients in each step, and at the same number of gradients have smaller energy errors, so that fewer are needed
+    where acceptance falls with the dimension.
+
     Parameters
     ----------
     target
-        What gives the log density and its gradient; where it has a method ``trajectory`` of the arguments ``(start,
-        step_size, num_steps, inverse_mass)``, whole trajectories of leapfrog steps are left to that.
+        What gives the log density and its gradient. Where it has a method ``trajectory``, that is given whole
+        trajectories of leapfrog steps with a diagonal mass: ``trajectory(start, step_size, num_steps, inverse_mass)``,
+        in which the step size is a number, or a tensor ``()`` or ``(C, 1)``.
     start
         Where the trajectories begin: positions and momenta ``(C, D)``.
     step_size
@@ -270,12 +284,28 @@ def integrate(
     inverse_mass
         Diagonal ``(D,)`` or dense ``(D, D)``; the identity where not given.
     integrator
-        ``leapfrog``, ``minimal-norm-2`` (McLachlan 1995) or ``minimal-norm-3`` (Blanes, Casas and Sanz-Serna 2014).
+        ``leapfrog``, ``minimal-norm-2`` or ``minimal-norm-3``.
 
     Returns
     -------
     PhasePoint
         The end of the trajectory, its momentum not negated.
+
+    References
+    ----------
+    McLachlan: On the numerical integration of ordinary differential equations by symmetric composition methods. SIAM
+    Journal on Scientific Computing 1995, for two stages. Blanes, Casas, Sanz-Serna: Numerical integrators for the
+    hybrid Monte Carlo method. SIAM Journal on Scientific Computing 2014, for three.
+
+    Examples
+    --------
+    >>> import torch
+    >>> target = as_target(lambda q: -0.5 * q.square().sum(-1))
+    >>> start = PhasePoint.at(target, torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
+    >>> leapfrog = integrate(target, start, 0.5, 6)
+    >>> three_stages = integrate(target, start, 1.5, 2, integrator="minimal-norm-3")
+    >>> [f"{abs(hamiltonian(end) - hamiltonian(start)).item():.0e}" for end in (leapfrog, three_stages)]
+    ['4e-04', '5e-05']
     """
     if isinstance(step_size, Tensor) and step_size.dim() == 1:
         step_size = step_size.unsqueeze(-1)
@@ -284,20 +314,31 @@ def integrate(
     if integrator == "leapfrog" and dense_mass is None and trajectory is not None:
         whole: PhasePoint = trajectory(start, step_size, num_steps, inverse_mass)
         return whole
-    scheme = INTEGRATORS[integrator]
     position, momentum, log_density, gradient = start
-    first = True
-    for _ in range(num_steps):
-        for stage, drift in enumerate(scheme.drifts):
-            # Between two steps the last kick of one and the first of the next are one.
-            kick = scheme.kicks[stage] if stage or first else 2.0 * scheme.kicks[0]
-            first = False
-            step = drift * step_size
-            if dense_mass is not None:
-                momentum = ops.momentum_kick(momentum, gradient, step_size, -kick)
-                position = position + step * (momentum @ dense_mass)
-            else:
-                position, momentum = ops.leapfrog_step(position, momentum, gradient, step, inverse_mass, -kick / drift)
+    if isinstance(step_size, Tensor) and step_size.dim() == 2:  # spread out once, instead of in each step
+        step_size = step_size.expand_as(position).contiguous()
+    scheme = INTEGRATORS[integrator]
+    steps = [step_size if drift == 1.0 else drift * step_size for drift in scheme.drifts]
+    # The gradient is that of the log density, minus that of the potential energy: so the kicks are negative. Between
+    # two steps the last kick of one and the first of the next are one.
+    kicks = [-kick / drift for kick, drift in zip(scheme.kicks[:-1], scheme.drifts, strict=True)]
+    moves = list(zip(steps, kicks, strict=True)) * num_steps
+    for later in range(len(steps), len(moves), len(steps)):
+        moves[later] = (steps[0], 2.0 * kicks[0])
+    if dense_mass is None:
+        for step, kick in moves:
+            position, momentum = ops.leapfrog_step(position, momentum, gradient, step, inverse_mass, kick)
+            log_density, gradient = target(position)
+    else:
+        for step, kick in moves:
+            momentum = ops.momentum_kick(momentum, gradient, step, kick)
+            position = _drift(position, momentum @ dense_mass, step)
             log_density, gradient = target(position)
     momentum = ops.momentum_kick(momentum, gradient, step_size, -scheme.kicks[-1])
     return PhasePoint(position, momentum, log_density, gradient)
+
+
+def _drift(position: Tensor, velocity: Tensor, step: Tensor | float) -> Tensor:
+    if isinstance(step, Tensor):
+        return torch.addcmul(position, velocity, step)
+    return torch.add(position, velocity, alpha=step)

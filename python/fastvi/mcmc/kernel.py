@@ -6,6 +6,8 @@ for any number of chains beside it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -81,6 +83,86 @@ class Kernel(Protocol):
 
     def step(self, state: ChainState, seed: int, first_chain: int = 0) -> tuple[ChainState, StepInfo]:
         """Move all chains once; ``first_chain`` is the number of the first one."""
+
+
+def initial_state(owner: str, target: Target, position: Tensor) -> ChainState:
+    """Return the state of chains at positions ``(C, D)``, and check once what no step checks again.
+
+    Parameters
+    ----------
+    owner
+        What messages begin with.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If positions or what the target gives have the wrong type, shape or device, or where a chain starts without a
+        finite density or gradient.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastvi.mcmc import as_target
+    >>> target = as_target(lambda q: q.log().sum(-1) - q.sum(-1))
+    >>> initial_state("HMC", target, torch.tensor([[1.0], [-1.0]]))
+    Traceback (most recent call last):
+    ValueError: HMC: chain 1 of 2 starts where the log density is nan: start it where the density is positive, ...
+    """
+    if not isinstance(position, Tensor):
+        raise TypeError(f"{owner}: positions must be a torch.Tensor, got {type(position).__name__}")
+    if position.dim() != 2 or 0 in position.shape:
+        shape = tuple(position.shape)
+        raise ValueError(f"{owner}: positions must have the shape (C, D), one row for each chain, got {shape}")
+    if position.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{owner}: positions must have the dtype float32 or float64, got {position.dtype}")
+    position = position.detach()
+    with torch.no_grad():
+        log_density, gradient = target(position)
+    for name, found, shape in (
+        ("log density", log_density, position.shape[:1]),
+        ("gradient", gradient, position.shape),
+    ):
+        if not isinstance(found, Tensor):
+            raise TypeError(f"{owner}: the {name} must be a torch.Tensor, got {type(found).__name__}")
+        if found.shape != shape:
+            raise ValueError(
+                f"{owner}: the {name} of positions {tuple(position.shape)} must have the shape {tuple(shape)}, got "
+                f"{tuple(found.shape)}"
+            )
+        for kind, of_found, of_positions in (
+            ("device", found.device, position.device),
+            ("dtype", found.dtype, position.dtype),
+        ):
+            if of_found != of_positions:
+                raise ValueError(
+                    f"{owner}: the {name} has the {kind} {of_found}, the positions have {of_positions}: move or "
+                    f"convert one of them, or the data that the log density reads"
+                )
+    bad = ~(log_density.isfinite() & gradient.isfinite().all(-1))
+    if bad.any():
+        chains = bad.nonzero().flatten().tolist()
+        worst = chains[0]
+        value = log_density[worst].item()
+        what = "log density is" if not math.isfinite(value) else "gradient is not finite; the log density is"
+        several = len(chains) > 1
+        raise ValueError(
+            f"{owner}: {name_chains(chains)} of {len(position)} {'start' if several else 'starts'} where the {what} "
+            f"{value:g}: start {'them' if several else 'it'} where the density is positive, such as at draws of the "
+            f"prior or near a mode; a parameter with bounds needs a bijection"
+        )
+    return ChainState(position, log_density, gradient)
+
+
+def name_chains(chains: Sequence[int], most: int = 8) -> str:
+    """Return "chain 3", or "chains 1, 2, 5, ..." with the first few of them.
+
+    Examples
+    --------
+    >>> name_chains([1, 2, 5], most=2)
+    'chains 1, 2, ... (3)'
+    """
+    shown = ", ".join(map(str, chains[:most])) + (f", ... ({len(chains)})" if len(chains) > most else "")
+    return f"chain{'s' if len(chains) > 1 else ''} {shown}"
 
 
 def step_seed(seed: int, t: int) -> int:

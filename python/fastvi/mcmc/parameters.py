@@ -57,7 +57,7 @@ class Parameters:
     @property
     def dimension(self) -> int:
         """D, the number of unconstrained values."""
-        return self.parameters[-1].columns.stop
+        return sum(math.prod(parameter.unconstrained_shape) for parameter in self)
 
     @property
     def is_plain(self) -> bool:

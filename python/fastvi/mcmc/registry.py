@@ -6,8 +6,15 @@ from dataclasses import fields
 from typing import Any, cast
 
 from fastvi.mcmc.algorithm import Algorithm, HMCAlgorithm, MALAAlgorithm
+from fastvi.mcmc.chees import ChEESAlgorithm
+from fastvi.mcmc.meads import MEADSAlgorithm
 
-ALGORITHMS: dict[str, type[Any]] = {"hmc": HMCAlgorithm, "mala": MALAAlgorithm}
+ALGORITHMS: dict[str, type[Any]] = {
+    "hmc": HMCAlgorithm,
+    "mala": MALAAlgorithm,
+    "chees": ChEESAlgorithm,
+    "meads": MEADSAlgorithm,
+}
 AUTO = "auto"
 LEAST_CHAINS_OF_CHEES = 16
 

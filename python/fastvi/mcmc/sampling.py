@@ -1,8 +1,9 @@
-"""Sampling in one call: warm-up, draws of named and constrained parameters, diagnostics, interruption and resumption."""
+"""Sampling in one call: warm-up, draws of named and constrained parameters, diagnostics, interruption, resumption."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -344,10 +345,8 @@ def _few(value: Tensor) -> str:
 
 
 def _report(samples: Samples, parameters: Parameters, num_samples: int, is_shown: bool) -> None:
-    is_small = (
-        sum(value[0, 0].numel() for value in samples.draws.values() if value.shape[1]) <= _MOST_COLUMNS_SUMMARISED
-    )
-    lines = samples.diagnose() if is_small else samples.diagnose(with_agreement=False)
+    is_small = sum(math.prod(each.shape) for each in parameters) <= _MOST_COLUMNS_SUMMARISED
+    lines = samples.diagnose(with_agreement=is_small)
     if not samples.is_complete:
         lines.insert(0, f"Sampling was interrupted: each chain has {samples.num_samples} draws of {num_samples}")
     if is_shown:

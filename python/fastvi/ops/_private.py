@@ -51,6 +51,18 @@ def known_rows(tensor: Tensor) -> int | None:
     return math.prod(sizes) if all(has_static_value(size) for size in sizes) else None
 
 
+def gradient_of_sum(value: Tensor, by: Tensor) -> Tensor | None:
+    """The gradient of the sum of ``value`` by a leaf, without history, None where there is none.
+
+    ``torch.autograd.grad`` takes longer over its checks than the gradient of a small function takes.
+    """
+    engine = torch.autograd.Variable._execution_engine
+    gradient: Tensor | None = engine.run_backward(
+        (value,), (torch.ones_like(value),), False, False, (by,), allow_unreachable=True, accumulate_grad=False
+    )[0]
+    return gradient
+
+
 def in_forward_mode() -> bool:
     """Whether tensors may carry tangents: within ``torch.func.jvp``, and within ``forward_ad.dual_level``."""
     return torch.autograd.forward_ad._current_level >= 0

@@ -1,0 +1,38 @@
+"""Native targets: log densities whose trajectories need no autograd, with the priors that are added to them."""
+
+from fastvi.mcmc.targets.base import NativeTarget, SumTarget
+from fastvi.mcmc.targets.gaussian import DenseGaussian, DiagonalGaussian, Flat
+from fastvi.mcmc.targets.prior import (
+    BetaPrior,
+    FlatPrior,
+    GammaPrior,
+    HalfNormalPrior,
+    HalfStudentTPrior,
+    InverseGammaPrior,
+    LaplacePrior,
+    NormalPrior,
+    Prior,
+    StudentTPrior,
+)
+from fastvi.mcmc.targets.regression import LinearRegression, LogisticRegression, PoissonRegression
+
+__all__ = [
+    "BetaPrior",
+    "DenseGaussian",
+    "DiagonalGaussian",
+    "Flat",
+    "FlatPrior",
+    "GammaPrior",
+    "HalfNormalPrior",
+    "HalfStudentTPrior",
+    "InverseGammaPrior",
+    "LaplacePrior",
+    "LinearRegression",
+    "LogisticRegression",
+    "NativeTarget",
+    "NormalPrior",
+    "PoissonRegression",
+    "Prior",
+    "StudentTPrior",
+    "SumTarget",
+]

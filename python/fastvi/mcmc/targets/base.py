@@ -1,0 +1,264 @@
+"""What native targets share: their parameters' places, the priors that are added to them, and how they are called."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fastvi.mcmc.integrators import PhasePoint, Target, as_target, leapfrog
+from fastvi.mcmc.targets.prior import EXPONENTIAL, HEAVY_TAIL, MAGNITUDE, SQUARE, Place, Prior
+from fastvi.ops._backends import MODULES
+
+
+class NativeTarget:
+    """A log density whose gradient needs no autograd, for all chains at once.
+
+    ``target(positions)`` of positions (C, D) gives the log density (C,) in nats and its gradient (C, D), both without
+    history. NaN in a chain's position gives NaN for that chain. Positions have the target's dtype and device.
+
+    ``target + prior`` adds a prior, ``target + other`` another target or a Python function of positions.
+
+    Attributes
+    ----------
+    dimension
+        D.
+    parameters
+        The place of each parameter in the position, by its name.
+    dtype, device
+        Of positions.
+    """
+
+    is_target: ClassVar[bool] = True
+
+    def __init__(self, sizes: Mapping[str, int], dtype: torch.dtype, device: torch.device) -> None:
+        self.parameters: dict[str, slice] = {}
+        start = 0
+        for name, size in sizes.items():
+            if size > 0:
+                self.parameters[name] = slice(start, start + size)
+                start += size
+        self.dimension = start
+        self.dtype, self.device = dtype, device
+        self._priors = torch.zeros(0, 6, dtype=torch.float64)
+        self._constant = 0.0
+
+    def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log density ``(C,)`` and its gradient ``(C, D)`` at positions ``(C, D)``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If positions have another shape, dtype or device.
+        """
+        self._check(position)
+        if self._runs_kernel(position):
+            start = position.contiguous()
+            found: tuple[Tensor, Tensor] = self._native(start, None, None, 0.0, None, 0)
+            return found
+        with torch.no_grad():
+            return self._by_products(position.detach())
+
+    def trajectory(
+        self, point: PhasePoint, step_size: Tensor | float, num_steps: int, inverse_mass: Tensor | None = None
+    ) -> PhasePoint:
+        """Follow whole trajectories of leapfrog steps in one native call, where there is one.
+
+        Parameters
+        ----------
+        point
+            Where they begin: positions and momenta ``(C, D)``.
+        step_size
+            A number, or a tensor: ``()``, or ``(C,)`` or ``(C, 1)`` for one for each chain.
+        num_steps
+            Leapfrog steps, at least one.
+        inverse_mass
+            Diagonal of the inverse mass, ``(D,)``; the identity where not given.
+
+        Returns
+        -------
+        PhasePoint
+            The end, its momentum not negated: that of :func:`fastvi.mcmc.leapfrog` but for roundings.
+
+        Raises
+        ------
+        ValueError
+            If ``num_steps`` is not positive, or a shape is another.
+        """
+        position = point.position
+        self._check(position)
+        chains = len(position)
+        if num_steps < 1:
+            raise ValueError(f"{type(self).__name__}: num_steps must be positive, got {num_steps}")
+        if inverse_mass is not None and inverse_mass.shape != (self.dimension,):
+            shape = tuple(inverse_mass.shape)
+            raise ValueError(
+                f"{type(self).__name__}: inverse_mass must have the shape ({self.dimension},), got {shape}"
+            )
+        if isinstance(step_size, Tensor):
+            if step_size.numel() != 1 and step_size.shape not in ((chains,), (chains, 1)):
+                raise ValueError(
+                    f"{type(self).__name__}: step_size must be a number or have the shape () or ({chains},), "
+                    f"got {tuple(step_size.shape)}"
+                )
+            step_size = step_size.to(self.dtype).reshape(-1, 1).expand(chains, 1)
+        if not self._runs_kernel(position):
+            with torch.no_grad():
+                return leapfrog(
+                    self, PhasePoint(*[each.detach() for each in point]), step_size, num_steps, inverse_mass
+                )
+        step = float(step_size) if not isinstance(step_size, Tensor) else step_size.contiguous()
+        mass = None if inverse_mass is None else inverse_mass.contiguous()
+        end = self._native(
+            position.contiguous(), point.momentum.contiguous(), point.gradient.contiguous(), step, mass, num_steps
+        )
+        return PhasePoint(*end)
+
+    def __add__(self, other: Prior | Callable[[Tensor], Any]) -> Any:
+        if isinstance(other, Prior):
+            return self._with_prior(other)
+        return SumTarget(self, as_target(other)) if callable(other) else NotImplemented
+
+    def __radd__(self, other: Prior | Callable[[Tensor], Any]) -> Any:
+        return self + other
+
+    def _with_prior(self, prior: Prior) -> NativeTarget:
+        name, term = type(prior).__name__, prior.terms()
+        places = self._places(name, prior.on)
+        if term is None:
+            return self
+        if term.location.dim() == 1 and len(term.location) != len(places):
+            raise ValueError(
+                f"{name}: has {len(term.location)} numbers, but is on {len(places)} of the {self.dimension} numbers of "
+                f"the position"
+            )
+        columns = [torch.full((len(places),), float(term.kind), dtype=torch.float64), places.double()]
+        columns += [each.expand(len(places)) for each in term[1:]]
+        table = torch.stack(columns, 1)
+        result = copy.copy(self)
+        result._priors = torch.cat([self._priors, table[:, :6]])
+        result._constant = self._constant + float(table[:, 6].sum())
+        return result
+
+    def _places(self, name: str, on: Place) -> Tensor:
+        indices = torch.arange(self.dimension)
+        try:
+            chosen = indices if on is None else indices[self.parameters[on] if isinstance(on, str) else on]
+        except (KeyError, IndexError, TypeError):
+            names = ", ".join(self.parameters)
+            raise ValueError(
+                f"{name}: on must be one of {names}, or indices of a position of {self.dimension} numbers, got {on!r}"
+            ) from None
+        return chosen.reshape(-1)
+
+    def _check(self, position: Tensor) -> None:
+        if position.dim() != 2 or position.shape[1] != self.dimension:
+            shape = tuple(position.shape)
+            raise ValueError(f"{type(self).__name__}: positions must have the shape (C, {self.dimension}), got {shape}")
+        if position.dtype is not self.dtype:
+            raise TypeError(f"{type(self).__name__}: positions must be {self.dtype}, got {position.dtype}")
+        if position.device != self.device:
+            raise ValueError(f"{type(self).__name__}: positions must be on {self.device}, got {position.device}")
+
+    def _runs_kernel(self, position: Tensor) -> bool:
+        """Whether the native kernel takes the call: on a CPU, of a plain tensor that nothing watches."""
+        return (
+            position.is_cpu
+            and not torch.compiler.is_compiling()
+            and MODULES.cpu.route(position) is not NotImplemented
+            and self._kernel_pays(len(position))
+        )
+
+    def _kernel_pays(self, chains: int) -> bool:
+        raise NotImplementedError
+
+    def _native(
+        self,
+        position: Tensor,
+        momentum: Tensor | None,
+        gradient: Tensor | None,
+        step_size: Tensor | float,
+        inverse_mass: Tensor | None,
+        num_steps: int,
+    ) -> Any:
+        raise NotImplementedError
+
+    def _by_products(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by PyTorch's matrix products, on any device."""
+        raise NotImplementedError
+
+    def _add_priors(self, position: Tensor, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Add priors and the constant to the log density, and to the gradient."""
+        table = self._priors
+        for kind in table[:, 0].unique().int().tolist():
+            own = table[table[:, 0] == kind]
+            place = own[:, 1].long().to(position.device)
+            location, rate, weight, slope = own[:, 2:].to(position.device, position.dtype).unbind(1)
+            found, by_position = _prior_terms(kind, position[:, place], location, rate, weight, slope)
+            value = value + found.sum(-1)
+            gradient = gradient.index_add(1, place, by_position)
+        return value + self._constant, gradient
+
+
+def _prior_terms(
+    kind: int, q: Tensor, location: Tensor, rate: Tensor, weight: Tensor, slope: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The terms of csrc/cpu/chains.h and their derivatives, each (C, terms)."""
+    if kind == SQUARE:
+        distance = q - location
+        return -weight * distance.square(), -2.0 * weight * distance
+    if kind == MAGNITUDE:
+        distance = q - location
+        sign = torch.where(distance.isnan(), distance, distance.sign())
+        return -weight * distance.abs(), -weight * sign
+    if kind == HEAVY_TAIL:
+        x = rate * (q - location)
+        size = x.abs()
+        is_far = size > 1.0
+        r = torch.where(is_far, 1.0 / size, size)
+        square = r.square()
+        logarithm = square.log1p() + torch.where(is_far, 2.0 * size.log(), 0.0)
+        return -weight * logarithm, -2.0 * weight * rate * torch.copysign(r / (1.0 + square), x)
+    inner = rate * q + location
+    if kind == EXPONENTIAL:
+        found = weight * inner.exp()
+        return slope * q - found, slope - rate * found
+    log_of_none = torch.nn.functional.logsigmoid(-inner)
+    return slope * q + weight * log_of_none, slope - weight * rate * inner.sigmoid()
+
+
+class SumTarget:
+    """The sum of a native target and other log densities: its trajectories are steps in Python.
+
+    Attributes
+    ----------
+    native
+        The native part, to which priors are added.
+    others
+        Targets of the rest.
+    """
+
+    is_target: ClassVar[bool] = True
+
+    def __init__(self, native: NativeTarget, *others: Target) -> None:
+        self.native, self.others = native, others
+        self.dimension, self.parameters = native.dimension, native.parameters
+
+    def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log density ``(C,)`` and its gradient ``(C, D)`` at positions ``(C, D)``."""
+        value, gradient = self.native(position)
+        for other in self.others:
+            more, by_position = other(position)
+            value, gradient = value + more, gradient + by_position
+        return value, gradient
+
+    def __add__(self, other: Prior | Callable[[Tensor], Any]) -> Any:
+        if isinstance(other, Prior):
+            return SumTarget(self.native + other, *self.others)
+        return SumTarget(self.native, *self.others, as_target(other)) if callable(other) else NotImplemented
+
+    def __radd__(self, other: Prior | Callable[[Tensor], Any]) -> Any:
+        return self + other
