@@ -266,8 +266,8 @@ def integrate(
     """Follow trajectories of many chains, without autograd history.
 
     All integrators are reversible, keep volume, and are of second order. Those of two and three stages take as many
-    gradients in each step, and at the same number of gradients have smaller energy errors, so that fewer are needed
-    where acceptance falls with the dimension.
+    gradients in each step; at the same number of gradients their energy errors are far smaller where the density is
+    near a Gaussian and acceptance is high, and may be larger where steps are as long as the density is narrow.
 
     Parameters
     ----------
