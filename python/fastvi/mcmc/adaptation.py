@@ -19,7 +19,7 @@ from fastvi.mcmc.moments import MomentState, RunningCovariance
 from fastvi.seeding import mix_seed
 
 AnyHMC = TypeVar("AnyHMC", bound=HMC)
-MASSES = ("diagonal", "dense", None)
+MASSES = ("auto", "diagonal", "dense", None)
 
 
 class Window(NamedTuple):
@@ -116,7 +116,8 @@ class WarmUp(Generic[AnyHMC]):
     num_steps
         Steps of the whole warm-up.
     mass
-        ``diagonal``, ``dense``, or None to leave the kernel's as it is.
+        ``diagonal``, ``dense``, ``auto`` for dense where positions are strongly correlated and else diagonal, or None
+        to leave the kernel's as it is.
     target_acceptance
         Mean acceptance probability to come to.
     per_chain_step_size
@@ -157,7 +158,7 @@ class WarmUp(Generic[AnyHMC]):
         per_chain_step_size: bool = False,
     ) -> None:
         if mass not in MASSES:
-            raise ValueError(f"warm-up: mass must be diagonal, dense or None, got {mass!r}")
+            raise ValueError(f"warm-up: mass must be auto, diagonal, dense or None, got {mass!r}")
         if not 0.0 < target_acceptance < 1.0:
             raise ValueError(f"warm-up: target_acceptance must be between 0 and 1, got {target_acceptance}")
         self.kernel, self.state, self.num_done = kernel, state, 0
@@ -166,7 +167,7 @@ class WarmUp(Generic[AnyHMC]):
         self._adapts_mass = mass is not None
         self._per_chain = per_chain_step_size
         self._averaging = DualAveraging(target_acceptance)
-        self._covariance = RunningCovariance(is_dense=mass == "dense")
+        self._covariance = RunningCovariance.of_mass(mass, state.position.shape[-1])
         self._step_sizes: StepSizeState | None = None
         self._moments: MomentState | None = None
 
