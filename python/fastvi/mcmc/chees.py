@@ -30,7 +30,7 @@ A step changes log T by at most RATE / sqrt(1 - DECAY) = 0.112, so that the boun
 """
 AVERAGING = 0.5
 """The average of log T, and that of the step size, gives its newest value the weight t to minus this power."""
-MASS_ENDS = (0.05, 0.1, 0.2, 0.4)
+MASS_ENDS = (0.05, 0.1, 0.2, 0.4, 0.7)
 """Parts of warm-up at whose ends the mass is taken."""
 
 
@@ -99,13 +99,14 @@ def trajectory_gradient(
 
 
 def _squared_length(x: Tensor, inverse_mass: Tensor | None) -> Tensor:
-    """x' M x, (C,), of x (C, D)."""
+    """Return x' M x, (C,), of x (C, D)."""
     if inverse_mass is None:
         return x.square().sum(-1)
     if inverse_mass.dim() == 1:
         return (x.square() / inverse_mass).sum(-1)
     factor, _ = torch.linalg.cholesky_ex(inverse_mass)
-    return torch.linalg.solve_triangular(factor, x.mT, upper=False).square().sum(0)
+    whitened: Tensor = torch.linalg.solve_triangular(factor, x.mT, upper=False)
+    return whitened.square().sum(0)
 
 
 def acceptance_weights(proposal: PhasePoint, acceptance_probability: Tensor) -> Tensor:
@@ -207,8 +208,8 @@ class ChEESAlgorithm:
 
     The step size comes by dual averaging to the harmonic mean over chains of the probability of acceptance, so that no
     chain is left behind. The trajectory length starts short and grows to the first maximum of the criterion. The mass
-    is the variance of all positions since it was taken last, after 5, 10, 20 and 40 % of warm-up; each time, step size
-    and trajectory length start anew.
+    is the variance of all positions since it was taken last, after 5, 10, 20, 40 and 70 % of warm-up; each time, step
+    size and trajectory length start anew.
 
     Parameters
     ----------

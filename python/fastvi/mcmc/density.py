@@ -117,10 +117,6 @@ def check_target(target: Target, position: Tensor, is_native: bool) -> Tensor:
         log_density, gradient = target(position)
     except RuntimeError as error:
         raise _explained(error, position) from error
-    if log_density.device != position.device:
-        raise ValueError(
-            f"sample: log_prob must be on the device of initial, {position.device}, got {log_density.device}"
-        )
     if log_density.shape != position.shape[:1] or gradient.shape != position.shape:
         raise ValueError(
             f"sample: the target of positions {tuple(position.shape)} must give a log density "
@@ -171,6 +167,9 @@ def _by_keywords(
             raise TypeError(f"sample: log_prob must return a tensor, got {type(result).__name__}")
         if result.shape != (num_chains,):
             raise ValueError(_wrong_shape(result, values, num_chains))
+        device = next(iter(values.values())).device
+        if result.device != device:
+            raise ValueError(f"sample: log_prob must be on the device of initial, {device}, got {result.device}")
         return result
 
     return of_values

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+
+from fastvi.mcmc.divergences import explain_divergences, explain_stillness
 
 LARGEST_R_HAT = 1.01
 LEAST_ESS = 400
 """Vehtari et al. 2021, section 4.3: below that quantiles and diagnostics are not to be trusted."""
 LEAST_ENERGY_MIXING = 0.3
 """Betancourt 2016 (arXiv 1604.00695): the energy's Bayesian fraction of missing information."""
-_STANDS_OUT = 0.25
-"""Area under the curve minus a half, of 0.5 at most: how far a parameter's ranks where divergences are must be off."""
 
 
 class SamplerWarning(UserWarning):
@@ -27,53 +28,25 @@ class Diagnosis(NamedTuple):
     values: np.ndarray[Any, Any]
     statistics: dict[str, np.ndarray[Any, Any]]
 
-    def lines(self, num_divergent: np.ndarray[Any, Any], thin: int) -> list[str]:
-        """Return what the sampler's own statistics say, a line each."""
-        found = []
-        if num_divergent.sum() > 0:
-            found.append(self._divergences(num_divergent, thin))
-        num_samples = self.values.shape[1]
-        if num_samples > 1:
-            still = np.flatnonzero((self.values == self.values[:, :1]).all((1, 2)))
-            if len(still):
-                found.append(
-                    f"{_chains(still)} never moved: no proposal was accepted. Its start may be where the log density "
-                    f"is steep, jumps or is not finite nearby: try another start, num_warmup larger, or float64"
-                )
-            moving = np.setdiff1d(np.arange(len(self.values)), still)
-            found += self._energies(moving)
+    def lines(self, num_divergent: int, thin: int) -> list[str]:
+        """Return what the sampler's own statistics say, a line each.
+
+        ``num_divergent`` counts all divergent transitions, those between kept draws included.
+        """
+        is_divergent = torch.from_numpy(self.statistics["diverging"].T)
+        positions = torch.from_numpy(self.values).transpose(0, 1)
+        found = [explain_divergences(is_divergent, positions, self.names).replace("\n", " ")]
+        if found[0] and thin > 1:
+            found.append(f"With the transitions between the kept draws {num_divergent} diverged.")
+        is_moving = torch.ones(len(self.values), dtype=torch.bool)
+        if self.values.shape[1] > 1:
+            changes = (positions[1:] != positions[:-1]).any(-1)
+            is_moving = changes.any(0)
+            still = explain_stillness(changes)
+            found.append(still[:1].upper() + still[1:])
+        found += self._energies(np.flatnonzero(is_moving.numpy()))
         found += self._rounding()
-        return found
-
-    def _divergences(self, num_divergent: np.ndarray[Any, Any], thin: int) -> str:
-        total, num_chains = int(num_divergent.sum()), int((num_divergent > 0).sum())
-        transitions = self.values.shape[0] * self.values.shape[1] * thin
-        share = f"{100.0 * total / max(transitions, 1):.2g} %"
-        line = f"{total} divergent transitions ({share}), in {num_chains} of {len(num_divergent)} chains"
-        places = self._places()
-        where = f", start where {' and '.join(places)}" if places else ", start in no particular place"
-        return (
-            f"{line}{where}. The integrator failed there, and the draws cover that region too little: try "
-            f"target_acceptance=0.95, another parametrisation (non-centred for a hierarchy), or a stronger prior"
-        )
-
-    def _places(self) -> list[str]:
-        """The numbers, two at most, that are most unlike the rest where transitions diverged: the chain stood still."""
-        is_divergent = self.statistics["diverging"].reshape(-1)
-        count = int(is_divergent.sum())
-        if not 0 < count < len(is_divergent):
-            return []
-        flat = self.values.reshape(len(is_divergent), -1)
-        found = []
-        for name, column in zip(self.names, flat.T, strict=True):
-            ranks = np.empty(len(column))
-            ranks[np.argsort(column, kind="stable")] = np.arange(len(column))
-            area = (ranks[is_divergent].mean() - 0.5 * (count - 1)) / (len(column) - count)
-            if abs(area - 0.5) > _STANDS_OUT:
-                here, all_draws = np.median(column[is_divergent]), np.median(column)
-                size = "small" if area < 0.5 else "large"
-                found.append((abs(area - 0.5), f"{name} is {size} (median {here:.3g}; of all draws {all_draws:.3g})"))
-        return [words for _, words in sorted(found, reverse=True)[:2]]
+        return [line for line in found if line]
 
     def _energies(self, chains: np.ndarray[Any, Any]) -> list[str]:
         energy = self.statistics["energy"][chains].astype(np.float64)

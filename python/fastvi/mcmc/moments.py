@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
 MOST_AUTOMATIC = 256
 """The largest dimension in which a dense mass is thought of, unless it is asked for."""
 LARGEST_CONDITION = 25.0

@@ -22,6 +22,8 @@ class Checkpoint:
     ----------
     path
         Where it is, or will be.
+    device
+        Where its tensors are wanted.
 
     Raises
     ------
@@ -31,12 +33,12 @@ class Checkpoint:
         If there is another file.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, device: torch.device) -> None:
         self.path = Path(path)
         check_writable(self.path)
         self.content: dict[str, Any] | None = None
         if self.path.exists():
-            self.content = load_checked(self.path, _FORMAT, "checkpoint of sampling")
+            self.content = load_checked(self.path, _FORMAT, "checkpoint of sampling", device)
 
     def check(self, problem: dict[str, str], start: Tensor, log_density: Tensor) -> None:
         """Refuse to go on where the file belongs to another problem than the one at hand.
@@ -59,11 +61,11 @@ class Checkpoint:
         for name, value in problem.items():
             if before.get(name) != value:
                 raise self._other(f"its {name} is {before.get(name)}, here {value}")
-        if not torch.equal(self.content["start"], start.cpu()):
+        if not torch.equal(self.content["start"], start):
             raise self._other("its chains start elsewhere")
         tolerance = 1e-3 if start.dtype == torch.float32 else 1e-7
         known = self.content["log_density"]
-        if not torch.allclose(known, log_density.cpu(), rtol=tolerance, atol=tolerance):
+        if not torch.allclose(known, log_density, rtol=tolerance, atol=tolerance):
             raise self._other(
                 f"there the log density of the first chain at its start was {float(known[0]):.10g}, now it is "
                 f"{float(log_density[0]):.10g}: the model or its data are others"

@@ -211,7 +211,7 @@ class Samples:
         """
         names, values = self.columns()
         found = Diagnosis(names, values, {name: value.cpu().numpy() for name, value in self.statistics.items()})
-        lines = found.lines(self.num_divergent.cpu().numpy(), self.thin)
+        lines = found.lines(int(self.num_divergent.sum()), self.thin)
         if with_agreement and self.num_samples >= 4 and _has_arviz():
             lines += found.agreement(self.summary().rows)
         return lines
@@ -277,7 +277,7 @@ class Samples:
         return "\n".join([count, ", ".join(f"{name} {value}" for name, value in self.settings.items())])
 
 
-def load_checked(path: Path, file_format: str, what: str) -> dict[str, Any]:
+def load_checked(path: Path, file_format: str, what: str, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a file of `torch.save`'s that must have a format; it is never executed.
 
     Raises
@@ -289,7 +289,7 @@ def load_checked(path: Path, file_format: str, what: str) -> dict[str, Any]:
     """
     with path.open("rb") as file:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location=device, weights_only=True)
         except OSError:
             raise
         except Exception as error:  # torch.load has no common error for what is not its own

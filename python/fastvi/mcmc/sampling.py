@@ -149,7 +149,7 @@ def sample(
     vectorize = check_flag("sample", "vectorize", vectorize)
     parameters, start, is_one_start = read_start(initial, num_chains, bijections, DEFAULT_CHAINS)
     chosen = make_algorithm(algorithm, len(start), options)
-    file = None if checkpoint is None else Checkpoint(checkpoint)
+    file = None if checkpoint is None else Checkpoint(checkpoint, start.device)
     seed = _choose_seed(seed, file)
     target = make_target(log_prob, parameters, vectorize)
     with without_validation() if vectorize else contextlib.nullcontext():
@@ -175,13 +175,13 @@ def sample(
         shown = SamplingProgress(progress)
         with shown:
             sampling.go(shown)
-    recording = sampling.recording
+    recording, description = sampling.recording, run.description()
     samples = Samples(
         recording.draws(parameters),
-        recording.statistics(getattr(run.kernel, "step_size", float("nan"))),
+        recording.statistics(description.get("step_size", math.nan)),
         recording.num_divergent,
         int(recording.n_steps.sum()),
-        {name: _in_words(name, value) for name, value in run.description().items()},
+        {name: _in_words(name, value) for name, value in description.items()},
         seed,
         num_warmup,
         thin,
@@ -354,8 +354,8 @@ def _report(samples: Samples, parameters: Parameters, num_samples: int, is_shown
 
         console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         console.print(samples.table() if is_small else repr(samples))
-    for line in lines:
-        warnings.warn(line, SamplerWarning, stacklevel=3)
+    if lines:
+        warnings.warn("\n".join(lines), SamplerWarning, stacklevel=3)
 
 
 def _choose_seed(seed: int | None, file: Checkpoint | None) -> int:
