@@ -70,12 +70,15 @@ std::vector<PriorTerm<T>> read_prior(Tensors& tensors, PyObject* object, std::in
   std::vector<PriorTerm<T>> terms(static_cast<std::size_t>(table.elements() / term_numbers));
   const auto* from = static_cast<const double*>(table.data());
   for (PriorTerm<T>& term : terms) {
-    const bool fits = from[0] >= 0 && from[0] < num_prior_kinds && from[1] >= 0 &&
-                      from[1] < static_cast<double>(dimensions);
+    const bool fits =
+        from[0] >= 0 && from[0] < num_prior_kinds && from[1] >= 0 && from[1] < static_cast<double>(dimensions);
     if (!fits) refuse("a term of the prior has no place");
-    term = {static_cast<PriorKind>(static_cast<int>(from[0])), static_cast<std::int64_t>(from[1]),
-            static_cast<T>(from[2]),  static_cast<T>(from[3]),
-            static_cast<T>(from[4]),  static_cast<T>(from[5])};
+    term = {static_cast<PriorKind>(static_cast<int>(from[0])),
+            static_cast<std::int64_t>(from[1]),
+            static_cast<T>(from[2]),
+            static_cast<T>(from[3]),
+            static_cast<T>(from[4]),
+            static_cast<T>(from[5])};
     from += term_numbers;
   }
   return terms;
@@ -143,9 +146,9 @@ py::object with_position(const Operand& position, const Body& body) {
   return body.template operator()<float>();
 }
 
-// regression_trajectory(kind, rows, columns, design, outcome, weight, offset, shift, has_log_scale, count, square, prior,
-// constant, position, momentum, gradient, step_size, inverse_mass, num_steps) -> (position, momentum, log_density,
-// gradient), or without steps the last two: see RegressionRows and ChainTrajectory.
+// regression_trajectory(kind, rows, columns, design, outcome, weight, offset, shift, has_log_scale, count, square,
+// prior, constant, position, momentum, gradient, step_size, inverse_mass, num_steps) -> (position, momentum,
+// log_density, gradient), or without steps the last two: see RegressionRows and ChainTrajectory.
 constexpr std::size_t regression_arguments = 11;
 
 py::object regression_trajectory(Arguments arguments) {
@@ -181,10 +184,37 @@ py::object regression_trajectory(Arguments arguments) {
   });
 }
 
+// mixture_trajectory(rows, columns, components, x, weight, concentration, and from the prior on as above)
+constexpr std::size_t mixture_arguments = 6;
+
+py::object mixture_trajectory(Arguments arguments) {
+  Tensors tensors;
+  const Operand& position = tensors.read("position", arguments[mixture_arguments + 2]);
+  return with_position(position, [&]<class T> {
+    MixtureRows<T> rows{};
+    rows.rows = whole("rows", arguments[0]);
+    rows.columns = whole("columns", arguments[1]);
+    rows.components = whole("components", arguments[2]);
+    const auto own = [&](std::size_t i, const char* name, std::int64_t elements) {
+      return static_cast<const T*>(tensors.data(name, arguments[i], elements, position.dtype()));
+    };
+    rows.x = own(3, "x", rows.rows * rows.columns);
+    rows.weight = own(4, "weight", rows.rows);
+    rows.concentration = own(5, "concentration", rows.components);
+    if (rows.components == 0 || position.shape()[1] != rows.components * (2 * rows.columns + 1) - 1) {
+      refuse("position has shape " + to_string(position.shape()));
+    }
+    if (rows.rows > 0 && rows.columns > 0 && rows.x == nullptr) refuse("an argument is missing");
+    return follow<T>(tensors, position, arguments.subspan(mixture_arguments),
+                     [&](const ChainTrajectory<T>& trajectory) { ChainKernels<T>::follow(trajectory, rows); });
+  });
+}
+
 }  // namespace
 
 void bind_chains(py::module_& m) {
   add_function(m, "regression_trajectory", regression_arguments + chain_arguments, regression_trajectory);
+  add_function(m, "mixture_trajectory", mixture_arguments + chain_arguments, mixture_trajectory);
 }
 
 }  // namespace fastvi

@@ -63,19 +63,22 @@ struct RegressionRows {
   double count, square;
 };
 
-// The log-likelihood of rows x under a mixture of K diagonal Gaussians. The position is the means (K, columns), the
-// logarithms of the standard deviations (K, columns) and the logits of the components' probabilities (K,); a logit
-// that is not there is zero, so that there may be K - 1.
+// The log-likelihood of rows x under a mixture of diagonal Gaussians, the sum of weight_n log p(x_n). The position is
+// the means (components, columns), the logarithms of the standard deviations, likewise, and the logits of the
+// components' probabilities but for the last, whose logit is 0.
 template <class T>
 struct MixtureRows {
-  std::int64_t rows, columns, components, logits;
-  const T* x;  // (rows, columns)
+  std::int64_t rows, columns, components;
+  const T *x, *weight;     // (rows, columns); (rows,), null where there are none
+  const T* concentration;  // (components,): of a Dirichlet prior of the probabilities, whose logits are the position's;
+                           // null where there is none
 };
 
 // A chain's results do not depend on the chains beside it, nor on the number of threads.
 template <class T>
 struct ChainKernels {
   static void follow(const ChainTrajectory<T>& trajectory, const RegressionRows<T>& rows);
+  static void follow(const ChainTrajectory<T>& trajectory, const MixtureRows<T>& rows);
 };
 
 }  // namespace fastvi

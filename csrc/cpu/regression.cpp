@@ -194,10 +194,10 @@ class RegressionPieces {
     const std::int64_t parts = ceil_divide(columns, std::int64_t{most_columns});
     for (std::int64_t i = 0; i < parts; ++i) {
       const std::int64_t d = part_start(columns, parts, i);
-      with_height<most_columns>(part_start(columns, parts, i + 1) - d, [&]<int height>(
-                                                                           std::integral_constant<int, height>) {
-        add_products<T, vectors, height>(columns, tiles, design + d * design_tile, eta, gradient + d * width);
-      });
+      with_height<most_columns>(
+          part_start(columns, parts, i + 1) - d, [&]<int height>(std::integral_constant<int, height>) {
+            add_products<T, vectors, height>(columns, tiles, design + d * design_tile, eta, gradient + d * width);
+          });
     }
   }
 
@@ -228,7 +228,7 @@ void ChainKernels<T>::follow(const ChainTrajectory<T>& trajectory, const Regress
   follow_rows(trajectory, RegressionPieces<T>(rows));
 }
 
-template struct ChainKernels<float>;
-template struct ChainKernels<double>;
+template void ChainKernels<float>::follow(const ChainTrajectory<float>&, const RegressionRows<float>&);
+template void ChainKernels<double>::follow(const ChainTrajectory<double>&, const RegressionRows<double>&);
 
 }  // namespace fastvi

@@ -159,8 +159,8 @@ struct Sharing {
     blocks = ceil_divide(chains, vectors * lanes_of_vector);
     const auto by_blocks = static_cast<double>(ceil_divide(blocks, threads));
     const double by_rows = static_cast<double>(ceil_divide(blocks * pieces, threads)) / static_cast<double>(pieces);
-    by_pieces = by_rows < 0.8 * by_blocks && nanoseconds * static_cast<double>(blocks * vectors) >
-                                                 least_shared_nanoseconds;
+    by_pieces =
+        by_rows < 0.8 * by_blocks && nanoseconds * static_cast<double>(blocks * vectors) > least_shared_nanoseconds;
   }
 };
 
@@ -199,8 +199,8 @@ void follow_pieces(const ChainTrajectory<T>& trajectory, const Rows& rows, const
     }
     parallel_for(items, static_cast<std::int64_t>(nanoseconds), [&](std::int64_t item) {
       blocks[static_cast<std::size_t>(item / pieces)].piece(item % pieces, step + 1 >= steps, sums.get() + item * size,
-                                                           values.get() + item * width,
-                                                           beside.get() + scratch * omp_get_thread_num());
+                                                            values.get() + item * width,
+                                                            beside.get() + scratch * omp_get_thread_num());
     });
     for (std::size_t i = 0; i < blocks.size(); ++i) {
       const auto first = static_cast<std::int64_t>(i) * pieces;

@@ -19,6 +19,7 @@ from fastvi.mcmc.targets import (
     Flat,
     FlatPrior,
     GammaPrior,
+    GaussianMixture,
     HalfNormalPrior,
     HalfStudentTPrior,
     InverseGammaPrior,
@@ -102,6 +103,41 @@ def diagonal_case() -> Case:
     return Case(lambda dtype: DiagonalGaussian(mean.to(dtype), scale.to(dtype)), density.log_prob)
 
 
+def mixture_case(rows: int, columns: int, components: int, *, full: bool) -> Case:
+    x = 2.0 * normal(rows, columns, seed=rows)
+    weight = (normal(rows, seed=2).abs() * (normal(rows, seed=5) > -0.5)).float().double() if full else None
+    concentration = numbers(*[0.5 + i for i in range(components)]) if full else None
+
+    def make(dtype: torch.dtype) -> NativeTarget:
+        own = None if weight is None else weight.to(dtype)
+        return GaussianMixture(x.to(dtype), components, sample_weight=own, concentration=concentration)
+
+    def formula(q: Tensor) -> Tensor:
+        size = components * columns
+        means, log_scales = (
+            q[:, :size].reshape(-1, components, columns),
+            q[:, size : 2 * size].reshape(-1, components, columns),
+        )
+        logits = torch.cat([q[:, 2 * size :], torch.zeros_like(q[:, :1])], 1)
+        density = distributions.MixtureSameFamily(
+            distributions.Categorical(logits=logits),
+            distributions.Independent(distributions.Normal(means, log_scales.exp()), 1),
+        )
+        terms = density.log_prob(x[:, None])
+        value = (terms if weight is None else weight[:, None] * terms).sum(0)
+        if concentration is not None:
+            # The determinant of the logits' Jacobian, of all probabilities but one, is the product of all of them.
+            probability = logits.softmax(-1)
+            value = value + distributions.Dirichlet(concentration).log_prob(probability) + probability.log().sum(-1)
+        return value
+
+    return Case(make, formula)
+
+
+def numbers(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
 CASES = {
     "logistic": regression_case("logistic", 300, 5, full=False),
     "logistic, full": regression_case("logistic", 531, 9, full=True),
@@ -115,6 +151,9 @@ CASES = {
     "dense by covariance": dense_case("covariance"),
     "dense by precision": dense_case("precision"),
     "diagonal": diagonal_case(),
+    "mixture": mixture_case(300, 1, 2, full=False),
+    "mixture, full": mixture_case(531, 3, 4, full=True),
+    "one component": mixture_case(7, 2, 1, full=False),
 }
 
 
@@ -131,10 +170,6 @@ def of_logit(density: distributions.Distribution) -> Formula:
     return lambda q: (
         density.log_prob(q.sigmoid()) + torch.nn.functional.logsigmoid(q) - torch.nn.functional.softplus(q)
     ).sum(-1)
-
-
-def numbers(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 PRIORS = {
@@ -178,7 +213,8 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """By which of its two ways a target runs; that of a GPU is the products, in chunks of a few rows here."""
     if request.param == "products":
         monkeypatch.setattr(NativeTarget, "_runs_kernel", lambda self, position: False)
-        monkeypatch.setattr("fastvi.mcmc.targets.rows.CHUNK_NUMBERS", 1000)
+        for module in ("rows", "mixture"):
+            monkeypatch.setattr(f"fastvi.mcmc.targets.{module}.CHUNK_NUMBERS", 1000)
     else:
         monkeypatch.setattr(NativeTarget, "_by_products", None)
     return str(request.param)
@@ -253,7 +289,9 @@ def test_sums_with_functions() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("per_chain", [False, True])
-@pytest.mark.parametrize("name", ["logistic, full", "linear, scale", "dense by covariance", "diagonal"])
+@pytest.mark.parametrize(
+    "name", ["logistic, full", "linear, scale", "dense by covariance", "diagonal", "mixture, full"]
+)
 def test_trajectories_are_leapfrogs(name: str, per_chain: bool, dtype: torch.dtype, route: str) -> None:
     """Against the integrator in float64, whose gradient autograd takes."""
     case = CASES[name]
@@ -287,7 +325,7 @@ def test_trajectories_go_back(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("name", ["logistic, full", "poisson", "linear, scale", "dense by covariance"])
+@pytest.mark.parametrize("name", ["logistic, full", "poisson", "linear, scale", "dense by covariance", "mixture, full"])
 @pytest.mark.cpu_kernels
 def test_a_chain_has_the_same_bits_beside_any_others(name: str, dtype: torch.dtype) -> None:
     target = CASES[name].make(dtype) + StudentTPrior(3.0) + HalfNormalPrior(2.0, on=0)
@@ -319,7 +357,9 @@ def test_the_same_bits_for_any_number_of_threads(chains: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("name", ["logistic, full", "poisson", "linear", "linear, scale", "dense by covariance"])
+@pytest.mark.parametrize(
+    "name", ["logistic, full", "poisson", "linear", "linear, scale", "dense by covariance", "mixture, full"]
+)
 def test_nan_and_infinity_stay_in_their_chain(name: str, dtype: torch.dtype, route: str) -> None:
     target = CASES[name].make(dtype) + NormalPrior(0.0, 3.0)
     position = normal(5, target.dimension).to(dtype)
@@ -416,6 +456,8 @@ X, Y = torch.ones(4, 2), torch.tensor([0.0, 1.0, 0.0, 1.0])
         (lambda: DenseGaussian(torch.zeros(2)), "DenseGaussian: needs one of covariance and precision"),
         (lambda: DenseGaussian(torch.zeros(2), -torch.eye(2)), "must be symmetric and positive definite"),
         (lambda: DiagonalGaussian(torch.zeros(2), torch.zeros(2)), "scale must be positive"),
+        (lambda: GaussianMixture(Y, 0), "GaussianMixture: num_components must be positive, got 0"),
+        (lambda: GaussianMixture(Y, 2, concentration=0.0), "GaussianMixture: concentration must be positive, got 0"),
         (lambda: Flat(0), "Flat: dimension must be positive, got 0"),
         (lambda: Flat(2) + NormalPrior(0.0, -1.0), "NormalPrior: scale must be a positive number"),
         (lambda: Flat(2) + NormalPrior([1.0, 2.0, 3.0]), "NormalPrior: has 3 numbers, but is on 2 of the 2"),

@@ -12,11 +12,20 @@ import importlib
 import random
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-from fastvi.benchmarks.results import JAX, SCIKIT_LEARN, Result, Timing, in_graph, largest_spread
+from fastvi.benchmarks.results import (
+    BLACKJAX,
+    JAX,
+    SCIKIT_LEARN,
+    Result,
+    Sampling,
+    Timing,
+    in_graph,
+    largest_spread,
+)
 from fastvi.benchmarks.timers import Call, CpuTimer, CudaTimer, Timer, captured
 
 FORWARD = "forward"
@@ -55,13 +64,16 @@ class Settings:
 class Workload:
     """What a case prepares: one call per provider, the check that they agree, the bytes that one call has to move.
 
-    ``make_jax`` makes JAX's call after it has compared what the call returns; None where JAX has no such case.
+    ``make_jax`` makes JAX's call after it has compared what the call returns; None where JAX has no such case. Where it
+    is that of a library over JAX, ``jax_name`` is that library's. ``sampling`` is what calls that draw chains draw.
     """
 
     calls: dict[str, Call]
     check: Callable[[], None]
     bytes_moved: int | None = None
     make_jax: Callable[[], Call] | None = None
+    jax_name: str = JAX
+    sampling: dict[str, Sampling] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,12 +115,16 @@ def run(
                     calls = workload.calls
                     # JAX has one number of threads in a process.
                     if settings.with_jax and workload.make_jax is not None and threads == max(settings.threads):
-                        calls = calls | {JAX: workload.make_jax()}
+                        calls = calls | {workload.jax_name: workload.make_jax()}
                     if settings.device == "cuda":
                         calls = calls | replays(calls)
                     timings, attempts = measure_until_steady(calls, settings, timer)
                     moved, speed = workload.bytes_moved, bandwidth[threads]
-                    results.append(Result(case.family, case.name, mode, threads, moved, speed, timings, attempts))
+                    results.append(
+                        Result(
+                            case.family, case.name, mode, threads, moved, speed, timings, attempts, workload.sampling
+                        )
+                    )
     finally:
         torch.set_num_threads(threads_before)
     return results
@@ -144,7 +160,9 @@ def measure_until_steady(calls: dict[str, Call], settings: Settings, timer: Time
 def measure(calls: dict[str, Call], settings: Settings, timer: Timer) -> dict[str, Timing]:
     """Time the calls turn by turn; each repeat runs one block of every provider, in a new random order."""
     counts = {name: _calls_per_block(call, settings.block_seconds, timer) for name, call in calls.items()}
-    peaks = {name: None if name in (JAX, SCIKIT_LEARN) else timer.peak_bytes(call) for name, call in calls.items()}
+    peaks = {
+        name: None if name in (JAX, BLACKJAX, SCIKIT_LEARN) else timer.peak_bytes(call) for name, call in calls.items()
+    }
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     shuffle = random.Random(SEED).shuffle

@@ -79,12 +79,14 @@ def print_tables(
     console: Console | None = None,
     notes: Sequence[str] = (),
 ) -> None:
-    """Print two tables per family and, below, which cases were timed again, the notes, and what it was measured on."""
+    """Print each family's tables and, below, which cases were timed again, the notes, and what it was measured on."""
     console = wide_console(console)
     for family in dict.fromkeys(result.family for result in results):
         members = [result for result in results if result.family == family]
         console.print(_median_table(family, members))
         console.print(_best_table(family, members))
+        if any(result.sampling for result in members):
+            console.print(_sampling_table(family, [result for result in members if result.sampling]))
     for result in results:
         if result.attempts > 1:
             console.print(
@@ -155,6 +157,37 @@ def _best_table(family: str, results: Sequence[Result]) -> Table:
     return table
 
 
+def _sampling_table(family: str, results: Sequence[Result]) -> Table:
+    providers = [name for name in PROVIDERS if any(name in result.sampling for result in results)]
+    others = [name for name in providers if name != FASTVI]
+    table = _table(
+        f"{family}, effective draws of the first or second moment that has the fewest, and spread over runs",
+        *(f"{name},\nper 1000 gradients" for name in providers),
+        *(f"{name},\nper second" for name in providers),
+        *(f"{FASTVI} / {name},\nper {unit}" for name in others for unit in ("gradient", "second")),
+    )
+    for result in results:
+        found, rates = result.sampling, {name: result.effective_draws_per_second(name) for name in providers}
+        ratios: list[float | None] = []
+        for name in others:
+            ours, theirs = rates.get(FASTVI), rates[name]
+            both = name in found and FASTVI in found
+            ratios.append(found[FASTVI].per_gradient / found[name].per_gradient if both else None)
+            ratios.append(None if ours is None or theirs is None else ours / theirs)
+        table.add_row(
+            result.case,
+            result.mode,
+            str(result.threads),
+            *(
+                f"{1e3 * found[name].per_gradient:.1f} +-{found[name].spread:.0%}" if name in found else ""
+                for name in providers
+            ),
+            *("" if rate is None else f"{rate:.0f}" for rate in rates.values()),
+            *map(_shown_ratio, ratios),
+        )
+    return table
+
+
 def _table(title: str, *headers: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for header in ("case", "mode"):
@@ -189,6 +222,7 @@ def as_json(results: Sequence[Result], settings: Settings, machine: dict[str, st
             row["timings"][name]["spread"] = timing.spread
         row["ratios"] = {" / ".join(pair): result.ratio(*pair) for pair in RATIOS}
         row["ratios_of_best"] = {" / ".join(pair): result.ratio(*pair, "best") for pair in RATIOS}
+        row["effective_draws_per_second"] = {name: result.effective_draws_per_second(name) for name in result.sampling}
         row["bandwidth_fraction"] = {name: result.bandwidth_fraction(name) for name in result.timings}
         rows.append(row)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 EAGER = "eager"
@@ -11,6 +11,7 @@ COMPILE = "torch.compile"
 FASTVI = "fastvi"
 FASTVI_COMPILE = "fastvi+compile"
 JAX = "JAX"
+BLACKJAX = "BlackJAX"
 SCIKIT_LEARN = "scikit-learn"
 GEMMS = "GEMMs alone"
 FLOOR = "floor"
@@ -21,11 +22,12 @@ def in_graph(provider: str) -> str:
     return f"{provider}, graph"
 
 
-_CALLED = (EAGER, COMPILE, FASTVI, FASTVI_COMPILE, JAX, SCIKIT_LEARN, GEMMS, FLOOR)
+_CALLED = (EAGER, COMPILE, FASTVI, FASTVI_COMPILE, JAX, BLACKJAX, SCIKIT_LEARN, GEMMS, FLOOR)
 _COMPARED = (
     (EAGER, FASTVI),
     (COMPILE, FASTVI),
     (JAX, FASTVI),
+    (BLACKJAX, FASTVI),
     (SCIKIT_LEARN, FASTVI),
     (EAGER, FASTVI_COMPILE),
     (COMPILE, FASTVI_COMPILE),
@@ -58,6 +60,30 @@ class Timing:
         return (self.median - self.best) / self.best
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """What a call of one provider draws, where it draws Markov chains.
+
+    Attributes
+    ----------
+    effective_draws
+        Of the first or second moment that has the fewest, in a call; from the mean of several runs.
+    gradients
+        Gradients of the log density in a call, those of all chains.
+    spread
+        Standard deviation of effective draws per gradient over the runs, as a fraction of the mean.
+    """
+
+    effective_draws: float
+    gradients: float
+    spread: float
+
+    @property
+    def per_gradient(self) -> float:
+        """Effective draws for each gradient."""
+        return self.effective_draws / self.gradients
+
+
 def largest_spread(timings: Mapping[str, Timing]) -> float:
     """Return the largest spread of the providers."""
     return max(timing.spread for timing in timings.values())
@@ -67,7 +93,8 @@ def largest_spread(timings: Mapping[str, Timing]) -> float:
 class Result:
     """All providers of one case, mode and thread count; ``copy_bandwidth`` is in bytes per second.
 
-    ``attempts`` counts how often the case was timed until its spread was small, or the attempts were used up.
+    ``attempts`` counts how often the case was timed until its spread was small, or the attempts were used up;
+    ``sampling`` is empty where no chains are drawn.
     """
 
     family: str
@@ -78,6 +105,7 @@ class Result:
     copy_bandwidth: float
     timings: dict[str, Timing]
     attempts: int = 1
+    sampling: dict[str, Sampling] = field(default_factory=dict)
 
     def ratio(self, baseline: str, provider: str, statistic: Statistic = "median") -> float | None:
         """How many times faster than ``baseline`` the provider is; None where one of them did not run."""
@@ -85,6 +113,12 @@ class Result:
             return None
         first, second = self.timings[baseline], self.timings[provider]
         return first.median / second.median if statistic == "median" else first.best / second.best
+
+    def effective_draws_per_second(self, provider: str) -> float | None:
+        """Effective draws for each second of the median; None where the provider drew no chains, or did not run."""
+        if provider not in self.sampling or provider not in self.timings:
+            return None
+        return self.sampling[provider].effective_draws / self.timings[provider].median
 
     def bandwidth_fraction(self, provider: str) -> float | None:
         """Bytes that must move per second of the provider, as a fraction of the copy bandwidth."""

@@ -166,7 +166,10 @@ class WarmUp(Generic[AnyHMC]):
         self._place = 0
         self._adapts_mass = mass is not None
         self._per_chain = per_chain_step_size
-        self._averaging = DualAveraging(target_acceptance)
+        # Acceptance falls the faster with the step size the lower it is, and that of one chain has noise: with the
+        # usual 0.05 step sizes would swing from far too short to far too long, and their average would be too short.
+        gamma = 0.2 if per_chain_step_size else 0.1 if target_acceptance < 0.7 else 0.05
+        self._averaging = DualAveraging(target_acceptance, gamma)
         self._covariance = RunningCovariance.of_mass(mass, state.position.shape[-1])
         self._step_sizes: StepSizeState | None = None
         self._moments: MomentState | None = None
@@ -176,7 +179,7 @@ class WarmUp(Generic[AnyHMC]):
         if self._place == len(self._windows):
             raise ValueError(f"warm-up: all of its {self.num_done} steps are done")
         if self._step_sizes is None:
-            self._restart(mix_seed(seed, 0))
+            self._restart(self.search_seed(seed))
         assert self._step_sizes is not None
         self.state, info = self.kernel.step(self.state, seed)
         self.num_done += 1
@@ -197,10 +200,15 @@ class WarmUp(Generic[AnyHMC]):
             inverse_mass = self._covariance.inverse_mass(self._moments).to(self.state.position.dtype)
             self._moments = None
             self.kernel = replace(self.kernel, inverse_mass=inverse_mass, metric=None)
-            self._restart(mix_seed(seed, 1))
+            self._restart(self.search_seed(seed))
         else:
             self._take(self._step_sizes.step_size)
         return info
+
+    @staticmethod
+    def search_seed(seed: int) -> int:
+        """Return the seed of the search for a step size that goes with a step of ``seed``."""
+        return mix_seed(seed, 1)
 
     def _acceptance(self, info: StepInfo) -> float | Tensor:
         if self._per_chain:

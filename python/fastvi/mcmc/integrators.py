@@ -8,7 +8,7 @@ Tempering (Neal 2011, section 5.5.7; Caterini, Doucet and Sejdinovic 2018) multi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -72,35 +72,37 @@ def with_gradient(log_density: Callable[[Tensor], Tensor], name: str = "the log 
     """
 
     def target(position: Tensor) -> tuple[Tensor, Tensor]:
-        if torch.compiler.is_compiling() or transforms_active():
-            value, pull_back = torch.func.vjp(log_density, position)  # type: ignore[misc, unused-ignore]
-            return value, pull_back(torch.ones_like(value))[0]
-        records = torch.is_grad_enabled()
-        with torch.enable_grad():
-            start = position if records and position.requires_grad else position.detach().requires_grad_()
-            value = log_density(start)
-            if value.shape != position.shape[:-1]:
-                raise ValueError(
-                    f"{name} of positions {tuple(position.shape)} must have the shape {tuple(position.shape[:-1])}, "
-                    f"got {tuple(value.shape)}: a sum is over the last dimension alone"
-                )
-            gradient = None
-            if value.requires_grad:
-                gradient = _gradient(value, start, records)
-            if gradient is None:
-                raise ValueError(
-                    f"{name} has no gradient by the position: it must be a differentiable function of it, which "
-                    f"NumPy, .detach(), .item() and torch.no_grad() in it undo"
-                )
-        return (value if records else value.detach()), gradient
+        return _differentiate(log_density, name, position, torch.is_grad_enabled())
 
     return target
 
 
-def _gradient(value: Tensor, start: Tensor, records: bool) -> Tensor | None:
-    if records or type(value) is not Tensor:
-        return torch.autograd.grad(value.sum(), start, create_graph=records, allow_unused=True)[0]
-    return gradient_of_sum(value, start)
+def _differentiate(
+    log_density: Callable[[Tensor], Tensor], name: str, position: Tensor, records: bool
+) -> tuple[Tensor, Tensor]:
+    if torch.compiler.is_compiling() or transforms_active():
+        value, pull_back = torch.func.vjp(log_density, position)  # type: ignore[misc, unused-ignore]
+        return value, pull_back(torch.ones_like(value))[0]
+    with torch.enable_grad():
+        start = position if records and position.requires_grad else position.detach().requires_grad_()
+        value = log_density(start)
+        if value.shape != position.shape[:-1]:
+            raise ValueError(
+                f"{name} of positions {tuple(position.shape)} must have the shape {tuple(position.shape[:-1])}, "
+                f"got {tuple(value.shape)}: a sum is over the last dimension alone"
+            )
+        gradient = None
+        if value.requires_grad:
+            if records or type(value) is not Tensor:
+                (gradient,) = torch.autograd.grad(value.sum(), start, create_graph=records, allow_unused=True)
+            else:
+                gradient = gradient_of_sum(value, start)
+        if gradient is None:
+            raise ValueError(
+                f"{name} has no gradient by the position: it must be a differentiable function of it, which "
+                f"NumPy, .detach(), .item() and torch.no_grad() in it undo"
+            )
+    return (value if records else value.detach()), gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,16 +110,11 @@ class DifferentiableTarget:
     """The target of a log density: see :func:`as_target`."""
 
     log_density: Callable[[Tensor], Tensor]
-    _with_gradient: Target = field(init=False, repr=False)
     is_target: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_with_gradient", with_gradient(self.log_density))
-
     def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the log density ``(C,)`` and its gradient ``(C, D)`` at positions ``(C, D)``."""
-        with torch.no_grad():
-            return self._with_gradient(position)
+        """Return the log density ``(C,)`` and its gradient ``(C, D)`` at positions ``(C, D)``, without history."""
+        return _differentiate(self.log_density, "the log density", position, records=False)
 
 
 def as_target(log_density: Callable[[Tensor], Any]) -> Target:

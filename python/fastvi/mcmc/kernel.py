@@ -106,7 +106,7 @@ def initial_state(owner: str, target: Target, position: Tensor) -> ChainState:
     >>> target = as_target(lambda q: q.log().sum(-1) - q.sum(-1))
     >>> initial_state("HMC", target, torch.tensor([[1.0], [-1.0]]))
     Traceback (most recent call last):
-    ValueError: HMC: chain 1 of 2 starts where the log density is nan: start it where the density is positive, ...
+    ValueError: HMC: chain 1 of 2 starts where the log density is nan: start it where the density is ...
     """
     if not isinstance(position, Tensor):
         raise TypeError(f"{owner}: positions must be a torch.Tensor, got {type(position).__name__}")
@@ -141,14 +141,13 @@ def initial_state(owner: str, target: Target, position: Tensor) -> ChainState:
     bad = ~(log_density.isfinite() & gradient.isfinite().all(-1))
     if bad.any():
         chains = bad.nonzero().flatten().tolist()
-        worst = chains[0]
-        value = log_density[worst].item()
-        what = "log density is" if not math.isfinite(value) else "gradient is not finite; the log density is"
-        several = len(chains) > 1
+        value = log_density[chains[0]].item()
+        what = "the gradient is not finite" if math.isfinite(value) else f"the log density is {value}"
+        starts, them = ("start", "them") if len(chains) > 1 else ("starts", "it")
         raise ValueError(
-            f"{owner}: {name_chains(chains)} of {len(position)} {'start' if several else 'starts'} where the {what} "
-            f"{value:g}: start {'them' if several else 'it'} where the density is positive, such as at draws of the "
-            f"prior or near a mode; a parameter with bounds needs a bijection"
+            f"{owner}: {name_chains(chains)} of {len(position)} {starts} where {what}: start {them} where the density "
+            f"is positive and smooth, such as at draws of the prior or near a mode; a parameter with bounds needs a "
+            f"bijection"
         )
     return ChainState(position, log_density, gradient)
 

@@ -1,7 +1,9 @@
 """Native targets: log densities whose trajectories need no autograd, with the priors that are added to them."""
 
 from fastvi.mcmc.targets.base import NativeTarget, SumTarget
+from fastvi.mcmc.targets.decoder import LogJoint
 from fastvi.mcmc.targets.gaussian import DenseGaussian, DiagonalGaussian, Flat
+from fastvi.mcmc.targets.mixture import GaussianMixture
 from fastvi.mcmc.targets.prior import (
     BetaPrior,
     FlatPrior,
@@ -23,11 +25,13 @@ __all__ = [
     "Flat",
     "FlatPrior",
     "GammaPrior",
+    "GaussianMixture",
     "HalfNormalPrior",
     "HalfStudentTPrior",
     "InverseGammaPrior",
     "LaplacePrior",
     "LinearRegression",
+    "LogJoint",
     "LogisticRegression",
     "NativeTarget",
     "NormalPrior",

@@ -166,24 +166,11 @@ class NativeTarget:
     def _runs_kernel(self, position: Tensor) -> bool:
         """Whether the native kernel takes the call: on a CPU, of a plain tensor that nothing watches."""
         return (
-            position.is_cpu
-            and not torch.compiler.is_compiling()
-            and MODULES.cpu.route(position) is not NotImplemented
-            and self._kernel_pays(len(position))
+            position.is_cpu and not torch.compiler.is_compiling() and MODULES.cpu.route(position) is not NotImplemented
         )
 
-    def _kernel_pays(self, chains: int) -> bool:
-        raise NotImplementedError
-
-    def _native(
-        self,
-        position: Tensor,
-        momentum: Tensor | None,
-        gradient: Tensor | None,
-        step_size: Tensor | float,
-        inverse_mass: Tensor | None,
-        num_steps: int,
-    ) -> Any:
+    def _native(self, *state_and_steps: Any) -> Any:
+        """Call the native function with its last six arguments: position, momentum, gradient, step_size, and so on."""
         raise NotImplementedError
 
     def _by_products(self, position: Tensor) -> tuple[Tensor, Tensor]:

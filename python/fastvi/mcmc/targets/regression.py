@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastvi.mcmc.targets.data import Data
 from fastvi.mcmc.targets.rows import Rows, RowsTarget
 
 
@@ -55,7 +55,7 @@ class LogisticRegression(RowsTarget):
         sample_weight: Tensor | None = None,
         offset: Tensor | None = None,
     ) -> None:
-        data = _Data(type(self).__name__, x, y, intercept, sample_weight, offset)
+        data = Data(type(self).__name__, x, y, intercept, sample_weight, offset)
         data.check_outcomes(0.0, 1.0)
         rows = Rows("logistic", data.x, data.y, data.weight, data.offset)
         super().__init__(data.sizes, rows)
@@ -89,7 +89,7 @@ class PoissonRegression(RowsTarget):
         sample_weight: Tensor | None = None,
         offset: Tensor | None = None,
     ) -> None:
-        data = _Data(type(self).__name__, x, y, intercept, sample_weight, offset)
+        data = Data(type(self).__name__, x, y, intercept, sample_weight, offset)
         data.check_outcomes(0.0, math.inf)
         factorials = torch.lgamma(data.y.double() + 1.0)
         if data.weight is not None:
@@ -141,7 +141,7 @@ class LinearRegression(RowsTarget):
         offset: Tensor | None = None,
     ) -> None:
         name = type(self).__name__
-        data = _Data(name, x, y, intercept, sample_weight, offset)
+        data = Data(name, x, y, intercept, sample_weight, offset)
         data.check_outcomes(-math.inf, math.inf)
         if scale is not None and not 0.0 < scale < math.inf:
             raise ValueError(f"{name}: scale must be a positive number, or None if it is sampled, got {scale}")
@@ -177,54 +177,3 @@ class LinearRegression(RowsTarget):
             square=square,
         )
         super().__init__(sizes, rows, constant)
-
-
-class _Data:
-    """The arguments of a regression, checked; without the rows whose weight is 0."""
-
-    def __init__(
-        self, name: str, x: Tensor, y: Tensor, intercept: bool, sample_weight: Tensor | None, offset: Tensor | None
-    ) -> None:
-        self._name = name
-        if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
-            found = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"{name}: x must be a tensor of float32 or float64, got {found}")
-        if x.dim() != 2:
-            raise ValueError(f"{name}: x must have the shape (N, P), got {tuple(x.shape)}")
-        if not bool(x.isfinite().all()):
-            raise ValueError(f"{name}: x must be finite, but holds NaN or infinity")
-        x = x.detach()
-        self.sizes: dict[str, int] = {"coefficients": x.shape[1], "intercept": int(intercept)}
-        self.x = torch.cat([x, x.new_ones(len(x), 1)], 1) if intercept else x
-        self.y = self._row("y", y)
-        self.weight = None if sample_weight is None else self._row("sample_weight", sample_weight)
-        self.offset = None if offset is None else self._row("offset", offset)
-        if self.weight is None:
-            return
-        if bool((self.weight < 0.0).any()):
-            raise ValueError(f"{name}: sample_weight must not be negative, got {float(self.weight.min()):.4g}")
-        kept = self.weight > 0.0
-        if not bool(kept.all()):
-            self.x, self.y, self.weight = self.x[kept], self.y[kept], self.weight[kept]
-            self.offset = None if self.offset is None else self.offset[kept]
-
-    def _row(self, name: str, value: Any) -> Tensor:
-        rows = len(self.x)
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{self._name}: {name} must be a tensor, got {type(value).__name__}")
-        if value.device != self.x.device:
-            raise ValueError(f"{self._name}: {name} must be on the device of x, {self.x.device}, got {value.device}")
-        if value.shape != (rows,):
-            raise ValueError(f"{self._name}: {name} must have the shape ({rows},), got {tuple(value.shape)}")
-        row: Tensor = value.detach().to(self.x.dtype)
-        if not bool(row.isfinite().all()):
-            raise ValueError(f"{self._name}: {name} must be finite, but holds NaN or infinity")
-        return row
-
-    def check_outcomes(self, least: float, most: float) -> None:
-        """Raise where an outcome is out of its range."""
-        if len(self.y) and not (least <= float(self.y.min()) and float(self.y.max()) <= most):
-            interval = f"in [{least:g}, {most:g}]" if most < math.inf else f"at least {least:g}"
-            raise ValueError(
-                f"{self._name}: y must be {interval}, got {float(self.y.min()):.4g} to {float(self.y.max()):.4g}"
-            )

@@ -75,29 +75,9 @@ class RowsTarget(NativeTarget):
         self._rows = rows
         self._constant = constant
 
-    def _kernel_pays(self, chains: int) -> bool:
-        return True
-
-    def _native(
-        self,
-        position: Tensor,
-        momentum: Tensor | None,
-        gradient: Tensor | None,
-        step_size: Tensor | float,
-        inverse_mass: Tensor | None,
-        num_steps: int,
-    ) -> Any:
-        return MODULES.cpu.regression_trajectory(
-            *self._rows.native,
-            self._priors if len(self._priors) else None,
-            self._constant,
-            position,
-            momentum,
-            gradient,
-            step_size,
-            inverse_mass,
-            num_steps,
-        )
+    def _native(self, *state_and_steps: Any) -> Any:
+        priors = self._priors if len(self._priors) else None
+        return MODULES.cpu.regression_trajectory(*self._rows.native, priors, self._constant, *state_and_steps)
 
     def _by_products(self, position: Tensor) -> tuple[Tensor, Tensor]:
         rows = self._rows
