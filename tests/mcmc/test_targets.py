@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, distributions
 
-from fastvi.mcmc import PhasePoint, as_target, leapfrog
+from fastvi.mcmc import HMC, PhasePoint, as_target, leapfrog, step_seed
 from fastvi.mcmc.targets import (
     BetaPrior,
+    CompiledTarget,
     DenseGaussian,
     DiagonalGaussian,
     Flat,
@@ -324,6 +325,21 @@ def test_trajectories_go_back(dtype: torch.dtype) -> None:
     assert_near(-back.momentum, start.momentum.double(), TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("per_chain", [False, True])
+def test_chains_are_those_of_the_formula(per_chain: bool) -> None:
+    """Hamiltonian Monte Carlo draws the same from a native target and from the formula by autograd."""
+    case = CASES["logistic, full"]
+    native, position = case.make(torch.float64), 0.1 * normal(20, 10)
+    step = 0.02 * (1.0 + normal(20, seed=3).abs()) if per_chain else 0.03
+    kernels = [HMC(target, step, 8) for target in (native, as_target(case.formula))]
+    states = [kernel.init(position) for kernel in kernels]
+    for t in range(10):
+        found = [kernel.step(state, step_seed(1, t)) for kernel, state in zip(kernels, states, strict=True)]
+        states = [state for state, _ in found]
+        torch.testing.assert_close(states[0], states[1], rtol=1e-9, atol=1e-9)
+    assert (states[0].position - position).abs().amax(1).min() > 1e-3
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", ["logistic, full", "poisson", "linear, scale", "dense by covariance", "mixture, full"])
 @pytest.mark.cpu_kernels
@@ -436,6 +452,19 @@ def test_transforms_and_the_compiler_take_the_products() -> None:
     position = normal(4, 3, target.dimension)
     values, _ = torch.func.vmap(target)(position)
     torch.testing.assert_close(values, torch.stack([target(each)[0] for each in position]))
+
+
+def test_compiled_log_densities() -> None:
+    """By the compiler's front end: one graph, the gradient in it, and no history."""
+    case = CASES["logistic"]
+    target = CompiledTarget(case.formula, backend="eager")
+    position = normal(3, 5)
+    for chains in (3, 2):
+        found = target(position[:chains].requires_grad_())
+        assert not found[0].requires_grad
+        torch.testing.assert_close(found, expected_at(case.formula, position[:chains].detach()))
+    with pytest.raises(ValueError, match=r"must have the shape \(3,\), got \(\)"):
+        CompiledTarget(lambda q: q.sum())(position)
 
 
 X, Y = torch.ones(4, 2), torch.tensor([0.0, 1.0, 0.0, 1.0])

@@ -306,10 +306,41 @@ def test_all_of_it_moves_chains_of_float32_to_the_right_moments():
         assert (moment.mean((0, 1)) - expected).abs().max() < 4.9 * sd / math.sqrt(64)
 
 
+def test_a_warm_up_is_the_same_for_any_number_of_threads():
+    """To the bit with a diagonal mass: its sums over chains are large enough to be shared by threads."""
+    target = as_target(lambda q: -0.5 * (q * q * torch.linspace(0.5, 3.0, 9)).sum(-1))
+    kernel = HMC(target, 1.0, 2)
+    threads, ends = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            ends.append(warm_up(kernel, kernel.init(torch.zeros(4096, 9)), 24, seed=1)[:2])
+    finally:
+        torch.set_num_threads(threads)
+    (one, at_one), (two, at_two) = ends
+    assert one.step_size == two.step_size
+    assert torch.equal(one.inverse_mass, two.inverse_mass)
+    assert torch.equal(at_one.position, at_two.position)
+
+
+@pytest.mark.parametrize("mass", ["diagonal", "dense"])
+def test_step_sizes_that_stay_on_a_device_are_the_same_numbers(mass):
+    """What a device other than the CPU gets, tensors without dimensions, beside Python's numbers."""
+    kernel = warming_kernel()
+    numbers, tensors = (WarmUp(kernel, start(kernel), 60, mass=mass) for _ in range(2))
+    tensors._keeps_tensors = True
+    for t in range(60):
+        numbers.step(t)
+        tensors.step(t)
+        assert tensors.kernel.step_size.shape == ()
+        assert tensors.kernel.step_size.item() == pytest.approx(numbers.kernel.step_size, rel=1e-6)
+    torch.testing.assert_close(tuple(tensors.state), tuple(numbers.state), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mass": "full"}, "mass must be diagonal, dense or None, got 'full'"),
+        ({"mass": "full"}, "dense or None, got 'full'"),
         ({"target_acceptance": 1.0}, "target_acceptance must be between 0 and 1, got 1.0"),
     ],
 )

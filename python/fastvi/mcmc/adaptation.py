@@ -16,6 +16,7 @@ from fastvi.mcmc.dual_averaging import DualAveraging, StepSizeState
 from fastvi.mcmc.hmc import HMC
 from fastvi.mcmc.kernel import ChainState, StepInfo, step_seed
 from fastvi.mcmc.moments import MomentState, RunningCovariance
+from fastvi.ops._backends import sum_over
 from fastvi.seeding import mix_seed
 
 AnyHMC = TypeVar("AnyHMC", bound=HMC)
@@ -93,13 +94,14 @@ def reasonable_step_size(kernel: HMC, state: ChainState, seed: int, acceptance: 
         elif above != (factor > 1.0):
             return step_size
         step_size *= factor
+    name = type(kernel).__name__
     if factor > 1.0:
         raise ValueError(
-            "HMC: steps of any size are accepted, so the log density does not fall towards infinity: is it improper, "
-            "or constant?"
+            f"{name}: steps of any size are accepted, so the log density does not fall towards infinity: is it "
+            "improper, or constant?"
         )
     raise ValueError(
-        "HMC: steps of no size are accepted: is the gradient that of the log density, and is the log density "
+        f"{name}: steps of no size are accepted: is the gradient that of the log density, and is the log density "
         "continuous where chains start? Try starts elsewhere, and float64"
     )
 
@@ -166,6 +168,8 @@ class WarmUp(Generic[AnyHMC]):
         self._place = 0
         self._adapts_mass = mass is not None
         self._per_chain = per_chain_step_size
+        # On another device numbers stay there: to read them would wait for the device at every step.
+        self._keeps_tensors = per_chain_step_size or not state.position.is_cpu
         # Acceptance falls the faster with the step size the lower it is, and that of one chain has noise: with the
         # usual 0.05 step sizes would swing from far too short to far too long, and their average would be too short.
         gamma = 0.2 if per_chain_step_size else 0.1 if target_acceptance < 0.7 else 0.05
@@ -213,15 +217,15 @@ class WarmUp(Generic[AnyHMC]):
     def _acceptance(self, info: StepInfo) -> float | Tensor:
         if self._per_chain:
             return info.acceptance_probability.double()
-        mean = info.acceptance_probability.mean()
-        # On another device the number stays there: to read it would wait for the device at every step.
-        return mean.item() if mean.is_cpu else mean.double()
+        probabilities = info.acceptance_probability
+        mean = sum_over(probabilities, 0) / len(probabilities)
+        return mean.double() if self._keeps_tensors else mean.item()
 
     def _restart(self, seed: int) -> None:
         """Search for a step size from that of the present, and average from there."""
         found = reasonable_step_size(self.kernel, self.state, seed)
         first: float | Tensor = found
-        if self._per_chain or not self.state.position.is_cpu:
+        if self._keeps_tensors:
             like = self.state.log_density if self._per_chain else self.state.log_density[0]
             first = torch.full_like(like, found, dtype=torch.float64)
         self._step_sizes = self._averaging.init(first)

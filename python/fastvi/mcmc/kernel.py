@@ -115,7 +115,7 @@ def initial_state(owner: str, target: Target, position: Tensor) -> ChainState:
         raise ValueError(f"{owner}: positions must have the shape (C, D), one row for each chain, got {shape}")
     if position.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{owner}: positions must have the dtype float32 or float64, got {position.dtype}")
-    position = position.detach()
+    position = position.detach().clone(memory_format=torch.contiguous_format)
     with torch.no_grad():
         log_density, gradient = target(position)
     for name, found, shape in (

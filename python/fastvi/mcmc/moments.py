@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastvi.ops._backends import sum_over
+
 MOST_AUTOMATIC = 256
 """The largest dimension in which a dense mass is thought of, unless it is asked for."""
 LARGEST_CONDITION = 25.0
@@ -74,13 +76,13 @@ class RunningCovariance:
         added = len(positions)
         count = state.num_positions + added
         positions = positions.double()
-        mean = positions.mean(0)
+        mean = sum_over(positions, 0) / added
         centred, shift = positions - mean, mean - state.mean
         weight = state.num_positions * added / count
         if self.is_dense:
             squares, between = centred.t() @ centred, torch.outer(shift, weight * shift)
         else:
-            squares, between = centred.square().sum(0), weight * shift.square()
+            squares, between = sum_over(centred.square(), 0), weight * shift.square()
         return MomentState(count, state.mean + (added / count) * shift, state.sum_of_squares.add(squares).add_(between))
 
     def covariance(self, state: MomentState) -> Tensor:
