@@ -27,7 +27,8 @@ def posteriordb() -> ModuleType:
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"needs posteriordb's draws and data in {FOLDER}: see FASTVI_DATA")
 @pytest.mark.parametrize(
-    ("name", "num_warmup", "num_samples"), [("kidiq-kidscore_momhs", 300, 800), ("kilpisjarvi_mod-kilpisjarvi", 500, 600)]
+    ("name", "num_warmup", "num_samples"),
+    [("kidiq-kidscore_momhs", 300, 800), ("kilpisjarvi_mod-kilpisjarvi", 500, 600)],
 )
 def test_draws_agree_with_the_reference(name: str, num_warmup: int, num_samples: int) -> None:
     """The second has a correlation of -0.99999, and is written for one chain."""

@@ -27,6 +27,7 @@ from fastvi.mcmc import (
 )
 from fastvi.mcmc.density import make_target
 from fastvi.mcmc.parameters import read_start
+from fastvi.mcmc.targets import LinearRegression
 
 F64 = torch.float64
 
@@ -144,6 +145,15 @@ def test_targets_are_taken_as_they_are_or_by_the_chain_rule() -> None:
     parameters, start, _ = read_start(torch.rand(3, 2, dtype=F64) + 0.1, None, LowerBounded(-1.0), 16)
     expected = make_target(lambda x: -0.5 * (x - 2.0).square().sum(-1), parameters, False)(start)
     torch.testing.assert_close(make_target(target, parameters, False)(start), expected)
+
+
+def test_draws_have_the_names_of_a_native_target() -> None:
+    target = LinearRegression(torch.eye(2, dtype=F64), torch.ones(2, dtype=F64), intercept=True)
+    by_tensor = quick(target, torch.zeros(4, 4, dtype=F64))
+    shapes = {name: tuple(value.shape) for name, value in by_tensor.draws.items()}
+    assert shapes == {"coefficients": (4, 20, 2), "intercept": (4, 20), "log_scale": (4, 20)}
+    by_name = quick(target, {name: value[:, 0] * 0.0 for name, value in reversed(by_tensor.draws.items())})
+    assert torch.equal(by_name["log_scale"], by_tensor["log_scale"])
 
 
 def test_a_chain_whose_matrix_has_no_factor_has_density_0() -> None:

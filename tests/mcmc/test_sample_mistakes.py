@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from fastvi.mcmc import HMCAlgorithm, Ordered, Positive, SamplerWarning, Simplex, sample
+from fastvi.mcmc.targets import LinearRegression
 
 F64 = torch.float64
 ZEROS = torch.zeros(4, 2, dtype=F64)
@@ -25,6 +26,7 @@ def named(mu: Tensor, tau: Tensor) -> Tensor:
     return -0.5 * mu.square() - tau
 
 
+REGRESSION = LinearRegression(torch.eye(2, dtype=F64), torch.ones(2, dtype=F64), intercept=True, scale=1.0)
 NAMED: dict[str, Any] = {"mu": torch.zeros(4), "tau": torch.ones(4)}
 
 MISTAKES: dict[str, tuple[type[Exception], str, Any, Any, dict[str, Any]]] = {
@@ -204,6 +206,20 @@ MISTAKES: dict[str, tuple[type[Exception], str, Any, Any, dict[str, Any]]] = {
         named,
         NAMED,
         {"bijections": {"mu": Simplex()}},
+    ),
+    "names of a target": (
+        ValueError,
+        "initial must have the target's coefficients, intercept, got coefficients, slope",
+        REGRESSION,
+        {"coefficients": torch.zeros(2, dtype=F64), "slope": 0.0},
+        {},
+    ),
+    "size for a target": (
+        ValueError,
+        "initial has 4 values for each chain, the target has coefficients 2, intercept 1",
+        REGRESSION,
+        torch.zeros(4, dtype=F64),
+        {},
     ),
     "no density at the start": (
         ValueError,

@@ -96,9 +96,22 @@ class Parameters:
 
 
 def read_start(
-    initial: Any, num_chains: int | None, bijections: Any, default_chains: int
+    initial: Any,
+    num_chains: int | None,
+    bijections: Any,
+    default_chains: int,
+    places: Mapping[str, slice] | None = None,
 ) -> tuple[Parameters, Tensor, bool]:
     """Make parameters of what a user gave as the start of chains.
+
+    Parameters
+    ----------
+    initial, num_chains, bijections
+        See :func:`fastvi.mcmc.sample`.
+    default_chains
+        C where neither of them says it.
+    places
+        Names and columns of a target's own, which those of ``initial`` must be; those of a tensor get these names.
 
     Returns
     -------
@@ -112,6 +125,10 @@ def read_start(
     """
     is_named = isinstance(initial, Mapping)
     given = dict(initial) if is_named else {ONLY: initial}
+    if places is not None and is_named:
+        if given.keys() != places.keys():
+            raise ValueError(f"sample: initial must have the target's {', '.join(places)}, got {', '.join(given)}")
+        given = {name: given[name] for name in sorted(places, key=lambda name: places[name].start)}
     if not given:
         raise ValueError("sample: initial has no parameters: give a tensor, or a mapping of names to tensors")
     values = _tensors(given, is_named)
@@ -137,7 +154,30 @@ def read_start(
         first_column = parameter.columns.stop
         parameters.append(parameter)
     found = Parameters(tuple(parameters), is_named)
-    return found, found.position(values).contiguous(), is_one_start
+    position = found.position(values).contiguous()
+    return found if places is None else _at_places(found, places), position, is_one_start
+
+
+def _at_places(parameters: Parameters, places: Mapping[str, slice]) -> Parameters:
+    """The same parameters where they have a target's columns; those of bare positions, taken apart by its names."""
+    if parameters.dimension != sum(place.stop - place.start for place in places.values()):
+        sizes = ", ".join(f"{name} {place.stop - place.start}" for name, place in places.items())
+        raise ValueError(f"sample: initial has {parameters.dimension} values for each chain, the target has {sizes}")
+    if parameters.is_named:
+        for each in parameters:
+            if each.columns != places[each.name]:
+                size = places[each.name].stop - places[each.name].start
+                raise ValueError(
+                    f"sample: initial[{each.name!r}] has the shape {each.shape} for a chain, expected ({size},)"
+                )
+        return parameters
+    if not parameters.is_plain:
+        return parameters
+    apart = []
+    for name, place in places.items():
+        shape = (place.stop - place.start,) if place.stop - place.start > 1 else ()
+        apart.append(Parameter(name, shape, Identity(), shape, place))
+    return Parameters(tuple(apart), False)
 
 
 def _of(name: str, is_named: bool) -> str:

@@ -65,7 +65,7 @@ def sample(
         have the shape ``(C, *shape)``, and it returns ``(C,)``. Where ``initial`` is a tensor it is called with
         positions ``(C, D)``. The density is by the parameters themselves: the log-Jacobians of ``bijections`` are added
         to it. A place where it is -inf or NaN has probability 0. Or a target, such as those of
-        :mod:`fastvi.mcmc.targets`.
+        :mod:`fastvi.mcmc.targets`, whose own names draws then have.
     initial
         Where the chains start, inside the supports: a mapping of names to tensors ``(C, *shape)``, or a tensor
         ``(C, D)``, whose parameter is called ``x``. Or one start for all chains, without the dimension C: a tensor
@@ -147,7 +147,8 @@ def sample(
     if not 0.0 <= jitter < float("inf"):
         raise ValueError(f"sample: jitter must be 0 or more, and finite, got {jitter:g}")
     vectorize = check_flag("sample", "vectorize", vectorize)
-    parameters, start, is_one_start = read_start(initial, num_chains, bijections, DEFAULT_CHAINS)
+    places = getattr(log_prob, "parameters", None) if getattr(log_prob, "is_target", False) else None
+    parameters, start, is_one_start = read_start(initial, num_chains, bijections, DEFAULT_CHAINS, places)
     chosen = make_algorithm(algorithm, len(start), options)
     file = None if checkpoint is None else Checkpoint(checkpoint, start.device)
     seed = _choose_seed(seed, file)
