@@ -62,6 +62,10 @@ def test_mean_field_beside_a_reference(tmp_path: Path, capsys: pytest.CaptureFix
     lost = found["mean field"].covariance.diagonal() / found["reference"].covariance.diagonal()
     expected = 1.0 / ((design.T @ design).diagonal() * inverse.diagonal())
     np.testing.assert_allclose(lost[:3], expected, rtol=0.25)
+    chains = found["HMC"]
+    np.testing.assert_allclose(chains.covariance.diagonal(), found["reference"].covariance.diagonal(), rtol=0.35)
+    assert chains.ess is not None
+    assert chains.ess > 100
     assert (tmp_path / "contours.png").stat().st_size > 10_000
 
 

@@ -4,7 +4,19 @@ from fastvi.mcmc.adaptation import WarmUp, WarmUpTrace, Window, reasonable_step_
 from fastvi.mcmc.ais import annealed_importance_sampling, bidirectional_monte_carlo, tune_annealing
 from fastvi.mcmc.algorithm import Algorithm, HMCAlgorithm, HMCRun, MALAAlgorithm, Run
 from fastvi.mcmc.annealing import AnnealedWeights, Annealing
+from fastvi.mcmc.bijections import (
+    Bijection,
+    Identity,
+    Interval,
+    LowerBounded,
+    Ordered,
+    Positive,
+    PositiveOrdered,
+    Simplex,
+    UpperBounded,
+)
 from fastvi.mcmc.chees import ChEESAlgorithm, ChEESRun, JitteredHMC
+from fastvi.mcmc.diagnosis import SamplerWarning
 from fastvi.mcmc.divergences import explain_divergences, explain_stillness
 from fastvi.mcmc.dual_averaging import DualAveraging, StepSizeState
 from fastvi.mcmc.hmc import HMC, Metric
@@ -31,14 +43,19 @@ from fastvi.mcmc.kernel import (
 from fastvi.mcmc.mala import MALA
 from fastvi.mcmc.meads import GeneralisedHMC, MEADSAlgorithm, MEADSRun, PersistentState
 from fastvi.mcmc.moments import MomentState, RunningCovariance
+from fastvi.mcmc.registry import ALGORITHMS
+from fastvi.mcmc.samples import Samples, Summary, SummaryRow
+from fastvi.mcmc.sampling import sample
 
 __all__ = [
+    "ALGORITHMS",
     "HMC",
     "INTEGRATORS",
     "MALA",
     "Algorithm",
     "AnnealedWeights",
     "Annealing",
+    "Bijection",
     "ChEESAlgorithm",
     "ChEESRun",
     "ChainState",
@@ -46,20 +63,32 @@ __all__ = [
     "GeneralisedHMC",
     "HMCAlgorithm",
     "HMCRun",
+    "Identity",
+    "Interval",
     "JitteredHMC",
     "Kernel",
+    "LowerBounded",
     "MALAAlgorithm",
     "MEADSAlgorithm",
     "MEADSRun",
     "Metric",
     "MomentState",
+    "Ordered",
     "PersistentState",
     "PhasePoint",
+    "Positive",
+    "PositiveOrdered",
     "Run",
     "RunningCovariance",
+    "SamplerWarning",
+    "Samples",
+    "Simplex",
     "StepInfo",
     "StepSizeState",
+    "Summary",
+    "SummaryRow",
     "Target",
+    "UpperBounded",
     "WarmUp",
     "WarmUpTrace",
     "Window",
@@ -76,6 +105,7 @@ __all__ = [
     "integrate",
     "leapfrog",
     "reasonable_step_size",
+    "sample",
     "step_seed",
     "tune_annealing",
     "warm_up",

@@ -20,7 +20,7 @@ from fastvi.ops._backends import sum_over
 from fastvi.seeding import mix_seed
 
 AnyHMC = TypeVar("AnyHMC", bound=HMC)
-MASSES = ("diagonal", "dense", None)
+MASSES = ("auto", "diagonal", "dense", None)
 
 
 class Window(NamedTuple):
@@ -118,7 +118,8 @@ class WarmUp(Generic[AnyHMC]):
     num_steps
         Steps of the whole warm-up.
     mass
-        ``diagonal``, ``dense``, or None to leave the kernel's as it is.
+        ``diagonal``, ``dense``, ``auto`` for dense where positions are strongly correlated and else diagonal, or None
+        to leave the kernel's as it is.
     target_acceptance
         Mean acceptance probability to come to.
     per_chain_step_size
@@ -159,7 +160,7 @@ class WarmUp(Generic[AnyHMC]):
         per_chain_step_size: bool = False,
     ) -> None:
         if mass not in MASSES:
-            raise ValueError(f"warm-up: mass must be diagonal, dense or None, got {mass!r}")
+            raise ValueError(f"warm-up: mass must be auto, diagonal, dense or None, got {mass!r}")
         if not 0.0 < target_acceptance < 1.0:
             raise ValueError(f"warm-up: target_acceptance must be between 0 and 1, got {target_acceptance}")
         self.kernel, self.state, self.num_done = kernel, state, 0
@@ -173,7 +174,7 @@ class WarmUp(Generic[AnyHMC]):
         # usual 0.05 step sizes would swing from far too short to far too long, and their average would be too short.
         gamma = 0.2 if per_chain_step_size else 0.1 if target_acceptance < 0.7 else 0.05
         self._averaging = DualAveraging(target_acceptance, gamma)
-        self._covariance = RunningCovariance(is_dense=mass == "dense")
+        self._covariance = RunningCovariance.of_mass(mass, state.position.shape[-1])
         self._step_sizes: StepSizeState | None = None
         self._moments: MomentState | None = None
 

@@ -73,7 +73,8 @@ class HMCAlgorithm:
     step_size
         To begin the search with; where no warm-up is done, the step size.
     mass
-        ``diagonal``, ``dense``, or None for the identity.
+        ``diagonal``, ``dense``, ``auto`` for dense where positions are strongly correlated and else diagonal, or None
+        for the identity.
     target_acceptance, per_chain_step_size
         See :class:`fastvi.mcmc.WarmUp`.
     integrator, divergence_threshold
@@ -95,7 +96,7 @@ class HMCAlgorithm:
     num_steps: int = 10
     jitter: float = 0.5
     step_size: float = 1.0
-    mass: str | None = "diagonal"
+    mass: str | None = "auto"
     target_acceptance: float = 0.8
     per_chain_step_size: bool = False
     integrator: str = "leapfrog"
@@ -130,7 +131,7 @@ class MALAAlgorithm:
     """
 
     step_size: float = 1.0
-    mass: str | None = "diagonal"
+    mass: str | None = "auto"
     target_acceptance: float = 0.574
     per_chain_step_size: bool = False
     divergence_threshold: float = 1000.0

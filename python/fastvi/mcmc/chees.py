@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastvi.mcmc.adaptation import reasonable_step_size
+from fastvi.mcmc.adaptation import MASSES, reasonable_step_size
 from fastvi.mcmc.dual_averaging import DualAveraging, StepSizeState
 from fastvi.mcmc.hmc import HMC
 from fastvi.mcmc.integrators import PhasePoint, Target
@@ -30,7 +30,7 @@ A step changes log T by at most RATE / sqrt(1 - DECAY) = 0.112, so that the boun
 """
 AVERAGING = 0.5
 """The average of log T, and that of the step size, gives its newest value the weight t to minus this power."""
-MASS_ENDS = (0.05, 0.1, 0.2, 0.4)
+MASS_ENDS = (0.05, 0.1, 0.2, 0.4, 0.7)
 """Parts of warm-up at whose ends the mass is taken."""
 
 
@@ -65,7 +65,7 @@ def trajectory_gradient(
     length
         The time t that the trajectories took, which grows in proportion with the adapted length.
     inverse_mass
-        Its diagonal, ``(D,)``; the identity where not given.
+        Its diagonal, ``(D,)``, or the whole of it, ``(D, D)``; the identity where not given.
 
     Returns
     -------
@@ -92,11 +92,21 @@ def trajectory_gradient(
     total = weights.sum().clamp_min(torch.finfo(end.dtype).tiny)
     from_end = end - (weights.unsqueeze(-1) * end).sum(0) / total  # no product of matrices: its bits depend on threads
     from_start = position - position.mean(0)
-    squares = from_end.square() - from_start.square()
-    change = (squares if inverse_mass is None else squares / inverse_mass).sum(-1)
+    change = _squared_length(from_end, inverse_mass) - _squared_length(from_start, inverse_mass)
     # (x' - mean)' M v' = (x' - mean)' p': the momentum is the velocity's dual.
     gradient = length * change * (from_end * momentum).sum(-1)
     return torch.where(counts.squeeze(-1) & gradient.isfinite(), gradient, 0.0)
+
+
+def _squared_length(x: Tensor, inverse_mass: Tensor | None) -> Tensor:
+    """Return x' M x, (C,), of x (C, D)."""
+    if inverse_mass is None:
+        return x.square().sum(-1)
+    if inverse_mass.dim() == 1:
+        return (x.square() / inverse_mass).sum(-1)
+    factor, _ = torch.linalg.cholesky_ex(inverse_mass)
+    whitened: Tensor = torch.linalg.solve_triangular(factor, x.mT, upper=False)
+    return whitened.square().sum(0)
 
 
 def acceptance_weights(proposal: PhasePoint, acceptance_probability: Tensor) -> Tensor:
@@ -198,13 +208,14 @@ class ChEESAlgorithm:
 
     The step size comes by dual averaging to the harmonic mean over chains of the probability of acceptance, so that no
     chain is left behind. The trajectory length starts short and grows to the first maximum of the criterion. The mass
-    is the variance of all positions since it was taken last, after 5, 10, 20 and 40 % of warm-up; each time, step size
-    and trajectory length start anew.
+    is the variance of all positions since it was taken last, after 5, 10, 20, 40 and 70 % of warm-up; each time, step
+    size and trajectory length start anew.
 
     Parameters
     ----------
     mass
-        ``diagonal``, or None for the identity.
+        ``diagonal``, ``dense``, ``auto`` for dense where positions are strongly correlated and else diagonal, or None
+        for the identity.
     target_acceptance
         Harmonic mean of the acceptance probabilities to come to.
     max_steps
@@ -234,15 +245,15 @@ class ChEESAlgorithm:
     torch.Size([50, 64, 2])
     """
 
-    mass: str | None = "diagonal"
+    mass: str | None = "auto"
     target_acceptance: float = 0.651
     max_steps: int = 1000
     step_size: float = 1.0
     divergence_threshold: float = 1000.0
 
     def __post_init__(self) -> None:
-        if self.mass not in ("diagonal", None):
-            raise ValueError(f"ChEES: mass must be diagonal or None, got {self.mass!r}")
+        if self.mass not in MASSES:
+            raise ValueError(f"ChEES: mass must be auto, diagonal, dense or None, got {self.mass!r}")
         if not 0.0 < self.target_acceptance < 1.0:
             raise ValueError(f"ChEES: target_acceptance must be between 0 and 1, got {self.target_acceptance}")
         if self.max_steps < 1:
@@ -272,7 +283,7 @@ class ChEESRun:
         self.state = initial_state("ChEES", kernel.target, position)
         self._options, self._hmc = options, kernel
         self._averaging = DualAveraging(options.target_acceptance, kappa=AVERAGING)
-        self._covariance = RunningCovariance()
+        self._covariance = RunningCovariance.of_mass(options.mass, position.shape[-1])
         self._mass_ends = tuple(int(part * num_warmup) for part in MASS_ENDS) if options.mass else ()
         self._seeds = tuple(mix_seed(seed, stream) for stream in range(3))
         self._step_sizes: StepSizeState | None = None

@@ -10,6 +10,11 @@ from torch import Tensor
 
 from fastvi.ops._backends import sum_over
 
+MOST_AUTOMATIC = 256
+"""The largest dimension in which a dense mass is thought of, unless it is asked for."""
+LARGEST_CONDITION = 25.0
+"""Of correlations that are left to a diagonal mass."""
+
 
 class MomentState(NamedTuple):
     """Welford's sums: ``num_positions`` positions, their ``mean`` (D,), and the ``sum_of_squares`` of what is off it.
@@ -30,6 +35,8 @@ class RunningCovariance:
     ----------
     is_dense
         Whether the covariance of every two dimensions counts, or each dimension's variance alone.
+    is_automatic
+        Whether the inverse mass is dense only where that pays: see :meth:`inverse_mass`.
 
     References
     ----------
@@ -49,6 +56,13 @@ class RunningCovariance:
     """
 
     is_dense: bool = False
+    is_automatic: bool = False
+
+    @classmethod
+    def of_mass(cls, mass: str | None, dimension: int) -> RunningCovariance:
+        """Return what the mass ``diagonal``, ``dense`` or ``auto`` of positions of a dimension takes."""
+        is_automatic = mass == "auto" and dimension <= MOST_AUTOMATIC
+        return cls(mass == "dense" or is_automatic, is_automatic)
 
     def init(self, like: Tensor) -> MomentState:
         """Start with no positions, of the dimension and device of positions ``(C, D)``."""
@@ -76,8 +90,29 @@ class RunningCovariance:
         return state.sum_of_squares / (state.num_positions - 1)
 
     def inverse_mass(self, state: MomentState) -> Tensor:
-        """Return the covariance of n positions drawn towards a small identity as Stan does: n C + 5e-3 I over n + 5."""
+        """Return the covariance of n positions drawn towards a small identity as Stan does: n C + 5e-3 I over n + 5.
+
+        An automatic one is drawn towards its own variances instead, by the same part, which does not depend on units;
+        and where its correlations have a condition number of 25 or less, those variances alone are returned: without
+        them, trajectories take at most 5 times the steps.
+        """
+        if self.is_automatic:
+            return self._automatic(state)
         few = 5.0 / (state.num_positions + 5.0)
         scaled = (1.0 - few) * self.covariance(state)
         (scaled.diagonal() if self.is_dense else scaled).add_(1e-3 * few)
         return scaled
+
+    def _automatic(self, state: MomentState) -> Tensor:
+        few = 5e-3 / (state.num_positions + 5.0)
+        covariance = self.covariance(state)
+        variance = covariance.diagonal()
+        variance = torch.where(variance > 0.0, variance, few)
+        scale = variance.rsqrt()
+        correlation = covariance * torch.outer(scale, scale)
+        correlation.diagonal().fill_(1.0 + few)
+        if correlation.isfinite().all():
+            eigenvalues = torch.linalg.eigvalsh(correlation)
+            if 0.0 < eigenvalues[0] * LARGEST_CONDITION < eigenvalues[-1]:
+                return correlation / torch.outer(scale, scale)
+        return variance
