@@ -9,7 +9,7 @@
 #include "../formulas/math_table.h"
 #include "../formulas/philox.h"
 #include "call.h"
-#include "mixtures.h"
+#include "hidden_markov.h"
 #include "perceptrons.h"
 
 namespace fastvi {
@@ -109,7 +109,7 @@ PYBIND11_MODULE(FASTVI_MODULE, m) {
   m.doc() = "Native kernels of fastvi for one instruction set.";
   fastvi::bind_operations(m);
   fastvi::bind_perceptrons(m);
-  fastvi::bind_mixtures(m);
+  fastvi::bind_hidden_markov(m);
   m.def("evaluate_formula", &fastvi::evaluate_formula);
   m.def("philox", &fastvi::philox_words_of);
   m.def("plan_rows", &fastvi::described_plan);

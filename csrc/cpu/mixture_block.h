@@ -5,7 +5,7 @@
 #include <memory>
 #include <new>
 
-#include "mixture.h"
+#include "../mixture.h"
 #include "tile.h"
 #include "vector.h"
 
