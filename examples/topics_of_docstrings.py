@@ -76,6 +76,8 @@ def run(
         components = fit(seed)
         seconds.append((time.perf_counter() - begin) / passes)
         bounds.append(float(documents_bound(held_out, components, prior).sum()) / words)
+    shown = f"{np.mean(bounds):.4f} +- {np.std(bounds):.4f} (best {max(bounds):.4f})"
+    print(f"{name:20}{shown:>36}{min(seconds):>14.3f}", flush=True)
     return Result(name, seconds, bounds), components
 
 
@@ -84,7 +86,11 @@ def compare(
 ) -> tuple[list[Result], Any, np.ndarray]:
     """Results of all libraries by all methods, fastvi's last topics, and the words."""
     train, held_out, words = corpus(texts)
-    print(f"{train.shape[0]:,} documents, {held_out.shape[0]:,} held out, {len(words):,} words, {topics} topics")
+    print(
+        f"{train.shape[0]:,} documents, {held_out.shape[0]:,} held out, {len(words):,} words, {topics} topics",
+        flush=True,
+    )
+    print(f"{'':20}{'held-out nats/word, deviation, best':>36}{'seconds/pass':>14}")
     prior, results, shown = 1.0 / topics, [], None
     for method in ("batch", "online"):
         options = {"learning_method": method, "max_iter": passes, "batch_size": batch}
@@ -126,11 +132,7 @@ def main() -> None:
         texts = list(docstrings(options.files))
     else:
         texts = options.texts.read_text(encoding="utf-8").splitlines()
-    results, components, words = compare(texts, options.topics, options.passes, options.starts, options.batch)
-    print(f"{'':20}{'held-out nats/word, deviation, best':>36}{'seconds/pass':>14}")
-    for found in results:
-        bounds = f"{np.mean(found.bounds):.4f} +- {np.std(found.bounds):.4f} (best {max(found.bounds):.4f})"
-        print(f"{found.name:20}{bounds:>36}{min(found.seconds):>14.3f}")
+    _, components, words = compare(texts, options.topics, options.passes, options.starts, options.batch)
     for topic in components[:8]:
         print("  ", " ".join(words[topic.argsort()[::-1][:9]]))
 
