@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fastvi")
     group.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="where tests/ops put their tensors")
     group.addoption(
-        "--kernels", metavar="MODULE", type=Path, help="native module (.so) whose kernels tests/ops use on the CPU"
+        "--kernels", metavar="MODULE", type=Path, help="native module (.so) whose kernels tests/ops and tests/em use"
     )
 
 

@@ -64,10 +64,11 @@ PYTHON = {
 CPP = {
     "formulas": "",
     "kernels.h": "formulas",
+    "mixture.h": "",
     "operations.h": "kernels.h",
     "operation_tables.h": "operations.h",
-    "cpu": "operation_tables.h",
-    "cuda": "operation_tables.h",
+    "cpu": "operation_tables.h mixture.h",
+    "cuda": "operation_tables.h mixture.h",
     "operands": "operation_tables.h",
     "bindings": "cpu cuda operands",
 }

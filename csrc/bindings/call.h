@@ -152,6 +152,7 @@ void bind_rows(pybind11::module_& m);
 void bind_maps(pybind11::module_& m);
 void bind_axes(pybind11::module_& m);
 void bind_layers(pybind11::module_& m);
+void bind_mixtures(pybind11::module_& m);
 void bind_sampling(pybind11::module_& m);
 
 // All of the above, and what else the native modules of all backends have.

@@ -10,7 +10,7 @@
 #include "../formulas/philox.h"
 #include "call.h"
 #include "chains.h"
-#include "mixtures.h"
+#include "hidden_markov.h"
 #include "perceptrons.h"
 
 namespace fastvi {
@@ -110,7 +110,7 @@ PYBIND11_MODULE(FASTVI_MODULE, m) {
   m.doc() = "Native kernels of fastvi for one instruction set.";
   fastvi::bind_operations(m);
   fastvi::bind_perceptrons(m);
-  fastvi::bind_mixtures(m);
+  fastvi::bind_hidden_markov(m);
   fastvi::bind_chains(m);
   m.def("evaluate_formula", &fastvi::evaluate_formula);
   m.def("philox", &fastvi::philox_words_of);

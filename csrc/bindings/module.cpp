@@ -45,6 +45,7 @@ void bind_operations(py::module_& m) {
   bind_maps(m);
   bind_axes(m);
   bind_layers(m);
+  bind_mixtures(m);
   bind_sampling(m);
   add_function(m, "route", any_count, [](Arguments tensors) { return answer(route_of(tensors)); });
   add_function(m, "runs_backward", any_count, [](Arguments tensors) { return py::bool_(runs_backward(tensors)); });

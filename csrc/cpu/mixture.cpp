@@ -2,7 +2,7 @@
 // whose inner loop runs over columns, log-sum-exp is a pass down the components, and sums over rows are tiles of
 // dot products. Blocks are worked on in groups: first each block by itself, then each sum over all blocks of the group.
 // Threads have parts of the blocks with sums of their own or, where sums are too large for that, share each group.
-#include "mixture.h"
+#include "../mixture.h"
 
 #include <algorithm>
 #include <cmath>
@@ -379,14 +379,9 @@ void pass_by_parts(const MixturePass<T>& pass, const Cut<T>& cut, std::int64_t p
 }  // namespace
 
 template <class T>
-double MixtureKernels<T>::pass(const MixturePass<T>& pass) {
+void MixtureKernels<T>::pass(const MixturePass<T>& pass) {
+  if (pass.rows == 0) return;
   const std::int64_t wide = pass.components * pass.columns, second = second_size(pass);
-  if (pass.moments != MixtureMoments::none) {
-    std::fill_n(pass.count, pass.components, 0.0);
-    std::fill_n(pass.first, wide, 0.0);
-    std::fill_n(pass.second, second, 0.0);
-  }
-  if (pass.rows == 0) return 0;
   const Cut<T> cut(pass);
   std::vector<double> totals(static_cast<std::size_t>(cut.blocks));
   const bool is_full = pass.kind == MixtureKind::full || pass.moments == MixtureMoments::products;
@@ -399,9 +394,7 @@ double MixtureKernels<T>::pass(const MixturePass<T>& pass) {
   } else {
     pass_by_groups(pass, cut, nanoseconds, totals.data());
   }
-  double total = 0;
-  for (const double each : totals) total += each;
-  return total;
+  for (const double each : totals) *pass.total += each;
 }
 
 template struct MixtureKernels<float>;

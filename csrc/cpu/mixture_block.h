@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "../mixture.h"
 #include "aligned.h"
-#include "mixture.h"
 #include "tile.h"
 #include "vector.h"
 

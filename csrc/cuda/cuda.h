@@ -9,6 +9,8 @@
 #define FASTVI_LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
 // Of a grid: the loops in the kernels stride over it, so that any amount of work fits.
 #define FASTVI_MOST_BLOCKS (1 << 20)
+// As many as stay in the device's cache from one kernel to the next.
+#define FASTVI_CACHED_NUMBERS (1 << 23)
 #else
 #include "cuda_on_host.h"
 #endif

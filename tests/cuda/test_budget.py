@@ -13,6 +13,7 @@ import pytest
 # The least part of a multiprocessor's warps that can be there at once. float64 may take twice the registers.
 OCCUPANCY = {
     "activate_kernel": 0.5,
+    "add_moments_kernel": 1.0,
     "add_parts_kernel": 0.75,
     "axis_sum_kernel": 0.75,
     "bernoulli_epilogue_kernel": 0.5,
@@ -23,11 +24,13 @@ OCCUPANCY = {
     "map_gradients_kernel": 0.375,
     "map_kernel": 0.375,
     "map_row_factors_kernel": 0.5,
+    "moments_kernel": 0.5,
     "normal_noise_kernel": 1.0,
     "philox_words_kernel": 1.0,
     "reduce_columns_kernel": 0.75,
     "reduce_rows_kernel": 0.375,
     "row_gradients_kernel": 0.375,
+    "responsibilities_kernel": 0.375,
     "rsample_backward_kernel": 0.25,
     "rsample_finish_kernel": 0.5,
     "rsample_kernel": 0.75,
@@ -39,6 +42,7 @@ OCCUPANCY = {
     "weighted_sums_kernel": 0.75,
     "weights_backward_kernel": 0.75,
     "weights_backward_parts_kernel": 1.0,
+    "whitening_kernel": 0.75,
 }
 # Log-gammas and digammas of eight elements at once: with fewer registers they would be spilled.
 LONG_TERMS = {"NegativeBinomialLogDensity": 0.25}

@@ -132,6 +132,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t, 
 
 // Few, so that the loops that stride over a grid go round in small tests too.
 #define FASTVI_MOST_BLOCKS 5
+#define FASTVI_CACHED_NUMBERS 4096
 
 inline void __syncthreads(std::source_location where = std::source_location::current()) {
   cuda_on_host::meet({.operation = cuda_on_host::Operation::syncthreads, .where = where});

@@ -17,6 +17,7 @@ from fastvi.data import load_dataset
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.cpu_kernels
 def test_the_examples_of_the_page_run() -> None:
     results = doctest.testfile(str(ROOT / "docs" / "em.md"), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert results.attempted > 15

@@ -16,6 +16,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from fastvi.em import HiddenMarkovModel, Mixture, Poisson, _chains
 from fastvi.em._chains import best_path, forward_backward
 
+pytestmark = pytest.mark.cpu_kernels
+
 
 def problem(states: int, lengths: list[int], seed: int, impossible: bool = False) -> tuple[torch.Tensor, ...]:
     random = np.random.default_rng(seed)
@@ -96,7 +98,6 @@ def test_long_sequences_do_not_underflow() -> None:
     torch.testing.assert_close(found.posteriors, torch.full((rows, states), 0.25, dtype=torch.float64))
 
 
-@pytest.mark.cpu_kernels
 def test_the_same_bits_for_any_number_of_threads() -> None:
     arguments = problem(6, [37] * 90 + [1, 200], seed=0)
     threads, found = torch.get_num_threads(), []

@@ -110,6 +110,31 @@ def test_the_formula_for_other_devices(kind: str, moments: str, monkeypatch: pyt
         torch.testing.assert_close(getattr(found.statistics, name), getattr(expected.statistics, name))
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("kind", _step.KINDS)
+def test_on_a_gpu(kind: str, dtype: torch.dtype) -> None:
+    """The CPU's values, and the same bits each time."""
+    x = torch.randn(5000, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    weights = torch.rand(5000, generator=torch.Generator().manual_seed(1)).to(dtype)
+    given = densities_of(kind, 40, 11)
+
+    def found(device: str) -> _step.Pass:
+        return run_pass(x.to(device), given, weights=weights.to(device), moments="products", log_likelihood=True)
+
+    expected, first, second = found("cpu"), found("cuda"), found("cuda")
+    assert first.log_likelihood is not None
+    assert first.log_likelihood.is_cuda
+    torch.testing.assert_close(first.log_likelihood.cpu(), expected.log_likelihood)
+    assert torch.equal(first.log_likelihood, second.log_likelihood)
+    for name in ("count", "first", "second"):
+        target = getattr(expected.statistics, name)
+        tolerance = EPSILON[dtype] * float(target.abs().max())
+        torch.testing.assert_close(getattr(first.statistics, name), target, rtol=0.0, atol=tolerance)
+        assert torch.equal(getattr(first.statistics, name), getattr(second.statistics, name))
+
+
+@pytest.mark.cpu_kernels
 @pytest.mark.parametrize("kind", _step.KINDS)
 def test_the_formula_takes_no_more_memory_than_a_chunk(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 8192 rows, 32 components and 20 columns in float64, which together would take 42 MB."""

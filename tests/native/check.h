@@ -65,6 +65,20 @@ std::vector<S> unwritten(std::size_t count) {
   return std::vector<S>(count, stored<S>(std::numeric_limits<double>::quiet_NaN()));
 }
 
+// Relative to the largest number that is expected, or to one.
+template <class V>
+void check_near(const std::vector<V>& found, const std::vector<Exact>& expected, Exact tolerance,
+                const std::string& what) {
+  check(found.size() == expected.size(), what + ": size");
+  Exact largest = 1;
+  for (const Exact each : expected) largest = std::max(largest, std::fabs(each));
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    check(std::fabs(static_cast<Exact>(found[i]) - expected[i]) <= tolerance * largest,
+          what + ": element " + std::to_string(i) + " is " + std::to_string(found[i]) + ", expected " +
+              std::to_string(expected[i]));
+  }
+}
+
 template <class S>
 bool same_bits(const std::vector<S>& a, const std::vector<S>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(S)) == 0);

@@ -1,7 +1,5 @@
-// A pass over a mixture, every kind of density with all moments, against loops in long double; and hidden Markov models
-// against the sum over all paths.
-#include "../../csrc/cpu/hidden_markov.h"
-#include "../../csrc/cpu/mixture.h"
+// A pass over a mixture, every kind of density with all moments, against loops in long double.
+#include "../../csrc/mixture.h"
 #include "check.h"
 
 namespace fastvi::test {
@@ -13,7 +11,7 @@ struct Shape {
 // Remainders of vectors, tiles and blocks; rows enough for several groups of blocks; components enough for whole ones
 // of products to be an item of work.
 const Shape shapes[] = {{0, 2, 3},   {1, 1, 1},    {5, 3, 2},     {64, 8, 6},   {65, 9, 7},
-                        {257, 4, 1}, {300, 17, 5}, {3000, 3, 18}, {9001, 2, 3}, {70, 70, 4}};
+                        {257, 4, 1}, {300, 17, 5}, {1100, 3, 18}, {9001, 2, 3}, {70, 70, 4}};
 
 std::string describe(MixtureKind kind, MixtureMoments moments, const Shape& shape) {
   return "kind " + std::to_string(static_cast<int>(kind)) + ", moments " + std::to_string(static_cast<int>(moments)) +
@@ -99,44 +97,32 @@ Found<T> run(const Problem<T>& problem, MixtureKind kind, MixtureMoments moments
   Found<T> found{unwritten<T>(static_cast<std::size_t>(rows)),
                  unwritten<T>(wide),
                  unwritten<T>(wide),
-                 unwritten<double>(static_cast<std::size_t>(components)),
-                 unwritten<double>(static_cast<std::size_t>(components * columns)),
-                 unwritten<double>(static_cast<std::size_t>(second)),
+                 std::vector<double>(static_cast<std::size_t>(components)),
+                 std::vector<double>(static_cast<std::size_t>(components * columns)),
+                 std::vector<double>(static_cast<std::size_t>(second)),
                  0};
-  found.total = MixtureKernels<T>::pass({kind,
-                                         moments,
-                                         rows,
-                                         columns,
-                                         components,
-                                         problem.x.data(),
-                                         columns,
-                                         1,
-                                         problem.shift.data(),
-                                         problem.offset.data(),
-                                         problem.location.data(),
-                                         problem.scale.data(),
-                                         problem.weights.data(),
-                                         nullptr,
-                                         found.log_likelihood.data(),
-                                         found.responsibilities.data(),
-                                         found.log_densities.data(),
-                                         found.count.data(),
-                                         found.first.data(),
-                                         found.second.data()});
+  MixtureKernels<T>::pass({kind,
+                           moments,
+                           rows,
+                           columns,
+                           components,
+                           problem.x.data(),
+                           columns,
+                           1,
+                           problem.shift.data(),
+                           problem.offset.data(),
+                           problem.location.data(),
+                           problem.scale.data(),
+                           problem.weights.data(),
+                           nullptr,
+                           found.log_likelihood.data(),
+                           found.responsibilities.data(),
+                           found.log_densities.data(),
+                           &found.total,
+                           found.count.data(),
+                           found.first.data(),
+                           found.second.data()});
   return found;
-}
-
-template <class V>
-void check_near(const std::vector<V>& found, const std::vector<Exact>& expected, Exact tolerance,
-                const std::string& what) {
-  check(found.size() == expected.size(), what + ": size");
-  Exact largest = 1;
-  for (const Exact each : expected) largest = std::max(largest, std::fabs(each));
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    check(std::fabs(static_cast<Exact>(found[i]) - expected[i]) <= tolerance * largest,
-          what + ": element " + std::to_string(i) + " is " + std::to_string(found[i]) + ", expected " +
-              std::to_string(expected[i]));
-  }
 }
 
 template <class T>
@@ -174,11 +160,10 @@ void check_pass(MixtureKind kind, MixtureMoments moments, const Shape& shape, Ra
       }
     }
   }
+  omp_set_num_threads(1);
   const Found<T> found = run(problem, kind, moments);
   omp_set_num_threads(3);
   check(run(problem, kind, moments) == found, what + ": other bits on three threads");
-  omp_set_num_threads(1);
-  check(run(problem, kind, moments) == found, what + ": other bits on one thread");
   // Densities of random scales reach thousands; a responsibility has the absolute error of one.
   Exact scale = 1;
   for (const Exact each : densities) scale = std::max(scale, std::fabs(each));
@@ -205,71 +190,11 @@ void check_passes() {
   }
 }
 
-// Sequences of 1, 4 and 3 rows with three states.
-void check_hidden_markov() {
-  constexpr std::int64_t states = 3, rows = 8, starts[] = {0, 1, 5, 8};
-  Random<double> random(19890201);
-  const std::vector<double> densities = random.normal(rows * states);
-  const auto logs = [](std::vector<double> values) {
-    for (std::size_t i = 0; i < values.size(); i += states) {
-      const double sum = std::exp(values[i]) + std::exp(values[i + 1]) + std::exp(values[i + 2]);
-      for (std::size_t j = i; j < i + states; ++j) values[j] -= std::log(sum);
-    }
-    return values;
-  };
-  const std::vector<double> log_start = logs(random.normal(states)), table = logs(random.normal(states * states));
-  Exact expected = 0;
-  std::vector<Exact> posterior(rows * states), transitions(states * states);
-  std::vector<std::int64_t> best(rows);
-  for (std::size_t s = 0; s < 3; ++s) {
-    const std::int64_t begin = starts[s], length = starts[s + 1] - begin;
-    std::int64_t paths = 1;
-    for (std::int64_t t = 0; t < length; ++t) paths *= states;
-    const auto state = [&](std::int64_t path, std::int64_t t) {
-      for (std::int64_t i = 0; i < t; ++i) path /= states;
-      return path % states;
-    };
-    const auto log_joint = [&](std::int64_t path) {
-      Exact sum = log_start[static_cast<std::size_t>(state(path, 0))];
-      for (std::int64_t t = 0; t < length; ++t) {
-        sum += densities[static_cast<std::size_t>((begin + t) * states + state(path, t))];
-        if (t > 0) sum += table[static_cast<std::size_t>(state(path, t - 1) * states + state(path, t))];
-      }
-      return sum;
-    };
-    Exact evidence = 0;
-    std::int64_t most = 0;
-    for (std::int64_t path = 0; path < paths; ++path) {
-      evidence += std::exp(log_joint(path));
-      if (log_joint(path) > log_joint(most)) most = path;
-    }
-    expected += std::log(evidence);
-    for (std::int64_t t = 0; t < length; ++t) best[static_cast<std::size_t>(begin + t)] = state(most, t);
-    for (std::int64_t path = 0; path < paths; ++path) {
-      const Exact share = std::exp(log_joint(path)) / evidence;
-      for (std::int64_t t = 0; t < length; ++t) {
-        posterior[static_cast<std::size_t>((begin + t) * states + state(path, t))] += share;
-        if (t > 0) transitions[static_cast<std::size_t>(state(path, t - 1) * states + state(path, t))] += share;
-      }
-    }
-  }
-  const HiddenMarkov model{3, states, starts, densities.data(), log_start.data(), table.data()};
-  std::vector<double> found = unwritten<double>(rows * states), sums = unwritten<double>(states * states);
-  const double total = HiddenMarkovKernels::posteriors(model, found.data(), sums.data());
-  check_near(std::vector<double>{total}, {expected}, 1e-14L, "log-likelihood of the sequences");
-  check_near(found, posterior, 1e-14L, "posteriors of states");
-  check_near(sums, transitions, 1e-14L, "expected transitions");
-  std::vector<std::int64_t> path(rows);
-  HiddenMarkovKernels::best_path(model, path.data());
-  check(path == best, "the best path");
-}
-
 }  // namespace
 }  // namespace fastvi::test
 
 int main() {
   fastvi::test::check_passes<float>();
   fastvi::test::check_passes<double>();
-  fastvi::test::check_hidden_markov();
   return fastvi::test::report("mixture");
 }

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import ModuleType
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from support.other_kernels import use_kernels_of
+from support.other_kernels import chosen_kernels
 
-
-@pytest.fixture(scope="session", autouse=True)
-def chosen_kernels(pytestconfig: pytest.Config) -> ModuleType | None:
-    """The module that ``--kernels`` names, after its kernels have taken the place of the CPU's."""
-    path = pytestconfig.getoption("--kernels")
-    return None if path is None else use_kernels_of(path)
+__all__ = ["chosen_kernels"]
 
 
 @pytest.fixture

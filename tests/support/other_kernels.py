@@ -6,6 +6,8 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 from fastvi.ops._backends import MODULES, connect
 from fastvi.ops._operation import OPERATIONS
 
@@ -19,3 +21,10 @@ def use_kernels_of(path: Path) -> ModuleType:
     for operation in OPERATIONS.values():
         operation.bind()
     return module
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chosen_kernels(pytestconfig: pytest.Config) -> ModuleType | None:
+    """The module that ``--kernels`` names, after its kernels have taken the place of the CPU's."""
+    path = pytestconfig.getoption("--kernels")
+    return None if path is None else use_kernels_of(path)

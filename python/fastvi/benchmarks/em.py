@@ -18,7 +18,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Of the largest element: scikit-learn squares float32 rows as they stand, fastvi less their mean."""
 
 
-def _rows(rows: int, columns: int, components: int, dtype: torch.dtype) -> Tensor:
+def mixture_rows(rows: int, columns: int, components: int, dtype: torch.dtype) -> Tensor:
     """Draws of a mixture whose columns, as principal components are, are each narrower than the one before."""
     scale = torch.arange(1, columns + 1) ** -0.5
     centres = torch.randn(components, columns) * 2.0 * scale
@@ -43,7 +43,7 @@ def _prepare(
     from fastvi.em import GaussianMixture
     from fastvi.em._data import Rows
 
-    x = _rows(rows, columns, components, dtype)
+    x = mixture_rows(rows, columns, components, dtype)
     array = x.cpu().numpy()
     precisions = {
         "full": np.stack([np.eye(columns)] * components),

@@ -58,7 +58,7 @@ def read_rows(estimator: Any, given: Any, sample_weight: Any = None, *, reset: b
         )
         x = _as_tensor(values)
     # A sum is finite only if all numbers are; where it overflows they are looked at one by one.
-    if not math.isfinite(x.sum(dtype=torch.float64)) and not bool(torch.isfinite(x).all()):
+    if not math.isfinite(x.sum()) and not bool(torch.isfinite(x).all()):
         raise ValueError(f"{name}: X contains NaN or infinity; expected finite numbers")
     weights = None if sample_weight is None else _read_weights(name, sample_weight, x)
     return Rows(x, weights, isinstance(given, Tensor))

@@ -1,7 +1,7 @@
 """One pass of EM over the data: log densities, log-sum-exp over components, responsibilities, weighted sums.
 
-Rows are taken in chunks, so that no array of rows x components x columns is ever made. On a CPU the pass is a native
-kernel; elsewhere it is the formula below, in PyTorch.
+Rows are taken in chunks, so that no array of rows x components x columns is ever made. On CPUs and CUDA devices a
+native module makes the pass; elsewhere it is the formula below, in PyTorch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fastvi.ops._backends import MODULES
+from fastvi.ops._backends import CUDA_IS_BUILT, MODULES
 
 Kind = Literal["linear", "diagonal", "tied", "full"]
 Moments = Literal["none", "first", "squares", "products"]
@@ -148,7 +148,7 @@ def run_pass(
         x.new_empty(wide) if responsibilities else None,
         x.new_empty(wide) if log_densities else None,
     )
-    run = _run_native if x.device.type == "cpu" else _run_formula
+    run = _run_native if x.device.type == "cpu" or (x.is_cuda and CUDA_IS_BUILT) else _run_formula
     total = run(x, densities, weights, moments, given, found)
     weight = float(rows) if weights is None else float(weights.sum(dtype=torch.float64))
     return replace(found, statistics=replace(found.statistics, log_likelihood=total, weight=weight))
@@ -232,10 +232,12 @@ def _run_native(
     x: Tensor, densities: Densities, weights: Tensor | None, moments: Moments, given: Tensor | None, found: Pass
 ) -> float:
     def own(part: Tensor | None) -> Tensor | None:
-        return None if part is None else part.to(x.dtype).contiguous()
+        return None if part is None else part.to(x).contiguous()
 
-    sums = found.statistics
-    total: float = MODULES.cpu.mixture_pass(
+    # On a GPU nothing waits until the sums are copied back.
+    sums = [each.to(x.device) for each in _sums(found.statistics)]
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    MODULES.of(x).mixture_pass(
         KINDS.index(densities.kind),
         MOMENTS.index(moments),
         x,
@@ -248,8 +250,10 @@ def _run_native(
         found.log_likelihood,
         found.responsibilities,
         found.log_densities,
-        sums.count,
-        sums.first,
-        sums.second,
+        total,
+        *sums,
+        *([] if found.statistics.second is not None else [None]),
     )
-    return total
+    for target, each in zip(_sums(found.statistics), sums, strict=True):
+        target.copy_(each)
+    return float(total)

@@ -4,6 +4,6 @@
 
 namespace fastvi {
 
-void bind_mixtures(pybind11::module_& m);
+void bind_hidden_markov(pybind11::module_& m);
 
 }  // namespace fastvi

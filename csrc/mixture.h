@@ -1,5 +1,5 @@
 // One pass of expectation-maximisation over rows: log densities of all components, log-sum-exp over components,
-// responsibilities, and sums of moments weighted by them. Source: Dempster, Laird and Rubin 1977.
+// responsibilities, and sums of moments weighted by them, on every backend. Source: Dempster, Laird and Rubin 1977.
 #pragma once
 
 #include <cstdint>
@@ -33,15 +33,17 @@ struct MixturePass {
   // Contiguous (rows,) or (rows, components), null where not wanted; responsibilities do not contain the weights.
   T *log_likelihood, *responsibilities, *log_densities;
 
-  // (components,), (components, columns), and (components, columns) or (components, columns, columns): overwritten.
-  double *count, *first, *second;
+  // Added to: the sum of weight times log-likelihood over rows, in which a row of weight 0 has no part, nothing where
+  // responsibilities are given; (components,), (components, columns), and (components, columns) or (components,
+  // columns, columns).
+  double *total, *count, *first, *second;
 };
 
+// All sums have the same bits for any number of threads. Rows are taken in groups that fit the caches: memory does not
+// grow with them. Each backend has this for a module of its own, as the kernels of kernels.h.
 template <class T>
 struct MixtureKernels {
-  // Returns the sum of weight times log-likelihood over rows; a row of weight 0 has no part in it. All sums have the
-  // same bits for any number of threads. Rows are taken in groups that fit the caches: memory does not grow with them.
-  static double pass(const MixturePass<T>& pass);
+  static void pass(const MixturePass<T>& pass);
 };
 
 }  // namespace fastvi
