@@ -282,7 +282,10 @@ X, Y = torch.ones(4, 2), torch.tensor([0.0, 1.0, 0.0, 1.0])
         (lambda: Flat(2)(torch.zeros(3, 2).double()), "Flat: positions must be torch.float32, got torch.float64"),
         (lambda: Flat(2)(torch.zeros(3, 2, device="meta")), "Flat: positions must be on cpu, got meta"),
         (lambda: Flat(2).trajectory(POINT, 0.1, 0), "num_steps must be positive, got 0"),
-        (lambda: Flat(2).trajectory(POINT, 0.1, 1, torch.ones(3)), r"inverse_mass must have the shape \(2,\)"),
+        (
+            lambda: Flat(2).trajectory(POINT, 0.1, 1, torch.ones(3)),
+            r"inverse_mass must have the shape \(2,\) or \(2, 2\)",
+        ),
         (lambda: Flat(2).trajectory(POINT, torch.ones(4), 1), r"step_size must be a number or have the shape \(\) or"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastvi.mcmc.integrators import PhasePoint, Target, as_target, leapfrog
+from fastvi.mcmc.integrators import PhasePoint, Target, as_target, integrate
 from fastvi.mcmc.targets.prior import EXPONENTIAL, HEAVY_TAIL, MAGNITUDE, SQUARE, Place, Prior
 from fastvi.ops._backends import MODULES
 
@@ -33,6 +33,8 @@ class NativeTarget:
     """
 
     is_target: ClassVar[bool] = True
+    takes_dense_mass: ClassVar[bool] = True
+    """That :func:`fastvi.mcmc.integrate` leaves trajectories with a dense mass to :meth:`trajectory`, too."""
 
     def __init__(self, sizes: Mapping[str, int], dtype: torch.dtype, device: torch.device) -> None:
         self.parameters: dict[str, slice] = {}
@@ -77,7 +79,7 @@ class NativeTarget:
         num_steps
             Leapfrog steps, at least one.
         inverse_mass
-            Diagonal of the inverse mass, ``(D,)``; the identity where not given.
+            Diagonal of the inverse mass ``(D,)``, or the whole of it ``(D, D)``; the identity where not given.
 
         Returns
         -------
@@ -94,10 +96,11 @@ class NativeTarget:
         chains = len(position)
         if num_steps < 1:
             raise ValueError(f"{type(self).__name__}: num_steps must be positive, got {num_steps}")
-        if inverse_mass is not None and inverse_mass.shape != (self.dimension,):
-            shape = tuple(inverse_mass.shape)
+        size = self.dimension
+        if inverse_mass is not None and inverse_mass.shape not in ((size,), (size, size)):
             raise ValueError(
-                f"{type(self).__name__}: inverse_mass must have the shape ({self.dimension},), got {shape}"
+                f"{type(self).__name__}: inverse_mass must have the shape ({size},) or ({size}, {size}), "
+                f"got {tuple(inverse_mass.shape)}"
             )
         if isinstance(step_size, Tensor):
             if step_size.numel() != 1 and step_size.shape not in ((chains,), (chains, 1)):
@@ -108,9 +111,8 @@ class NativeTarget:
             step_size = step_size.to(self.dtype).reshape(-1, 1).expand(chains, 1)
         if not self._runs_kernel(position):
             with torch.no_grad():
-                return leapfrog(
-                    self, PhasePoint(*[each.detach() for each in point]), step_size, num_steps, inverse_mass
-                )
+                start = PhasePoint(*[each.detach() for each in point])
+                return integrate(self.__call__, start, step_size, num_steps, inverse_mass)
         step = float(step_size) if not isinstance(step_size, Tensor) else step_size.contiguous()
         mass = None if inverse_mass is None else inverse_mass.contiguous()
         end = self._native(
