@@ -272,6 +272,6 @@ CASES = [
     leapfrog_case(_LOGISTIC, logistic),
     chains_case(_LOGISTIC, logistic, 4),
     chains_case(_LOGISTIC, logistic),
-    chains_case(_GAUSSIAN, gaussian, 128),
+    chains_case(_GAUSSIAN, gaussian, 64, num_warmup=500, num_draws=256),
     chains_case(_GAUSSIAN, gaussian, num_draws=256),
 ]
