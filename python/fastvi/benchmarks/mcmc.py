@@ -134,7 +134,7 @@ def _prepare_chains(
     _: bool,
 ) -> Workload:
     problem = make()
-    algorithm = ChEESAlgorithm() if num_steps is None else HMCAlgorithm(num_steps, jitter=0.0)
+    algorithm = ChEESAlgorithm() if num_steps is None else HMCAlgorithm(num_steps)
     found = [_run(algorithm, problem, num_warmup, num_draws, seed) for seed in seeds]
     run, sampling = found[-1][0], {}
 
@@ -270,8 +270,8 @@ def leapfrog_case(what: str, make: SomeProblem) -> Case:
 _LOGISTIC, _GAUSSIAN = "logistic 1000x26, 64 chains", "Gaussian 100, 64 chains"
 CASES = [
     leapfrog_case(_LOGISTIC, logistic),
-    chains_case(_LOGISTIC, logistic, 8),
+    chains_case(_LOGISTIC, logistic, 4),
     chains_case(_LOGISTIC, logistic),
-    chains_case(_GAUSSIAN, gaussian, 128),
+    chains_case(_GAUSSIAN, gaussian, 64, num_warmup=500, num_draws=256),
     chains_case(_GAUSSIAN, gaussian, num_draws=256),
 ]
