@@ -20,6 +20,7 @@ from fastvi.mcmc import (
     LowerBounded,
     Ordered,
     Positive,
+    RunningCovariance,
     SamplerWarning,
     Samples,
     Simplex,
@@ -322,3 +323,34 @@ def test_a_log_density_too_large_for_float32_is_reported() -> None:
 def test_an_algorithm_with_options() -> None:
     samples = quick(algorithm=HMCAlgorithm(num_steps=7, jitter=0.0))
     assert (samples.statistics["n_steps"] == 7).all()
+
+
+# The mass that sampling takes by itself
+
+
+def test_an_automatic_mass_is_dense_where_correlations_are_strong_in_any_units() -> None:
+    """Of positions with a known covariance: exact for a pair of them, whatever their units."""
+    steps = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [-0.1, 0.1], [0.1, -0.1]], dtype=F64)
+    for units in (torch.ones(2, dtype=F64), torch.tensor([1e-6, 1e3], dtype=F64)):
+        found = automatic_mass(steps * units)
+        assert found.shape == (2, 2)
+        expected = steps.T @ steps * 100 / 399
+        torch.testing.assert_close(found / torch.outer(units, units), expected, rtol=1e-4, atol=0.0)
+    square = torch.tensor([[-1.0, -2.0], [1.0, 2.0], [-1.0, 2.0], [1.0, -2.0]], dtype=F64)
+    torch.testing.assert_close(automatic_mass(square), torch.tensor([400.0, 1600.0], dtype=F64) / 399)
+
+
+def automatic_mass(positions: Tensor) -> Tensor:
+    """The inverse mass after 100 steps of the same positions."""
+    covariance = RunningCovariance.of_mass("auto", positions.shape[1])
+    state = covariance.init(positions)
+    for _ in range(100):
+        state = covariance.update(state, positions)
+    return covariance.inverse_mass(state)
+
+
+def test_an_automatic_mass_of_what_never_moved_is_positive() -> None:
+    positions = torch.tensor([[1.0, 0.0], [1.0, 2.0]], dtype=F64)
+    found = automatic_mass(positions)
+    assert found.shape == (2,)
+    assert (found > 0).all()
