@@ -71,7 +71,8 @@ def test_mean_field_beside_a_reference(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_topics_of_some_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
     """Ours and scikit-learn's topics from the same start, which one evaluator finds equal."""
-    results, components, words = example("topics_of_docstrings").compare(topics=4, passes=2, starts=1, limit=40)
+    module = example("topics_of_docstrings")
+    results, components, words = module.compare(list(module.docstrings(40)), topics=4, passes=2, starts=1)
     bounds = {found.name: found.bounds[0] for found in results}
     assert components.shape == (4, len(words))
     for method in ("batch", "online"):
