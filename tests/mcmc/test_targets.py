@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, distributions
 
-from fastvi.mcmc import PhasePoint, as_target, leapfrog
+from fastvi.mcmc import PhasePoint, as_target
 from fastvi.mcmc.targets import (
     BetaPrior,
+    CompiledTarget,
     DenseGaussian,
     DiagonalGaussian,
     Flat,
@@ -26,135 +26,21 @@ from fastvi.mcmc.targets import (
     LaplacePrior,
     LinearRegression,
     LogisticRegression,
-    NativeTarget,
     NormalPrior,
     PoissonRegression,
     StudentTPrior,
 )
-
-Formula = Callable[[Tensor], Tensor]
-
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 4e-6}
-"""Of the largest number among the chains': sums over a few hundred rows, in the dtype of positions."""
-
-
-@dataclass
-class Case:
-    """A target as a function of its dtype, and its log density in plain PyTorch."""
-
-    make: Callable[[torch.dtype], Any]
-    formula: Formula
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    """Numbers that float32 holds, so that a target of either dtype has the same data."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float32).double()
-
-
-def regression_case(kind: str, rows: int, columns: int, *, full: bool, scale: float | None = 0.7) -> Case:
-    x = normal(rows, columns, seed=rows) / math.sqrt(columns)
-    weight = (normal(rows, seed=2).abs() * (normal(rows, seed=5) > -0.5)).float().double() if full else None
-    offset = 0.5 * normal(rows, seed=3) if full else None
-    outcomes = {
-        "logistic": (normal(rows, seed=4) > 0.0).double()
-        if not full
-        else normal(rows, seed=4).sigmoid().float().double(),
-        "poisson": normal(rows, seed=4).exp().floor(),
-        "linear": 3.0 * normal(rows, seed=4) + 20.0,
-    }
-    y = outcomes[kind]
-    makers = {"logistic": LogisticRegression, "poisson": PoissonRegression, "linear": LinearRegression}
-
-    def make(dtype: torch.dtype) -> NativeTarget:
-        own: dict[str, Any] = {"scale": scale} if kind == "linear" else {}
-        given = [None if each is None else each.to(dtype) for each in (weight, offset)]
-        return makers[kind](x.to(dtype), y.to(dtype), intercept=full, sample_weight=given[0], offset=given[1], **own)
-
-    def formula(q: Tensor) -> Tensor:
-        eta = q[:, :columns] @ x.T
-        if full:
-            eta = eta + q[:, columns : columns + 1]
-        if offset is not None:
-            eta = eta + offset
-        if kind == "logistic":
-            terms = y * eta - torch.nn.functional.softplus(eta)
-        elif kind == "poisson":
-            terms = distributions.Poisson(eta.exp()).log_prob(y)
-        else:
-            sigma = q[:, -1:].exp() if scale is None else torch.tensor(scale, dtype=torch.float64)
-            terms = distributions.Normal(eta, sigma).log_prob(y)
-        return (terms if weight is None else weight * terms).sum(-1)
-
-    return Case(make, formula)
-
-
-def dense_case(by: str) -> Case:
-    mean, factor = normal(7, seed=1), normal(7, 7, seed=2).tril(-1) + 2.0 * torch.eye(7, dtype=torch.float64)
-    matrix = factor @ factor.T
-    given = {f"{by}_matrix": matrix}
-    density = distributions.MultivariateNormal(mean, **given)
-    return Case(lambda dtype: DenseGaussian(mean.to(dtype), **{by: matrix}), density.log_prob)
-
-
-def diagonal_case() -> Case:
-    mean, scale = normal(5, seed=1), normal(5, seed=2).exp().float().double()
-    density = distributions.Independent(distributions.Normal(mean, scale), 1)
-    return Case(lambda dtype: DiagonalGaussian(mean.to(dtype), scale.to(dtype)), density.log_prob)
-
-
-def mixture_case(rows: int, columns: int, components: int, *, full: bool) -> Case:
-    x = 2.0 * normal(rows, columns, seed=rows)
-    weight = (normal(rows, seed=2).abs() * (normal(rows, seed=5) > -0.5)).float().double() if full else None
-    concentration = numbers(*[0.5 + i for i in range(components)]) if full else None
-
-    def make(dtype: torch.dtype) -> NativeTarget:
-        own = None if weight is None else weight.to(dtype)
-        return GaussianMixture(x.to(dtype), components, sample_weight=own, concentration=concentration)
-
-    def formula(q: Tensor) -> Tensor:
-        size = components * columns
-        means, log_scales = (
-            q[:, :size].reshape(-1, components, columns),
-            q[:, size : 2 * size].reshape(-1, components, columns),
-        )
-        logits = torch.cat([q[:, 2 * size :], torch.zeros_like(q[:, :1])], 1)
-        density = distributions.MixtureSameFamily(
-            distributions.Categorical(logits=logits),
-            distributions.Independent(distributions.Normal(means, log_scales.exp()), 1),
-        )
-        terms = density.log_prob(x[:, None])
-        value = (terms if weight is None else weight[:, None] * terms).sum(0)
-        if concentration is not None:
-            # The determinant of the logits' Jacobian, of all probabilities but one, is the product of all of them.
-            probability = logits.softmax(-1)
-            value = value + distributions.Dirichlet(concentration).log_prob(probability) + probability.log().sum(-1)
-        return value
-
-    return Case(make, formula)
-
-
-def numbers(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-CASES = {
-    "logistic": regression_case("logistic", 300, 5, full=False),
-    "logistic, full": regression_case("logistic", 531, 9, full=True),
-    "poisson": regression_case("poisson", 67, 4, full=False),
-    "poisson, full": regression_case("poisson", 300, 17, full=True),
-    "linear": regression_case("linear", 200, 4, full=False),
-    "linear, full": regression_case("linear", 300, 6, full=True),
-    "linear, scale": regression_case("linear", 300, 6, full=True, scale=None),
-    "linear, more columns than rows": regression_case("linear", 5, 8, full=False, scale=None),
-    "one row": regression_case("logistic", 1, 1, full=False),
-    "dense by covariance": dense_case("covariance"),
-    "dense by precision": dense_case("precision"),
-    "diagonal": diagonal_case(),
-    "mixture": mixture_case(300, 1, 2, full=False),
-    "mixture, full": mixture_case(531, 3, 4, full=True),
-    "one component": mixture_case(7, 2, 1, full=False),
-}
+from support.chain_targets import (
+    CASES,
+    ROUTES,
+    TOLERANCE,
+    Formula,
+    assert_near,
+    expected_at,
+    normal,
+    numbers,
+    take_route,
+)
 
 
 def of_log(density: distributions.Distribution) -> Formula:
@@ -197,26 +83,9 @@ PRIORS = {
 }
 
 
-def expected_at(formula: Formula, position: Tensor) -> tuple[Tensor, Tensor]:
-    start = position.double().requires_grad_()
-    value = formula(start)
-    (gradient,) = torch.autograd.grad(value.sum(), start)
-    return value.detach(), gradient
-
-
-def assert_near(found: Tensor, expected: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(found.double(), expected, rtol=0.0, atol=tolerance * float(expected.abs().max() + 1.0))
-
-
-@pytest.fixture(params=["kernel", "products"])
+@pytest.fixture(params=ROUTES)
 def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """By which of its two ways a target runs; that of a GPU is the products, in chunks of a few rows here."""
-    if request.param == "products":
-        monkeypatch.setattr(NativeTarget, "_runs_kernel", lambda self, position: False)
-        for module in ("rows", "mixture"):
-            monkeypatch.setattr(f"fastvi.mcmc.targets.{module}.CHUNK_NUMBERS", 1000)
-    else:
-        monkeypatch.setattr(NativeTarget, "_by_products", None)
+    take_route(request.param, monkeypatch)
     return str(request.param)
 
 
@@ -285,75 +154,6 @@ def test_sums_with_functions() -> None:
         found = target(position)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert not native(position)[0].equal(native.__add__(own)(position)[0])
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("per_chain", [False, True])
-@pytest.mark.parametrize(
-    "name", ["logistic, full", "linear, scale", "dense by covariance", "diagonal", "mixture, full"]
-)
-def test_trajectories_are_leapfrogs(name: str, per_chain: bool, dtype: torch.dtype, route: str) -> None:
-    """Against the integrator in float64, whose gradient autograd takes."""
-    case = CASES[name]
-    target, reference, chains = case.make(dtype), as_target(case.formula), 37
-    inverse_mass = normal(target.dimension, seed=8).exp().float()
-    position, momentum = (0.3 * normal(chains, target.dimension, seed=i).to(dtype) for i in (1, 2))
-    step = 0.01 * (1.0 + normal(chains, seed=3).abs()).to(dtype) if per_chain else 0.02
-    start = PhasePoint.at(target, position, momentum)
-    for steps, diagonal in ((1, None), (7, inverse_mass)):
-        end = target.trajectory(start, step, steps, None if diagonal is None else diagonal.to(dtype))
-        exact = leapfrog(
-            reference,
-            PhasePoint.at(reference, position.double(), momentum.double()),
-            step[:, None].double() if isinstance(step, Tensor) else step,
-            steps,
-            None if diagonal is None else diagonal.double(),
-        )
-        for found, expected in zip(end, exact, strict=True):
-            assert_near(found, expected, 30.0 * TOLERANCE[dtype])
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_trajectories_go_back(dtype: torch.dtype) -> None:
-    target = CASES["logistic, full"].make(dtype) + NormalPrior(0.0, 1.0)
-    start = PhasePoint.at(target, *(normal(20, target.dimension, seed=i).to(dtype) for i in (1, 2)))
-    end = target.trajectory(start, 0.05, 10)
-    assert (end.position - start.position).abs().max() > 0.3
-    back = target.trajectory(end._replace(momentum=-end.momentum), 0.05, 10)
-    assert_near(back.position, start.position.double(), TOLERANCE[dtype])
-    assert_near(-back.momentum, start.momentum.double(), TOLERANCE[dtype])
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("name", ["logistic, full", "poisson", "linear, scale", "dense by covariance", "mixture, full"])
-@pytest.mark.cpu_kernels
-def test_a_chain_has_the_same_bits_beside_any_others(name: str, dtype: torch.dtype) -> None:
-    target = CASES[name].make(dtype) + StudentTPrior(3.0) + HalfNormalPrior(2.0, on=0)
-    start = PhasePoint.at(target, *(0.3 * normal(70, target.dimension, seed=i).to(dtype) for i in (1, 2)))
-    end = target.trajectory(start, 0.02, 5)
-    for chosen in (slice(0, 1), slice(3, 20), slice(17, 50), slice(69, 70)):
-        own = target.trajectory(PhasePoint(*[each[chosen] for each in start]), 0.02, 5)
-        for found, expected in zip(own, end, strict=True):
-            assert found.equal(expected[chosen])
-
-
-@pytest.mark.cpu_kernels
-@pytest.mark.parametrize("chains", [1, 70])
-def test_the_same_bits_for_any_number_of_threads(chains: int) -> None:
-    """With so many rows that threads share those of one chain."""
-    rows = 20_000
-    x, y = normal(rows, 6).float(), (normal(rows, seed=1) > 0.0).float()
-    target = LogisticRegression(x, y, intercept=True) + NormalPrior()
-    start = PhasePoint.at(target, *(0.1 * normal(chains, 7, seed=i).float() for i in (1, 2)))
-    threads, found = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            found.append((*target(start.position), *target.trajectory(start, 0.001, 3)))
-    finally:
-        torch.set_num_threads(threads)
-    for other in found[1:]:
-        assert all(map(torch.equal, found[0], other))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -436,6 +236,21 @@ def test_transforms_and_the_compiler_take_the_products() -> None:
     position = normal(4, 3, target.dimension)
     values, _ = torch.func.vmap(target)(position)
     torch.testing.assert_close(values, torch.stack([target(each)[0] for each in position]))
+    compiled = torch.compile(target.__call__, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(position[0]), target(position[0]))
+
+
+def test_compiled_log_densities() -> None:
+    """By the compiler's front end: one graph, the gradient in it, and no history."""
+    case = CASES["logistic"]
+    target = CompiledTarget(case.formula, backend="eager")
+    position = normal(3, 5)
+    for chains in (3, 2):
+        found = target(position[:chains].requires_grad_())
+        assert not found[0].requires_grad
+        torch.testing.assert_close(found, expected_at(case.formula, position[:chains].detach()))
+    with pytest.raises(ValueError, match=r"must have the shape \(3,\), got \(\)"):
+        CompiledTarget(lambda q: q.sum())(position)
 
 
 X, Y = torch.ones(4, 2), torch.tensor([0.0, 1.0, 0.0, 1.0])

@@ -1,6 +1,7 @@
 """Native targets: log densities whose trajectories need no autograd, with the priors that are added to them."""
 
 from fastvi.mcmc.targets.base import NativeTarget, SumTarget
+from fastvi.mcmc.targets.compiled import CompiledTarget
 from fastvi.mcmc.targets.decoder import LogJoint
 from fastvi.mcmc.targets.gaussian import DenseGaussian, DiagonalGaussian, Flat
 from fastvi.mcmc.targets.mixture import GaussianMixture
@@ -20,6 +21,7 @@ from fastvi.mcmc.targets.regression import LinearRegression, LogisticRegression,
 
 __all__ = [
     "BetaPrior",
+    "CompiledTarget",
     "DenseGaussian",
     "DiagonalGaussian",
     "Flat",

@@ -44,6 +44,7 @@ class NativeTarget:
         self.dimension = start
         self.dtype, self.device = dtype, device
         self._priors = torch.zeros(0, 6, dtype=torch.float64)
+        self._prior_groups: list[tuple[int, Tensor, Tensor]] = []
         self._constant = 0.0
 
     def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,17 +120,20 @@ class NativeTarget:
 
     def __add__(self, other: Prior | Callable[[Tensor], Any]) -> Any:
         if isinstance(other, Prior):
-            return self._with_prior(other)
+            result = copy.copy(self)
+            result._take(other)
+            return result
         return SumTarget(self, as_target(other)) if callable(other) else NotImplemented
 
     def __radd__(self, other: Prior | Callable[[Tensor], Any]) -> Any:
         return self + other
 
-    def _with_prior(self, prior: Prior) -> NativeTarget:
+    def _take(self, prior: Prior) -> None:
+        """Add a prior to this target."""
         name, term = type(prior).__name__, prior.terms()
         places = self._places(name, prior.on)
         if term is None:
-            return self
+            return
         if term.location.dim() == 1 and len(term.location) != len(places):
             raise ValueError(
                 f"{name}: has {len(term.location)} numbers, but is on {len(places)} of the {self.dimension} numbers of "
@@ -138,10 +142,11 @@ class NativeTarget:
         columns = [torch.full((len(places),), float(term.kind), dtype=torch.float64), places.double()]
         columns += [each.expand(len(places)) for each in term[1:]]
         table = torch.stack(columns, 1)
-        result = copy.copy(self)
-        result._priors = torch.cat([self._priors, table[:, :6]])
-        result._constant = self._constant + float(table[:, 6].sum())
-        return result
+        self._priors = torch.cat([self._priors, table[:, :6]])
+        self._constant += float(table[:, 6].sum())
+        # Without the kernel: a kind with its places, and its numbers in rows of location, rate, weight and slope.
+        numbers = table[:, 2:6].T.to(self.device, self.dtype)
+        self._prior_groups = [*self._prior_groups, (term.kind, places.to(self.device), numbers)]
 
     def _places(self, name: str, on: Place) -> Tensor:
         indices = torch.arange(self.dimension)
@@ -179,14 +184,10 @@ class NativeTarget:
 
     def _add_priors(self, position: Tensor, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Add priors and the constant to the log density, and to the gradient."""
-        table = self._priors
-        for kind in table[:, 0].unique().int().tolist():
-            own = table[table[:, 0] == kind]
-            place = own[:, 1].long().to(position.device)
-            location, rate, weight, slope = own[:, 2:].to(position.device, position.dtype).unbind(1)
-            found, by_position = _prior_terms(kind, position[:, place], location, rate, weight, slope)
+        for kind, places, (location, rate, weight, slope) in self._prior_groups:
+            found, by_position = _prior_terms(kind, position[:, places], location, rate, weight, slope)
             value = value + found.sum(-1)
-            gradient = gradient.index_add(1, place, by_position)
+            gradient = gradient.index_add(1, places, by_position)
         return value + self._constant, gradient
 
 
