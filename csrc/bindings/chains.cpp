@@ -217,9 +217,83 @@ py::object mixture_trajectory(Arguments arguments) {
   });
 }
 
+// draw_momenta(position, seed, first_chain, scale) -> (momentum, threshold): see ChainDraw.
+py::object draw_momenta(Arguments arguments) {
+  Tensors tensors;
+  const Operand& position = tensors.read("position", arguments[0]);
+  return with_position(position, [&]<class T> {
+    ChainDraw<T> draw{};
+    draw.chains = position.shape()[0];
+    draw.dimensions = position.shape()[1];
+    const std::int64_t seed = whole("seed", arguments[1]);
+    draw.seed = &seed;
+    draw.first_chain = whole("first_chain", arguments[2]);
+    draw.scale = static_cast<const T*>(tensors.data("scale", arguments[3], draw.dimensions, position.dtype()));
+    Result momentum(Library::torch, position.dtype(), position.device(), position.shape());
+    Result threshold(Library::torch, position.dtype(), position.device(), position.shape().first(1));
+    draw.momentum = static_cast<T*>(momentum.data());
+    draw.threshold = static_cast<T*>(threshold.data());
+    adopt_thread_count();
+    {
+      const py::gil_scoped_release release;
+      TransitionKernels<T>::draw(draw);
+    }
+    return py::object(py::make_tuple(momentum.release(), threshold.release()));
+  });
+}
+
+// choose_states(position, momentum, log_density, gradient, kinetic, end_position, end_momentum, end_log_density,
+// end_gradient, end_kinetic, threshold, inverse_mass) -> (position, log_density, gradient, probability, energy, error):
+// see ChainChoice. Both kinetic energies are None, or neither is.
+py::object choose_states(Arguments arguments) {
+  Tensors tensors;
+  const Operand& position = tensors.read("position", arguments[0]);
+  return with_position(position, [&]<class T> {
+    ChainChoice<T> choice{};
+    choice.chains = position.shape()[0];
+    choice.dimensions = position.shape()[1];
+    const std::int64_t size = choice.chains * choice.dimensions;
+    const auto own = [&](std::size_t i, const char* name, std::int64_t elements) {
+      return static_cast<const T*>(tensors.data(name, arguments[i], elements, position.dtype()));
+    };
+    choice.start = {static_cast<const T*>(position.data()), own(1, "momentum", size),
+                    own(2, "log_density", choice.chains), own(3, "gradient", size), own(4, "kinetic", choice.chains)};
+    choice.end = {own(5, "end_position", size), own(6, "end_momentum", size), own(7, "end_log_density", choice.chains),
+                  own(8, "end_gradient", size), own(9, "end_kinetic", choice.chains)};
+    choice.threshold = own(10, "threshold", choice.chains);
+    choice.inverse_mass = own(11, "inverse_mass", choice.dimensions);
+    for (const auto& point : {choice.start, choice.end}) {
+      const void* needed[] = {point.position, point.momentum, point.log_density, point.gradient, choice.threshold};
+      if (std::count(std::begin(needed), std::end(needed), nullptr) > 0) refuse("an argument is missing");
+    }
+    std::array<Result, 6> results;
+    for (std::size_t i : {0, 2}) {
+      results[i] = Result(Library::torch, position.dtype(), position.device(), position.shape());
+    }
+    for (std::size_t i : {1, 3, 4, 5}) {
+      results[i] = Result(Library::torch, position.dtype(), position.device(), position.shape().first(1));
+    }
+    choice.position = static_cast<T*>(results[0].data());
+    choice.log_density = static_cast<T*>(results[1].data());
+    choice.gradient = static_cast<T*>(results[2].data());
+    choice.probability = static_cast<T*>(results[3].data());
+    choice.energy = static_cast<T*>(results[4].data());
+    choice.error = static_cast<T*>(results[5].data());
+    adopt_thread_count();
+    {
+      const py::gil_scoped_release release;
+      TransitionKernels<T>::choose(choice);
+    }
+    return py::object(py::make_tuple(results[0].release(), results[1].release(), results[2].release(),
+                                     results[3].release(), results[4].release(), results[5].release()));
+  });
+}
+
 }  // namespace
 
 void bind_chains(py::module_& m) {
+  add_function(m, "draw_momenta", 4, draw_momenta);
+  add_function(m, "choose_states", 12, choose_states);
   add_function(m, "regression_trajectory", regression_arguments + chain_arguments, regression_trajectory);
   add_function(m, "mixture_trajectory", mixture_arguments + chain_arguments, mixture_trajectory);
 }

@@ -82,4 +82,36 @@ struct ChainKernels {
   static void follow(const ChainTrajectory<T>& trajectory, const MixtureRows<T>& rows);
 };
 
+// What a transition of Hamiltonian Monte Carlo draws: momenta, and the threshold of the energy error below which a
+// proposal is accepted, minus the logarithm of a uniform number. Arrays as above; `scale` is the square root of the mass.
+template <class T>
+struct ChainDraw {
+  std::int64_t chains, dimensions, first_chain;
+  const std::int64_t* seed;
+  const T* scale;  // (dimensions,), null: ones
+  T *momentum, *threshold;
+};
+
+// Its end: the energy errors of the trajectories, and the proposal or the start of each chain.
+template <class T>
+struct ChainChoice {
+  struct Point {
+    const T *position, *momentum, *log_density, *gradient;
+    const T* kinetic;  // (chains,), the kinetic energy where that is known, and null where it is not
+  };
+  std::int64_t chains, dimensions;
+  Point start, end;
+  const T* threshold;
+  const T* inverse_mass;  // (dimensions,), null: ones
+
+  T *position, *log_density, *gradient;  // of what was chosen
+  T *probability, *energy, *error;       // (chains,): of acceptance; of what was chosen; infinity where it is not finite
+};
+
+template <class T>
+struct TransitionKernels {
+  static void draw(const ChainDraw<T>& draw);
+  static void choose(const ChainChoice<T>& choice);
+};
+
 }  // namespace fastvi

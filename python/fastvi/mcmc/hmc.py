@@ -10,6 +10,7 @@ from torch import Tensor
 from fastvi import ops
 from fastvi.mcmc.integrators import INTEGRATORS, PhasePoint, Target, integrate
 from fastvi.mcmc.kernel import ChainState, StepInfo, chain_normals, initial_state
+from fastvi.ops._backends import MODULES
 
 
 class Metric:
@@ -18,9 +19,11 @@ class Metric:
     def __init__(self, inverse_mass: Tensor | None) -> None:
         self.inverse_mass = inverse_mass
         self.is_dense = inverse_mass is not None and inverse_mass.dim() == 2
+        self.diagonal: Tensor | None = None
         self._scale: Tensor | None = None
         if inverse_mass is not None and not self.is_dense:
-            self._scale = inverse_mass.rsqrt()
+            self.diagonal = inverse_mass.contiguous()
+            self._scale = self.diagonal.rsqrt()
         elif inverse_mass is not None:
             # M^-1 = L L', so that M = L^-T L^-1: momenta, as rows, are normals times L^-1.
             factor, failed = torch.linalg.cholesky_ex(inverse_mass)
@@ -28,6 +31,21 @@ class Metric:
                 raise ValueError("HMC: inverse_mass must be positive definite; it has no Cholesky factor")
             identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
             self._scale = torch.linalg.solve_triangular(factor, identity, upper=False)
+
+    def draw(self, seed: int, first_chain: int, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a step of chains at positions ``(C, D)`` draws: momenta ``(C, D)``, and thresholds ``(C,)``.
+
+        A proposal is accepted whose energy error is at most the threshold, which is minus the logarithm of a uniform
+        number: half the sum of two squared normals.
+        """
+        if not self.is_dense and _has_kernels(position):
+            drawn: tuple[Tensor, Tensor] = MODULES.cpu.draw_momenta(
+                position.contiguous(), seed, first_chain, self._scale
+            )
+            return drawn
+        dimension = position.shape[-1]
+        noise = chain_normals(seed, first_chain, dimension + 2, position)
+        return self.momentum(noise[:, :dimension]), ops.kinetic_energy(noise[:, dimension:])
 
     def momentum(self, normal: Tensor) -> Tensor:
         """Return momenta of standard normal noise ``(C, D)``."""
@@ -165,32 +183,48 @@ class HMC:
         metric = self.metric
         assert metric is not None
         with torch.no_grad():
-            dimension = state.position.shape[-1]
-            noise = chain_normals(seed, first_chain, dimension + 2, state.position)
-            momentum = metric.momentum(noise[:, :dimension])
+            momentum, threshold = metric.draw(seed, first_chain, state.position)
             start = PhasePoint(state.position, momentum, state.log_density, state.gradient)
             end = integrate(self.target, start, self.step_size, self.num_steps, self.inverse_mass, self.integrator)
-            start_energy = metric.kinetic_energy(momentum) - state.log_density
-            end_energy = metric.kinetic_energy(end.momentum) - end.log_density
-            infinity = float("inf")
-            error = torch.nan_to_num(end_energy - start_energy, nan=infinity, posinf=infinity, neginf=infinity)
-            # Half the sum of two squared normals is minus the logarithm of a uniform number. Without logarithm and exp,
-            # whose last bit depends on the place in a vector, the choice is the same beside any number of chains.
-            is_accepted = error <= ops.kinetic_energy(noise[:, dimension:])
-            chosen = is_accepted.unsqueeze(-1)
-            new_state = ChainState(
-                torch.where(chosen, end.position, state.position),
-                torch.where(is_accepted, end.log_density, state.log_density),
-                torch.where(chosen, end.gradient, state.gradient),
-            )
+            new_state, probability, energy, error = _choose(metric, start, end, threshold)
             info = StepInfo(
-                (-error).exp_().clamp_max_(1.0),
-                is_accepted,
+                probability,
+                error <= threshold,
                 error > self.divergence_threshold,
-                torch.where(is_accepted, end_energy, start_energy),
+                energy,
                 error,
                 self.num_steps * INTEGRATORS[self.integrator].num_stages,
                 end,
                 momentum,
             )
         return new_state, info
+
+
+def _has_kernels(position: Tensor) -> bool:
+    """Whether the CPU's functions for whole transitions may read it; all else takes operations one by one."""
+    return type(position) is Tensor and position.is_cpu and not torch.compiler.is_compiling()
+
+
+def _choose(
+    metric: Metric, start: PhasePoint, end: PhasePoint, threshold: Tensor
+) -> tuple[ChainState, Tensor, Tensor, Tensor]:
+    """Return the state that each chain goes on from, the probability of acceptance, the energy of it, and its error."""
+    if _has_kernels(start.position):
+        arguments: list[Tensor | None] = []
+        for point in (start, end):
+            arguments += [part.contiguous() for part in point]
+            arguments.append(metric.kinetic_energy(point.momentum) if metric.is_dense else None)
+        chosen = MODULES.cpu.choose_states(*arguments, threshold, metric.diagonal)
+        return ChainState(*chosen[:3]), *chosen[3:]
+    start_energy = metric.kinetic_energy(start.momentum) - start.log_density
+    end_energy = metric.kinetic_energy(end.momentum) - end.log_density
+    infinity = float("inf")
+    error = torch.nan_to_num(end_energy - start_energy, nan=infinity, posinf=infinity, neginf=infinity)
+    is_accepted = error <= threshold
+    rows = is_accepted.unsqueeze(-1)
+    state = ChainState(
+        torch.where(rows, end.position, start.position),
+        torch.where(is_accepted, end.log_density, start.log_density),
+        torch.where(rows, end.gradient, start.gradient),
+    )
+    return state, (-error).exp_().clamp_max_(1.0), torch.where(is_accepted, end_energy, start_energy), error
