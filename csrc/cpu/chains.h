@@ -83,7 +83,8 @@ struct ChainKernels {
 };
 
 // What a transition of Hamiltonian Monte Carlo draws: momenta, and the threshold of the energy error below which a
-// proposal is accepted, minus the logarithm of a uniform number. Arrays as above; `scale` is the square root of the mass.
+// proposal is accepted, minus the logarithm of a uniform number. Arrays as above; `scale` is the square root of the
+// mass.
 template <class T>
 struct ChainDraw {
   std::int64_t chains, dimensions, first_chain;
@@ -105,7 +106,7 @@ struct ChainChoice {
   const T* inverse_mass;  // (dimensions,), null: ones
 
   T *position, *log_density, *gradient;  // of what was chosen
-  T *probability, *energy, *error;       // (chains,): of acceptance; of what was chosen; infinity where it is not finite
+  T *probability, *energy, *error;  // (chains,): of acceptance; of what was chosen; infinity where it is not finite
 };
 
 template <class T>
