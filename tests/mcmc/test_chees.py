@@ -327,7 +327,7 @@ def test_one_chain_is_one_line():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mass": "dense"}, "mass must be diagonal or None, got 'dense'"),
+        ({"mass": "full"}, "mass must be auto, diagonal, dense or None, got 'full'"),
         ({"target_acceptance": 1.0}, "target_acceptance must be between 0 and 1, got 1.0"),
         ({"max_steps": 0}, "max_steps must be positive, got 0"),
     ],

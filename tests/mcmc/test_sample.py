@@ -19,6 +19,7 @@ from fastvi.mcmc import (
     Interval,
     LowerBounded,
     Ordered,
+    PhasePoint,
     Positive,
     RunningCovariance,
     SamplerWarning,
@@ -26,6 +27,7 @@ from fastvi.mcmc import (
     Simplex,
     sample,
 )
+from fastvi.mcmc.chees import trajectory_gradient
 from fastvi.mcmc.density import make_target
 from fastvi.mcmc.parameters import read_start
 from fastvi.mcmc.targets import LinearRegression
@@ -338,6 +340,18 @@ def test_an_automatic_mass_is_dense_where_correlations_are_strong_in_any_units()
         torch.testing.assert_close(found / torch.outer(units, units), expected, rtol=1e-4, atol=0.0)
     square = torch.tensor([[-1.0, -2.0], [1.0, 2.0], [-1.0, 2.0], [1.0, -2.0]], dtype=F64)
     torch.testing.assert_close(automatic_mass(square), torch.tensor([400.0, 1600.0], dtype=F64) / 399)
+
+
+def test_the_criterion_with_a_dense_mass_is_that_of_whitened_positions() -> None:
+    generator = torch.Generator().manual_seed(1)
+    start, end, momentum = (torch.randn(6, 3, dtype=F64, generator=generator) for _ in range(3))
+    factor = torch.tensor([[2.0, 0.0, 0.0], [1.0, 0.5, 0.0], [-3.0, 0.2, 0.1]], dtype=F64)
+    probability = torch.linspace(0.1, 1.0, 6, dtype=F64)
+    none = torch.zeros(6, dtype=F64), torch.zeros(6, 3, dtype=F64)
+    white = trajectory_gradient(start, PhasePoint(end, momentum, *none), probability, 0.5)
+    raw = PhasePoint(end @ factor.T, momentum @ torch.linalg.inv(factor), *none)
+    found = trajectory_gradient(start @ factor.T, raw, probability, 0.5, factor @ factor.T)
+    torch.testing.assert_close(found, white, rtol=1e-9, atol=1e-9)
 
 
 def automatic_mass(positions: Tensor) -> Tensor:
