@@ -81,12 +81,16 @@ def logistic(num_rows: int = 1000, num_columns: int = 25, num_chains: int = 64) 
 
 
 def gaussian(dimension: int = 100, num_chains: int = 64) -> Problem:
-    """A Gaussian whose precision has eigenvalues from a Gamma distribution of shape 1/2, in directions drawn evenly."""
+    """A Gaussian whose precision has eigenvalues from a Gamma distribution of shape 1/2, in directions drawn evenly.
+
+    Chains start at exact draws: how soon they would arrive is another question than how they move.
+    """
     generator = np.random.default_rng(10)
     eigenvalues = generator.gamma(0.5, size=dimension)
     directions, _ = np.linalg.qr(generator.standard_normal((dimension, dimension)))
     precision = torch.tensor(directions * eigenvalues @ directions.T, dtype=torch.float32)
-    start = torch.tensor(generator.standard_normal((num_chains, dimension)), dtype=torch.float32)
+    exact = generator.standard_normal((num_chains, dimension)) / np.sqrt(eigenvalues) @ directions.T
+    start = torch.tensor(exact, dtype=torch.float32)
     target = DenseGaussian(torch.zeros(dimension), precision=precision)
 
     def in_jax() -> Callable[[Any], Any]:
