@@ -180,7 +180,7 @@ def test_chains_do_not_depend_on_their_number() -> None:
 
 
 def test_one_start_is_scattered_and_where_that_fails_less() -> None:
-    options: dict[str, Any] = {"num_chains": 200, "algorithm": "mala", "step_size": 1e-9, "jitter": 2.0}
+    options: dict[str, Any] = {"num_chains": 200, "algorithm": "mala", "step_size": 1e-9, "start_jitter": 2.0}
     wide = quick(standard, torch.zeros(3, dtype=F64), 1, 0, **options)
     assert float(wide["x"].std()) == pytest.approx(2.0, rel=0.1)
     narrow = quick(

@@ -34,7 +34,13 @@ MISTAKES: dict[str, tuple[type[Exception], str, Any, Any, dict[str, Any]]] = {
     "part of a sample": (TypeError, "num_samples must be an int, got float", standard, ZEROS, {"num_samples": 2.5}),
     "warm-up": (ValueError, "num_warmup must be 0 or more, got -1", standard, ZEROS, {"num_warmup": -1}),
     "thin": (ValueError, "thin must be 1 or more, got 0", standard, ZEROS, {"thin": 0}),
-    "jitter": (ValueError, "jitter must be 0 or more, and finite, got -1", standard, ZEROS, {"jitter": -1.0}),
+    "start_jitter": (
+        ValueError,
+        "start_jitter must be 0 or more, and finite, got -1",
+        standard,
+        ZEROS,
+        {"start_jitter": -1.0},
+    ),
     "seed": (ValueError, r"seed is -1, expected a number in \[0, 2\^63\)", standard, ZEROS, {"seed": -1}),
     "algorithm": (
         ValueError,

@@ -50,7 +50,7 @@ def sample(
     vectorize: bool = False,
     seed: int | None = None,
     thin: int = 1,
-    jitter: float = 0.1,
+    start_jitter: float = 0.1,
     progress: bool | None = None,
     checkpoint: str | Path | None = None,
     **options: Any,
@@ -89,7 +89,7 @@ def sample(
         From [0, 2^63); None takes one from PyTorch's generator. It determines all draws.
     thin
         Steps for each draw that is kept; the others are made and not stored.
-    jitter
+    start_jitter
         Standard deviation of the normal noise that is added to one start, unconstrained, for each chain. Where that
         leads to a log density that is not finite, it is halved for the chain, at last to 0.
     progress
@@ -143,9 +143,9 @@ def sample(
     num_warmup = _at_least(0, "num_warmup", num_warmup)
     thin = _at_least(1, "thin", thin)
     num_chains = None if num_chains is None else _at_least(1, "num_chains", num_chains)
-    jitter = check_number("sample", "jitter", jitter)
-    if not 0.0 <= jitter < float("inf"):
-        raise ValueError(f"sample: jitter must be 0 or more, and finite, got {jitter:g}")
+    start_jitter = check_number("sample", "start_jitter", start_jitter)
+    if not 0.0 <= start_jitter < float("inf"):
+        raise ValueError(f"sample: start_jitter must be 0 or more, and finite, got {start_jitter:g}")
     vectorize = check_flag("sample", "vectorize", vectorize)
     places = getattr(log_prob, "parameters", None) if getattr(log_prob, "is_target", False) else None
     parameters, start, is_one_start = read_start(initial, num_chains, bijections, DEFAULT_CHAINS, places)
@@ -156,9 +156,9 @@ def sample(
     with without_validation() if vectorize else contextlib.nullcontext():
         log_density = check_target(target, start, getattr(log_prob, "is_target", False))
     with without_validation():
-        if is_one_start and jitter > 0.0:
+        if is_one_start and start_jitter > 0.0:
             _check_finite(target, start[:1], parameters)
-            start, log_density = _scattered(target, start, jitter, mix_seed(seed, _JITTER_STREAM))
+            start, log_density = _scattered(target, start, start_jitter, mix_seed(seed, _JITTER_STREAM))
         _check_finite(target, start, parameters)
         problem = {
             "algorithm": repr(chosen),
@@ -307,10 +307,10 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _scattered(target: Target, start: Tensor, jitter: float, seed: int) -> tuple[Tensor, Tensor]:
+def _scattered(target: Target, start: Tensor, start_jitter: float, seed: int) -> tuple[Tensor, Tensor]:
     """Positions around one start, at which the log densities are finite, and these."""
     noise = chain_normals(seed, 0, start.shape[1], start)
-    scale = torch.full_like(start[:, :1], jitter)
+    scale = torch.full_like(start[:, :1], start_jitter)
     for halving in range(_HALVINGS + 1):
         position = start + scale * noise
         log_density, gradient = target(position)
