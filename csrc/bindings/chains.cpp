@@ -116,7 +116,14 @@ py::object follow(Tensors& tensors, const Operand& position, Arguments arguments
       trajectory.step_size = own(5, "step_size", chains);
       trajectory.step_per_chain = true;
     }
-    trajectory.inverse_mass = own(6, "inverse_mass", dimensions);
+    if (arguments[6] != Py_None) {
+      const Operand& mass = tensors.read("inverse_mass", arguments[6]);
+      trajectory.dense_mass = mass.shape().size() == 2;
+      if (mass.dtype() != dtype || mass.elements() != (trajectory.dense_mass ? dimensions : 1) * dimensions) {
+        refuse("inverse_mass is " + dtype_name(mass) + " of shape " + to_string(mass.shape()));
+      }
+      trajectory.inverse_mass = static_cast<const T*>(mass.data());
+    }
     if (trajectory.momentum == nullptr || trajectory.gradient == nullptr || trajectory.step_size == nullptr) {
       refuse("an argument is missing");
     }

@@ -32,6 +32,7 @@ struct ChainTrajectory {
   const T* step_size;  // one number, or one a chain
   bool step_per_chain;
   const T* inverse_mass;  // (dimensions,), null: ones
+  bool dense_mass;        // the inverse mass is (dimensions, dimensions), symmetric
   std::span<const PriorTerm<T>> prior;
   double constant;  // of the log density
 

@@ -6,6 +6,7 @@
 #include "../formulas/exp.h"
 #include "../formulas/log.h"
 #include "../formulas/logistic.h"
+#include "tile.h"
 
 namespace fastvi {
 namespace {
@@ -58,7 +59,33 @@ void add_term(const PriorTerm<T>& term, std::int64_t width, const T* position, T
   }
 }
 
+// `height` rows of the product, one vector of chains.
+template <class T, int height>
+[[gnu::always_inline]] inline void add_rows(std::int64_t dimensions, std::int64_t width, const T* step, const T* rows,
+                                            const T* by, T* out) {
+  Vector<T> sums[height] = {};
+  for (std::int64_t e = 0; e < dimensions; ++e) {
+    const Vector<T> values = load(by + e * width);
+    for (int i = 0; i < height; ++i) sums[i] += (rows[i * dimensions + e] - Vector<T>{}) * values;
+  }
+  const Vector<T> steps = load(step);
+  for (int i = 0; i < height; ++i) store(load(out + i * width) + steps * sums[i], out + i * width);
+}
+
 }  // namespace
+
+template <class T>
+void ChainLoops<T>::add_product(std::int64_t dimensions, std::int64_t width, const T* step, const T* matrix,
+                                const T* by, T* out) {
+  constexpr int most = 4;
+  for (std::int64_t c = 0; c < width; c += lanes<T>) {
+    for (std::int64_t d = 0; d < dimensions; d += most) {
+      with_height<most>(dimensions - d, [&]<int height>(std::integral_constant<int, height>) {
+        add_rows<T, height>(dimensions, width, step + c, matrix + d * dimensions, by + c, out + d * width + c);
+      });
+    }
+  }
+}
 
 template <class T>
 void ChainLoops<T>::add_scaled(std::int64_t dimensions, std::int64_t width, T factor, const T* step, const T* scale,

@@ -31,6 +31,9 @@ struct ChainLoops {
   // out[d, c] += (factor step[c] scale[d]) by[d, c]
   [[gnu::noinline]] static void add_scaled(std::int64_t dimensions, std::int64_t width, T factor, const T* step,
                                            const T* scale, const T* by, T* out);
+  // out[d, c] += step[c] (the sum of matrix[d, e] by[e, c])
+  [[gnu::noinline]] static void add_product(std::int64_t dimensions, std::int64_t width, const T* step, const T* matrix,
+                                            const T* by, T* out);
   [[gnu::noinline]] static void add(std::int64_t count, const T* from, T* to);
   // Adds the prior to the values and the gradients.
   [[gnu::noinline]] static void add_prior(std::span<const PriorTerm<T>> prior, std::int64_t width, const T* position,
@@ -65,8 +68,12 @@ class TrajectoryBlock {
 
   void begin_step(std::int64_t i) {
     kick(i == 0 ? T(0.5) : T(1));
-    ChainLoops<T>::add_scaled(trajectory_.dimensions, width_, T(1), step(), trajectory_.inverse_mass, momentum(),
-                              position());
+    const T* const mass = trajectory_.inverse_mass;
+    if (trajectory_.dense_mass) {
+      ChainLoops<T>::add_product(trajectory_.dimensions, width_, step(), mass, momentum(), position());
+    } else {
+      ChainLoops<T>::add_scaled(trajectory_.dimensions, width_, T(1), step(), mass, momentum(), position());
+    }
   }
   void end_steps() { kick(T(0.5)); }
 

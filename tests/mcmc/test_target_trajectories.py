@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvi.mcmc import HMC, PhasePoint, as_target, leapfrog, step_seed
+from fastvi.mcmc import HMC, PhasePoint, as_target, integrate, step_seed
 from fastvi.mcmc.targets import HalfNormalPrior, LogisticRegression, NormalPrior, StudentTPrior
 from support.chain_targets import CASES, ROUTES, TOLERANCE, assert_near, normal, take_route
 
@@ -26,18 +26,20 @@ def test_trajectories_are_leapfrogs(name: str, per_chain: bool, dtype: torch.dty
     """Against the integrator in float64, whose gradient autograd takes."""
     case = CASES[name]
     target, reference, chains = case.make(dtype), as_target(case.formula), 37
-    inverse_mass = normal(target.dimension, seed=8).exp().float()
+    inverse_mass = normal(target.dimension, seed=8).exp().float().double()
+    factor = 0.5 * normal(target.dimension, target.dimension, seed=9)
+    dense = (factor @ factor.T + inverse_mass.diag()).float().double()
     position, momentum = (0.3 * normal(chains, target.dimension, seed=i).to(dtype) for i in (1, 2))
     step = 0.01 * (1.0 + normal(chains, seed=3).abs()).to(dtype) if per_chain else 0.02
     start = PhasePoint.at(target, position, momentum)
-    for steps, diagonal in ((1, None), (7, inverse_mass)):
-        end = target.trajectory(start, step, steps, None if diagonal is None else diagonal.to(dtype))
-        exact = leapfrog(
+    for steps, mass in ((1, None), (7, inverse_mass), (3, dense)):
+        end = target.trajectory(start, step, steps, None if mass is None else mass.to(dtype))
+        exact = integrate(
             reference,
             PhasePoint.at(reference, position.double(), momentum.double()),
-            step[:, None].double() if isinstance(step, Tensor) else step,
+            step.double() if isinstance(step, Tensor) else step,
             steps,
-            None if diagonal is None else diagonal.double(),
+            mass,
         )
         for found, expected in zip(end, exact, strict=True):
             assert_near(found, expected, 30.0 * TOLERANCE[dtype])
@@ -75,9 +77,10 @@ def test_chains_are_those_of_the_formula(per_chain: bool) -> None:
 def test_a_chain_has_the_same_bits_beside_any_others(name: str, dtype: torch.dtype) -> None:
     target = CASES[name].make(dtype) + StudentTPrior(3.0) + HalfNormalPrior(2.0, on=0)
     start = PhasePoint.at(target, *(0.3 * normal(70, target.dimension, seed=i).to(dtype) for i in (1, 2)))
-    end = target.trajectory(start, 0.02, 5)
+    mass = torch.eye(target.dimension, dtype=dtype) + 0.1
+    end = target.trajectory(start, 0.02, 5, mass)
     for chosen in (slice(0, 1), slice(3, 20), slice(17, 50), slice(69, 70)):
-        own = target.trajectory(PhasePoint(*[each[chosen] for each in start]), 0.02, 5)
+        own = target.trajectory(PhasePoint(*[each[chosen] for each in start]), 0.02, 5, mass)
         for found, expected in zip(own, end, strict=True):
             assert found.equal(expected[chosen])
 

@@ -236,6 +236,8 @@ def test_transforms_and_the_compiler_take_the_products() -> None:
     position = normal(4, 3, target.dimension)
     values, _ = torch.func.vmap(target)(position)
     torch.testing.assert_close(values, torch.stack([target(each)[0] for each in position]))
+    compiled = torch.compile(target.__call__, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(position[0]), target(position[0]))
 
 
 def test_compiled_log_densities() -> None:
@@ -280,7 +282,10 @@ X, Y = torch.ones(4, 2), torch.tensor([0.0, 1.0, 0.0, 1.0])
         (lambda: Flat(2)(torch.zeros(3, 2).double()), "Flat: positions must be torch.float32, got torch.float64"),
         (lambda: Flat(2)(torch.zeros(3, 2, device="meta")), "Flat: positions must be on cpu, got meta"),
         (lambda: Flat(2).trajectory(POINT, 0.1, 0), "num_steps must be positive, got 0"),
-        (lambda: Flat(2).trajectory(POINT, 0.1, 1, torch.ones(3)), r"inverse_mass must have the shape \(2,\)"),
+        (
+            lambda: Flat(2).trajectory(POINT, 0.1, 1, torch.ones(3)),
+            r"inverse_mass must have the shape \(2,\) or \(2, 2\)",
+        ),
         (lambda: Flat(2).trajectory(POINT, torch.ones(4), 1), r"step_size must be a number or have the shape \(\) or"),
     ],
 )

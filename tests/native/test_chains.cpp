@@ -242,7 +242,7 @@ struct Chains {
   }
 };
 
-// Step sizes of the chains and the diagonal of the inverse mass, each empty for one number or for ones.
+// Step sizes of the chains, empty for one number, and the inverse mass: empty for ones, its diagonal, or all of it.
 template <class T>
 struct Steps {
   std::int64_t count;
@@ -274,6 +274,7 @@ Chains<T> run(const Problem& problem, const Chains<T>& start, std::int64_t first
   trajectory.step_size = steps.sizes.empty() ? &one : steps.sizes.data() + first;
   trajectory.step_per_chain = !steps.sizes.empty();
   trajectory.inverse_mass = steps.inverse_mass.empty() ? nullptr : steps.inverse_mass.data();
+  trajectory.dense_mass = static_cast<std::int64_t>(steps.inverse_mass.size()) > dimensions;
   trajectory.prior = problem.prior;
   trajectory.constant = 1.25;
   trajectory.end_position = end.position.data();
@@ -301,6 +302,18 @@ void check_number(T found, const Bounded& expected, Exact roundings, const std::
         what + " is " + std::to_string(exact(found)) + ", expected " + std::to_string(expected.value));
 }
 
+// The matrix diag(a) + a a' / D of a vector a.
+template <class T>
+std::vector<T> with_product(const std::vector<T>& a) {
+  std::vector<T> matrix;
+  for (const T& row : a) {
+    for (const T& column : a) {
+      matrix.push_back(row * column / static_cast<T>(a.size()) + (&row == &column ? row : T(0)));
+    }
+  }
+  return matrix;
+}
+
 template <class T, class Problem>
 void check_problem(const Problem& problem, Random<T>& random) {
   constexpr std::int64_t chains = 37;
@@ -308,12 +321,13 @@ void check_problem(const Problem& problem, Random<T>& random) {
   Chains<T> start{random.normal(chains * dimensions), random.normal(chains * dimensions), {}, {}};
   for (T& each : start.position) each *= T(0.5);
   const std::string what = problem.describe();
-  for (const std::int64_t steps : {0, 3}) {
+  for (const auto& [steps, dense] : {std::pair<std::int64_t, bool>{0, false}, {3, false}, {2, true}}) {
     Steps<T> given{steps, {}, {}};
     if (steps > 0) {
       for (std::int64_t c = 0; c < chains; ++c) given.sizes.push_back(T(0.001) * static_cast<T>(1 + c % 4));
       given.inverse_mass = random.normal(dimensions);
       for (T& each : given.inverse_mass) each = std::fabs(each);
+      if (dense) given.inverse_mass = with_product(given.inverse_mass);
     }
     omp_set_num_threads(1);
     const Chains<T> found = run(problem, start, 0, chains, given);
@@ -334,7 +348,13 @@ void check_problem(const Problem& problem, Random<T>& random) {
       for (std::int64_t i = 0; i < steps; ++i) {
         for (std::size_t d = 0; d < q.size(); ++d) {
           v[d] += size / 2 * density.gradient[d].value;
-          q[d] += size * exact(given.inverse_mass[d]) * v[d];
+        }
+        for (std::size_t d = 0; d < q.size(); ++d) {
+          Exact velocity = 0;
+          for (std::size_t e = 0; e < q.size(); ++e) {
+            if (dense) velocity += exact(given.inverse_mass[d * q.size() + e]) * v[e];
+          }
+          q[d] += size * (dense ? velocity : exact(given.inverse_mass[d]) * v[d]);
         }
         density = problem.density(q);
         for (std::size_t d = 0; d < q.size(); ++d) v[d] += size / 2 * density.gradient[d].value;
@@ -352,7 +372,6 @@ void check_problem(const Problem& problem, Random<T>& random) {
         check_number(found.position[at], {q[d], std::fabs(q[d]) + pull}, roundings, what + where + "position");
         check_number(found.momentum[at], {v[d], std::fabs(v[d]) + pull}, roundings, what + where + "momentum");
       }
-      if (steps > 0) start.gradient.clear();
     }
     // The steps begin with the gradient of where they begin.
     if (steps == 0) start.gradient = found.gradient;

@@ -271,7 +271,8 @@ def integrate(
     target
         What gives the log density and its gradient. Where it has a method ``trajectory``, that is given whole
         trajectories of leapfrog steps with a diagonal mass: ``trajectory(start, step_size, num_steps, inverse_mass)``,
-        in which the step size is a number, or a tensor ``()`` or ``(C, 1)``.
+        in which the step size is a number, or a tensor ``()`` or ``(C, 1)``; with a dense mass where its attribute
+        ``takes_dense_mass`` is true.
     start
         Where the trajectories begin: positions and momenta ``(C, D)``.
     step_size
@@ -308,7 +309,8 @@ def integrate(
         step_size = step_size.unsqueeze(-1)
     dense_mass = inverse_mass if inverse_mass is not None and inverse_mass.dim() == 2 else None
     trajectory = getattr(target, "trajectory", None)
-    if integrator == "leapfrog" and dense_mass is None and trajectory is not None:
+    takes_mass = dense_mass is None or getattr(target, "takes_dense_mass", False)
+    if integrator == "leapfrog" and takes_mass and trajectory is not None:
         whole: PhasePoint = trajectory(start, step_size, num_steps, inverse_mass)
         return whole
     position, momentum, log_density, gradient = start

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastvi.mcmc.integrators import PhasePoint, Target, as_target, leapfrog
+from fastvi.mcmc.integrators import PhasePoint, Target, as_target, integrate
 from fastvi.mcmc.targets.prior import EXPONENTIAL, HEAVY_TAIL, MAGNITUDE, SQUARE, Place, Prior
 from fastvi.ops._backends import MODULES
 
@@ -33,6 +33,8 @@ class NativeTarget:
     """
 
     is_target: ClassVar[bool] = True
+    takes_dense_mass: ClassVar[bool] = True
+    """That :func:`fastvi.mcmc.integrate` leaves trajectories with a dense mass to :meth:`trajectory`, too."""
 
     def __init__(self, sizes: Mapping[str, int], dtype: torch.dtype, device: torch.device) -> None:
         self.parameters: dict[str, slice] = {}
@@ -44,6 +46,7 @@ class NativeTarget:
         self.dimension = start
         self.dtype, self.device = dtype, device
         self._priors = torch.zeros(0, 6, dtype=torch.float64)
+        self._prior_groups: list[tuple[int, Tensor, Tensor]] = []
         self._constant = 0.0
 
     def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +79,7 @@ class NativeTarget:
         num_steps
             Leapfrog steps, at least one.
         inverse_mass
-            Diagonal of the inverse mass, ``(D,)``; the identity where not given.
+            Diagonal of the inverse mass ``(D,)``, or the whole of it ``(D, D)``; the identity where not given.
 
         Returns
         -------
@@ -93,10 +96,11 @@ class NativeTarget:
         chains = len(position)
         if num_steps < 1:
             raise ValueError(f"{type(self).__name__}: num_steps must be positive, got {num_steps}")
-        if inverse_mass is not None and inverse_mass.shape != (self.dimension,):
-            shape = tuple(inverse_mass.shape)
+        size = self.dimension
+        if inverse_mass is not None and inverse_mass.shape not in ((size,), (size, size)):
             raise ValueError(
-                f"{type(self).__name__}: inverse_mass must have the shape ({self.dimension},), got {shape}"
+                f"{type(self).__name__}: inverse_mass must have the shape ({size},) or ({size}, {size}), "
+                f"got {tuple(inverse_mass.shape)}"
             )
         if isinstance(step_size, Tensor):
             if step_size.numel() != 1 and step_size.shape not in ((chains,), (chains, 1)):
@@ -107,9 +111,8 @@ class NativeTarget:
             step_size = step_size.to(self.dtype).reshape(-1, 1).expand(chains, 1)
         if not self._runs_kernel(position):
             with torch.no_grad():
-                return leapfrog(
-                    self, PhasePoint(*[each.detach() for each in point]), step_size, num_steps, inverse_mass
-                )
+                start = PhasePoint(*[each.detach() for each in point])
+                return integrate(self.__call__, start, step_size, num_steps, inverse_mass)
         step = float(step_size) if not isinstance(step_size, Tensor) else step_size.contiguous()
         mass = None if inverse_mass is None else inverse_mass.contiguous()
         end = self._native(
@@ -119,17 +122,20 @@ class NativeTarget:
 
     def __add__(self, other: Prior | Callable[[Tensor], Any]) -> Any:
         if isinstance(other, Prior):
-            return self._with_prior(other)
+            result = copy.copy(self)
+            result._take(other)
+            return result
         return SumTarget(self, as_target(other)) if callable(other) else NotImplemented
 
     def __radd__(self, other: Prior | Callable[[Tensor], Any]) -> Any:
         return self + other
 
-    def _with_prior(self, prior: Prior) -> NativeTarget:
+    def _take(self, prior: Prior) -> None:
+        """Add a prior to this target."""
         name, term = type(prior).__name__, prior.terms()
         places = self._places(name, prior.on)
         if term is None:
-            return self
+            return
         if term.location.dim() == 1 and len(term.location) != len(places):
             raise ValueError(
                 f"{name}: has {len(term.location)} numbers, but is on {len(places)} of the {self.dimension} numbers of "
@@ -138,10 +144,11 @@ class NativeTarget:
         columns = [torch.full((len(places),), float(term.kind), dtype=torch.float64), places.double()]
         columns += [each.expand(len(places)) for each in term[1:]]
         table = torch.stack(columns, 1)
-        result = copy.copy(self)
-        result._priors = torch.cat([self._priors, table[:, :6]])
-        result._constant = self._constant + float(table[:, 6].sum())
-        return result
+        self._priors = torch.cat([self._priors, table[:, :6]])
+        self._constant += float(table[:, 6].sum())
+        # Without the kernel: a kind with its places, and its numbers in rows of location, rate, weight and slope.
+        numbers = table[:, 2:6].T.to(self.device, self.dtype)
+        self._prior_groups = [*self._prior_groups, (term.kind, places.to(self.device), numbers)]
 
     def _places(self, name: str, on: Place) -> Tensor:
         indices = torch.arange(self.dimension)
@@ -179,14 +186,10 @@ class NativeTarget:
 
     def _add_priors(self, position: Tensor, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Add priors and the constant to the log density, and to the gradient."""
-        table = self._priors
-        for kind in table[:, 0].unique().int().tolist():
-            own = table[table[:, 0] == kind]
-            place = own[:, 1].long().to(position.device)
-            location, rate, weight, slope = own[:, 2:].to(position.device, position.dtype).unbind(1)
-            found, by_position = _prior_terms(kind, position[:, place], location, rate, weight, slope)
+        for kind, places, (location, rate, weight, slope) in self._prior_groups:
+            found, by_position = _prior_terms(kind, position[:, places], location, rate, weight, slope)
             value = value + found.sum(-1)
-            gradient = gradient.index_add(1, place, by_position)
+            gradient = gradient.index_add(1, places, by_position)
         return value + self._constant, gradient
 
 

@@ -79,8 +79,7 @@ class DiagonalGaussian(RowsTarget):
             )
         empty = mean.new_zeros(0, len(mean))
         super().__init__({"position": len(mean)}, Rows("normal", empty, empty[:, 0]))
-        with_prior = self + NormalPrior(mean, scale)
-        self._priors, self._constant = with_prior._priors, with_prior._constant
+        self._take(NormalPrior(mean, scale))
 
 
 class DenseGaussian(RowsTarget):
