@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fastvi._sizes import MAX_SEED
-from fastvi._terminal import fail, make_console, parse_path, reason, whole_number
+from fastvi._terminal import fail, make_console, parse_path, reason
 from fastvi.commands.shared import (
     INTERRUPTED_EXIT_CODE,
     DataDir,
@@ -20,6 +19,7 @@ from fastvi.commands.shared import (
     count,
     is_given,
     run_data,
+    seed_option,
 )
 
 _ANNEALING_OPTIONS = (
@@ -31,9 +31,6 @@ _ANNEALING_OPTIONS = (
     "ais_images",
     "ais_simulated",
     "ais_seed",
-)
-_OWN_SEED = typer.Option(
-    parser=whole_number(0, MAX_SEED - 1), metavar="SEED", help="Seed of the annealing; default: the run's."
 )
 
 Chunk = Annotated[int | None, count("Samples held at a time; default: about 4,096 decoder rows.")]
@@ -62,7 +59,7 @@ def evaluate(
     ais_simulated: Annotated[
         int, count("Images drawn from the model, whose log p(x) is bounded from both sides, too.", least=0)
     ] = 0,
-    ais_seed: Annotated[int | None, _OWN_SEED] = None,
+    ais_seed: Annotated[int | None, seed_option("Seed of the annealing; default: the run's.")] = None,
     save: Annotated[bool, typer.Option("--save/--no-save", help="Write the figures into the run folder too.")] = True,
     progress: ShowProgress = True,
 ) -> None:

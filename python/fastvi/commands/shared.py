@@ -27,6 +27,11 @@ def count(description: str, least: int = 1) -> Any:
     return typer.Option(parser=whole_number(least, LARGEST_COUNT), metavar="COUNT", help=description)
 
 
+def seed_option(description: str) -> Any:
+    """Make an option that is a seed."""
+    return typer.Option(parser=whole_number(0, 2**63 - 1), metavar="SEED", help=description)
+
+
 def number(description: str) -> Any:
     """Make an option that is a finite number, not negative."""
     return typer.Option(parser=finite_number, metavar="NUMBER", help=description)

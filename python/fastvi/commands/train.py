@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastvi._terminal import FAILED_EXIT_CODE, fail, make_console, reason, show_error, whole_number
+from fastvi._terminal import FAILED_EXIT_CODE, fail, make_console, reason, show_error
 from fastvi.commands.options import given_options, make_from, options_for, with_flags
 from fastvi.commands.shared import (
     INTERRUPTED_EXIT_CODE,
@@ -27,6 +27,7 @@ from fastvi.commands.shared import (
     number,
     path,
     run_data,
+    seed_option,
 )
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ def train(
     binarization: Annotated[
         str | None, typer.Option(help="dynamic, static or none; default: dynamic for grey Bernoulli data, else none.")
     ] = None,
-    seed: Annotated[
-        int, typer.Option(parser=whole_number(0, 2**63 - 1), metavar="SEED", help="Seed of all that is drawn.")
-    ] = 0,
+    seed: Annotated[int, seed_option("Seed of all that is drawn.")] = 0,
     precision: Annotated[
         str,
         typer.Option(
