@@ -20,7 +20,7 @@ import torch
 import typer
 from typer.main import get_command
 
-from fastvi import _native, _terminal, data
+from fastvi import _files, _native, _terminal, data
 from fastvi.benchmarks import harness
 from fastvi.benchmarks.results import EAGER, FASTVI, Result, Timing
 from fastvi.cli import app
@@ -302,7 +302,7 @@ def test_evaluation_follows_pictures_that_fail(monkeypatch: pytest.MonkeyPatch) 
 def test_figures_are_shown_where_their_file_cannot_be_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (run / "evaluation.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", refuse)
+        patch.setattr(_files.os, "fsync", refuse)
         result = call("evaluate", run, "--num-samples", 50, "--limit", 20)
     assert_one_error(result, "run/evaluation.json: No space left on device")
     assert "effective sample size" in result.stdout
@@ -336,7 +336,7 @@ def test_what_cannot_be_written_is_found_out_first(run: Path, monkeypatch: pytes
     (run / "evaluation-K7-images297.json").mkdir()
     expected = ("evaluation-K7-images297.json: Is a directory", "--no-save only shows them")
     assert_one_error(call("evaluate", run, "--num-samples", 7), *expected)
-    monkeypatch.setattr(files, "atomic_write", refuse_at)
+    monkeypatch.setattr(_files, "atomic_write", refuse_at)
     expected = ("evaluation-K8-images297.json: Read-only file system", "--no-save")
     assert_one_error(call("evaluate", run, "--num-samples", 8), *expected)
 
