@@ -312,9 +312,37 @@ def test_a_chain_that_never_moves_is_named() -> None:
 
 def test_few_draws_and_chains_apart_are_reported() -> None:
     apart = quick(standard, torch.tensor([[0.0], [9.0]], dtype=F64), 20, 0, algorithm="hmc", step_size=0.01).diagnose()
-    assert any(line.startswith("The chains do not agree, yet: R-hat is above 1.01 for 1 of 1") for line in apart)
+    assert any(line.startswith("The chains do not agree, yet: R-hat is above 1.1 for 1 of 1") for line in apart)
     assert any(line.startswith("Effective sample size is below 400") for line in apart)
     assert sample(standard, torch.zeros(16, 1, dtype=F64), 300, 200, seed=1, progress=False).diagnose() == []
+
+
+def test_what_r_hat_does_by_chance_is_not_reported() -> None:
+    """With a seed of the 64 short chains whose R-hat is above 1.01, though draws are as good as independent."""
+    samples = sample(standard, torch.zeros(64, 5, dtype=F64), 64, 200, seed=1, progress=False)
+    assert samples.summary().worst_r_hat > 1.01
+    assert samples.diagnose() == []
+
+
+def test_a_single_chain_is_reported() -> None:
+    lines = quick(standard, torch.zeros(1, 1, dtype=F64), algorithm="hmc").diagnose()
+    assert any(line.startswith("R-hat compares chains, and there is one") for line in lines)
+
+
+@pytest.mark.parametrize("num_warmup", [20, 25, 30, 39, 40, 45, 60])
+def test_a_short_warm_up_ends_with_a_step_size_that_settled(num_warmup: int) -> None:
+    for seed in range(3):
+        samples = quick(standard, torch.zeros(4, 3, dtype=F64), 50, num_warmup, algorithm="hmc", seed=seed)
+        assert int(samples.num_divergent.sum()) == 0
+        assert samples.statistics["acceptance_rate"].mean() > 0.3
+
+
+def test_numbers_have_the_dtype_of_the_tensors_beside_them() -> None:
+    start = {"b": torch.zeros(()), "s": 1.0}
+    samples = quick(lambda b, s: standard(b[:, None]) - s.square(), start, 5, 5, 4)
+    assert samples["b"].dtype == samples["s"].dtype == torch.float32
+    alone = quick(lambda s: -s.square(), {"s": 1.0}, 5, 5, 4)
+    assert alone["s"].dtype == F64
 
 
 def test_a_log_density_too_large_for_float32_is_reported() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import Exponential, Normal
 
 from fastvi.mcmc import HMCAlgorithm, Ordered, Positive, SamplerWarning, Simplex, sample
 from fastvi.mcmc.targets import LinearRegression
@@ -87,7 +87,7 @@ MISTAKES: dict[str, tuple[type[Exception], str, Any, Any, dict[str, Any]]] = {
     ),
     "scalar": (
         ValueError,
-        r"one number for each of the 4 chains, \(4,\), got the shape \(\) from x \(4, 2\): .*vectorize=True",
+        r"one number for each of 4 chains, \(4,\), got the shape \(\) from x \(4, 2\): .*vectorize=True",
         lambda x: -x.square().sum(),
         ZEROS,
         {},
@@ -122,6 +122,48 @@ MISTAKES: dict[str, tuple[type[Exception], str, Any, Any, dict[str, Any]]] = {
         lambda x: -x.square().sum() if x[0] > 0 else -x.abs().sum(),
         ZEROS,
         {"vectorize": True},
+    ),
+    "outside the support of a distribution": (
+        ValueError,
+        r"failed where the chains start: Expected .*\(GreaterThanEq\(.*needs a bijection such as Positive\(\)",
+        lambda s: Exponential(torch.ones((), dtype=F64)).log_prob(s),
+        {"s": -torch.ones(4, dtype=F64)},
+        {},
+    ),
+    "one start taken for many": (
+        ValueError,
+        r"one row for each of 3 chains, .*one start for all chains needs num_chains",
+        lambda mu: -mu.square().sum(1),
+        {"mu": torch.zeros(3, dtype=F64)},
+        {},
+    ),
+    "data without a dimension for them": (
+        ValueError,
+        r"one row for each of 4 chains, .*write mu\[:, None\] .*vectorize=True",
+        lambda mu: -(mu - torch.zeros(20, dtype=F64)).square().sum(),
+        {"mu": torch.zeros(4, dtype=F64)},
+        {},
+    ),
+    "a branch": (
+        ValueError,
+        r"choose by torch.where\(condition, one, other\) instead of if",
+        lambda mu: -mu.square() if mu > 0 else -mu.abs(),
+        {"mu": torch.zeros(4, dtype=F64)},
+        {},
+    ),
+    "NumPy": (
+        ValueError,
+        "use operations of torch alone, whose gradients are known",
+        lambda mu: torch.from_numpy(-(mu.numpy() ** 2)),
+        {"mu": torch.zeros(4, dtype=F64)},
+        {},
+    ),
+    "half precision": (
+        TypeError,
+        "initial has the dtype torch.bfloat16, expected float32 or float64",
+        standard,
+        torch.zeros(4, 2, dtype=torch.bfloat16),
+        {},
     ),
     "dtypes": (
         ValueError,

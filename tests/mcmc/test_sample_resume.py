@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastvi.mcmc import Positive, SamplerWarning, Samples, sample
+from fastvi.mcmc._recording import Recording
 
 F64 = torch.float64
 WARMUP, SAMPLES, THIN = 25, 12, 2
@@ -104,6 +105,50 @@ def test_ctrl_c_in_warm_up_ends_the_call_and_the_next_goes_on(tmp_path: Path) ->
         run(Model(interrupt, 40), path)
     assert path.exists()
     assert_same(run(Model(), path), run(Model()))
+
+
+def test_ctrl_c_while_results_are_made_keeps_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(Model())
+    draws = Recording.draws
+
+    def interrupted_draws(self: Recording, parameters: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return draws(self, parameters)
+
+    monkeypatch.setattr(Recording, "draws", interrupted_draws)
+    assert_same(run(Model()), expected)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("num_warmup", [0, 1, 2, 12])
+def test_meads_goes_on_with_the_transition_that_it_began_with(tmp_path: Path, num_warmup: int) -> None:
+    options: dict[str, Any] = {"algorithm": "meads", "seed": 1, "progress": False, "num_warmup": num_warmup}
+    start = torch.zeros(16, 3, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplerWarning)
+        whole = sample(lambda x: -0.5 * x.square().sum(-1), start, 20, **options)
+        path = tmp_path / "chains.pt"
+        sample(lambda x: -0.5 * x.square().sum(-1), start, 7, checkpoint=path, **options)
+        assert_same(sample(lambda x: -0.5 * x.square().sum(-1), start, 20, checkpoint=path, **options), whole)
+    assert not torch.equal(whole["x"][:, 6], whole["x"][:, 7])
+
+
+def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Each bit counts, and a file that was cut off is none."""
+    path = tmp_path / "chains.pt"
+    samples = run(Model(), path)
+    samples.save(tmp_path / "samples.pt")
+    for file, read in ((path, lambda: run(Model(), path)), (tmp_path / "samples.pt", None)):
+        content = file.read_bytes()
+        damages = [content[:size] for size in (0, 1, len(content) // 2, len(content) - 1)]
+        for place in range(7, len(content), len(content) // 40):
+            damages.append(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        for damaged in damages:
+            file.write_bytes(damaged)
+            with pytest.raises(ValueError, match=r"holds no (checkpoint of sampling|samples) of fastvi") as caught:
+                read() if read is not None else Samples.load(file)
+            assert len(str(caught.value).splitlines()) == 1
+            assert str(file) in str(caught.value)
 
 
 def test_an_interrupt_in_the_middle_of_a_step_keeps_the_draws() -> None:

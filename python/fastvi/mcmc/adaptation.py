@@ -21,6 +21,7 @@ from fastvi.seeding import mix_seed
 
 AnyHMC = TypeVar("AnyHMC", bound=HMC)
 MASSES = ("auto", "diagonal", "dense", None)
+_LEAST_WITH_MASS = 40
 
 
 class Window(NamedTuple):
@@ -35,18 +36,19 @@ def windows(num_steps: int) -> tuple[Window, ...]:
     """Return Stan's windows of a warm-up: 75 steps, then 25, 50, 100, ... whose positions give the mass, then 50.
 
     What is left over belongs to the last of those that give the mass. Where fewer than 150 steps are there, the first
-    has 15 %, the last 10 % of them, and one lies between; below 20 steps the mass is not adapted.
+    has 15 %, the last 10 % of them and at least 10, so that the step size settles after the mass has changed, and one
+    lies between; below 40 steps the mass is not adapted.
 
     Examples
     --------
     >>> [(window.start, window.end) for window in windows(1000)]
     [(0, 75), (75, 100), (100, 150), (150, 250), (250, 450), (450, 950), (950, 1000)]
     """
-    if num_steps < 20:
+    if num_steps < _LEAST_WITH_MASS:
         return (Window(0, num_steps, False),) if num_steps > 0 else ()
     first, size, last = 75, 25, 50
     if first + size + last > num_steps:
-        first, last = int(0.15 * num_steps), int(0.1 * num_steps)
+        first, last = int(0.15 * num_steps), max(10, int(0.1 * num_steps))
         size = num_steps - first - last
     found, start, end_of_mass = [Window(0, first, False)], first, num_steps - last
     while start < end_of_mass:

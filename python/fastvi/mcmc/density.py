@@ -115,7 +115,7 @@ def check_target(target: Target, position: Tensor, is_native: bool) -> Tensor:
     """
     try:
         log_density, gradient = target(position)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError, ValueError) as error:
         raise _explained(error, position) from error
     if log_density.shape != position.shape[:1] or gradient.shape != position.shape:
         raise ValueError(
@@ -134,9 +134,12 @@ def _check_chains_are_apart(target: Target, position: Tensor, log_density: Tenso
     if len(finite) == 0:
         return
     chain = int(finite[0])
-    moved = position + 0.01 * (1.0 + position.abs())
+    # Each by another length, so that no mean or difference over chains stays what it was.
+    lengths = 0.1 * (0.5 + 0.6180339887 * torch.arange(1, position.numel() + 1, dtype=torch.float64) % 1.0)
+    moved = position + lengths.to(position).reshape(position.shape) * (1.0 + position.abs())
     moved[chain] = position[chain]
-    before, after = float(log_density[chain]), float(target(moved)[0][chain])
+    with without_validation():
+        before, after = float(log_density[chain]), float(target(moved)[0][chain])
     # Products of matrices round as their shapes have it, and the sum of many terms is known to so much.
     if not abs(after - before) <= 1e-3 * (1.0 + abs(before)) * (1.0 if position.dtype == torch.float32 else 1e-2):
         raise ValueError(
@@ -187,7 +190,8 @@ def _one_number(result: Any) -> Any:
 def _wrong_shape(result: Tensor, values: dict[str, Tensor], num_chains: int) -> str:
     shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in values.items())
     return (
-        f"sample: log_prob must return one number for each of the {num_chains} chains, ({num_chains},), got the shape "
+        f"sample: log_prob must return one number for each of {num_chains} chain{'s' if num_chains > 1 else ''}, "
+        f"({num_chains},), got the shape "
         f"{tuple(result.shape)} from {shapes}: sum over all dimensions but the first, or write log_prob for one chain "
         f"and give vectorize=True"
     )
@@ -210,20 +214,41 @@ def _signature(function: Callable[..., Any]) -> str:
         return f"{function!r}"
 
 
-def _explained(error: RuntimeError, position: Tensor) -> Exception:
+def _explained(error: Exception, position: Tensor) -> Exception:
     """The error of a log density at its start, in one line that says what to try."""
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if first_line.startswith("sample:"):
+        return error
     lowered = first_line.lower()
+    failed = f"sample: log_prob failed where the chains start: {first_line}"
+    if "constraint" in lowered or "within the support" in lowered:
+        return ValueError(
+            f"{failed.split(', but found')[0]}: start where the density is positive; a parameter with bounds needs a "
+            f"bijection such as Positive()"
+        )
+    if "vmap" in lowered or "functorch" in lowered:
+        return ValueError(
+            f"sample: log_prob cannot be vectorized: {first_line}: write it for all chains at once, or without what "
+            f"torch.func.vmap refuses, such as if, .item() and masks: torch.where takes their place"
+        )
+    if "boolean value of tensor" in lowered:
+        return ValueError(
+            f"{failed}: chains do not all take the same branch: choose by torch.where(condition, one, other) instead "
+            f"of if, and use neither .item() nor masks"
+        )
+    if "numpy()" in lowered:
+        return ValueError(f"{failed}: use operations of torch alone, whose gradients are known")
     if "device" in lowered:
         return ValueError(
             f"sample: log_prob failed where the chains start, on {position.device}: {first_line}: the data must be on "
             f"the device of initial"
         )
     if "dtype" in lowered or "scalar type" in lowered:
+        return ValueError(f"{failed}: initial has {position.dtype}, and the data must have it too")
+    if isinstance(error, IndexError) or "must match the size" in lowered or "shape" in lowered:
         return ValueError(
-            f"sample: log_prob failed where the chains start: {first_line}: initial has {position.dtype}, and the data "
-            f"must have it too"
+            f"{failed}: arguments have one row for each of {len(position)} chain{'s' if len(position) > 1 else ''}, "
+            "their first dimension: write mu[:, None] where data or other dimensions follow, or write log_prob for one "
+            "chain and give vectorize=True; one start for all chains needs num_chains"
         )
-    if "vmap" in lowered or "functorch" in lowered:
-        return ValueError(f"sample: log_prob cannot be vectorized: {first_line}: write it for all chains at once")
     return error

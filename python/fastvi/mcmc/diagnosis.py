@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,10 +12,27 @@ import torch
 from fastvi.mcmc.divergences import explain_divergences, explain_stillness
 
 LARGEST_R_HAT = 1.01
+"""Vehtari et al. 2021, section 4.2, for a few long chains; see `largest_r_hat`."""
 LEAST_ESS = 400
 """Vehtari et al. 2021, section 4.3: below that quantiles and diagnostics are not to be trusted."""
 LEAST_ENERGY_MIXING = 0.3
 """Betancourt 2016 (arXiv 1604.00695): the energy's Bayesian fraction of missing information."""
+
+
+def largest_r_hat(effective_draws: float, num_chains: int) -> float:
+    """Return up to where R-hat is noise, for chains that agree: 1.01 for a few long ones, more for many short ones.
+
+    Where each half of a chain has n effective draws, the variance of their means is 1/n of the chains', and with it
+    R-hat about 1 + 1/(2n): three standard deviations of that are allowed, and never more than 1.1.
+
+    Examples
+    --------
+    >>> largest_r_hat(4000.0, 4), round(largest_r_hat(4000.0, 128), 3)
+    (1.01, 1.041)
+    """
+    halves = 2 * num_chains
+    noise = halves / (2.0 * max(effective_draws, 1.0))
+    return min(max(LARGEST_R_HAT, 1.0 + noise * (1.0 + 3.0 * math.sqrt(2.0 / (halves - 1)))), 1.1)
 
 
 class SamplerWarning(UserWarning):
@@ -58,9 +76,9 @@ class Diagnosis(NamedTuple):
         if len(slow) == 0:
             return []
         return [
-            f"{_chains(slow)} mix the energy slowly (Bayesian fraction of missing information "
-            f"{np.nanmin(mixing):.2f}, below {LEAST_ENERGY_MIXING}): the tails are heavier than momenta reach: try "
-            f"another parametrisation, or many more draws"
+            f"{_chains(slow)} mix{'' if len(slow) > 1 else 'es'} the energy slowly (Bayesian fraction of missing "
+            f"information {np.nanmin(mixing):.2f}, below {LEAST_ENERGY_MIXING}): the tails are heavier than momenta "
+            "reach: try another parametrisation, or many more draws"
         ]
 
     def _rounding(self) -> list[str]:
@@ -76,12 +94,21 @@ class Diagnosis(NamedTuple):
     def agreement(self, rows: Sequence[Any]) -> list[str]:
         """Return what R-hat and effective sample sizes of a summary's rows say, a line each."""
         found = []
-        apart = [row for row in rows if row.r_hat > LARGEST_R_HAT]
+        num_chains = len(self.values)
+        if num_chains == 1:
+            found.append(
+                "R-hat compares chains, and there is one: whether it has seen the whole density is not known: try "
+                "num_chains=4 or more, from starts that differ"
+            )
+        apart = [row for row in rows if row.r_hat > largest_r_hat(row.ess_bulk, num_chains)]
         if apart:
             worst = max(apart, key=lambda row: row.r_hat)
+            allowed = min(largest_r_hat(row.ess_bulk, num_chains) for row in apart)
             found.append(
-                f"The chains do not agree, yet: R-hat is above {LARGEST_R_HAT} for {_of(len(apart), len(rows))}, "
-                f"{worst.r_hat:.3f} for {worst.name}: try num_warmup and num_samples larger, or another parametrisation"
+                f"The chains do not agree, yet: R-hat is above {allowed:.4g} for {_of(len(apart), len(rows))}, "
+                f"{worst.r_hat:.4g} for {worst.name}: try num_warmup and num_samples larger, or another "
+                "parametrisation; where chains stay in modes of their own, starts nearer the bulk, 16 chains and more, "
+                "or per_chain_step_size=True, so that one chain does not slow the others"
             )
         few = [row for row in rows if min(row.ess_bulk, row.ess_tail) < LEAST_ESS]
         if few:

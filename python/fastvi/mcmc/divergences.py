@@ -62,7 +62,7 @@ def explain_divergences(is_divergent: Tensor, positions: Tensor, names: Sequence
         return ""
     most = int(by_chain.argmax())
     lines = [
-        f"{count} of {is_divergent.numel()} trajectories diverged ({100.0 * count / is_divergent.numel():.2g} %), of "
+        f"{count} of {is_divergent.numel()} trajectories diverged ({_per_cent(count / is_divergent.numel())}), of "
         f"{name_chains(by_chain.nonzero().flatten().tolist())}; most of chain {most} ({int(by_chain[most])})."
     ]
     regions = _regions(is_divergent.flatten(), positions.flatten(0, 1), names)
@@ -71,7 +71,16 @@ def explain_divergences(is_divergent: Tensor, positions: Tensor, names: Sequence
         "Their region is narrower than the step size, and draws leave it out: try a higher target acceptance such as "
         "0.95, another parametrisation (non-centred where one parameter is the scale of others), or a tighter prior."
     )
+    if 2 * count > is_divergent.numel():
+        lines[-1] += (
+            " Where most of them diverge a parameter may have crossed a bound of its support: give those with bounds a "
+            "bijection such as Positive()."
+        )
     return "\n".join(lines)
+
+
+def _per_cent(share: float) -> str:
+    return f"{100.0 * share:.0f} %" if share >= 0.1 else f"{100.0 * share:.2g} %"
 
 
 def _regions(is_divergent: Tensor, positions: Tensor, names: Sequence[str] | None) -> list[str]:

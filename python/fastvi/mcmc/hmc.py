@@ -28,7 +28,10 @@ class Metric:
             # M^-1 = L L', so that M = L^-T L^-1: momenta, as rows, are normals times L^-1.
             factor, failed = torch.linalg.cholesky_ex(inverse_mass)
             if failed.item():
-                raise ValueError("HMC: inverse_mass must be positive definite; it has no Cholesky factor")
+                raise ValueError(
+                    "HMC: inverse_mass must be positive definite; it has no Cholesky factor. Where warm-up "
+                    "estimated it, positions have no finite variance: is the density proper?"
+                )
             identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
             self._scale = torch.linalg.solve_triangular(factor, identity, upper=False)
 

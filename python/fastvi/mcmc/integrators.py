@@ -100,7 +100,7 @@ def _differentiate(
         if gradient is None:
             raise ValueError(
                 f"{name} has no gradient by the position: it must be a differentiable function of it, which "
-                f"NumPy, .detach(), .item() and torch.no_grad() in it undo"
+                f"NumPy, .detach(), .item() and torch.no_grad() in it undo, and torch.inference_mode() around it"
             )
     return (value if records else value.detach()), gradient
 

@@ -271,6 +271,8 @@ class MEADSRun:
         """Of logarithms, over the steps of the second half of warm-up, so many:"""
         self._count = 0
         self._kernel: GeneralisedHMC | None = None
+        self._frozen: Parameters | None = None
+        """What the first draw was made with, and all others are."""
 
     @property
     def state(self) -> ChainState:
@@ -321,6 +323,8 @@ class MEADSRun:
 
     def sample_step(self, t: int) -> tuple[ChainState, StepInfo]:
         """Move all chains by the frozen transition."""
+        if self._frozen is None:
+            self._frozen, self._kernel = self._parameters(), None
         self.chains, info = self.kernel.step(self.chains, step_seed(self._seeds[1], t))
         return self.state, info
 
@@ -333,6 +337,7 @@ class MEADSRun:
             "folds": self._folds,
             "mean": mean,
             "count": self._count,
+            "frozen": self._frozen and tuple(self._frozen),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -341,6 +346,7 @@ class MEADSRun:
         self.chains, self._folds = PersistentState(*state["chains"]), state["folds"]
         self._mean = None if state["mean"] is None else Parameters(*state["mean"])
         self._count, self._kernel = state["count"], None
+        self._frozen = None if state["frozen"] is None else Parameters(*state["frozen"])
 
     def description(self) -> dict[str, Any]:
         """Return what warm-up settled on: ``step_size``, ``damping`` and the ``scale`` of each direction, ``(D,)``."""
@@ -348,6 +354,8 @@ class MEADSRun:
         return {"step_size": float(found.step_size), "damping": float(found.damping), "scale": found.scale}
 
     def _parameters(self) -> Parameters:
+        if self._frozen is not None:
+            return self._frozen
         if self._mean is None:
             return Parameters.of(self.chains.position, self.chains.gradient, self._num_warmup)
         return Parameters(*(x.exp() for x in self._mean))

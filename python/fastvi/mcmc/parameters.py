@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from fastvi.mcmc.bijections import Bijection, Identity
-from fastvi.ops._precision import SUPPORTED_DTYPES
 
 ONLY = "x"
 """Name of the parameter of a log density of bare positions."""
@@ -185,8 +184,12 @@ def _of(name: str, is_named: bool) -> str:
 
 
 def _tensors(given: dict[Any, Any], is_named: bool) -> dict[str, Tensor]:
-    """The values as detached tensors of one dtype and device; numbers and arrays of NumPy are taken in float64."""
+    """The values as detached tensors of one dtype and device.
+
+    Python's numbers have the widest dtype of the tensors and arrays beside them, float64 where there are none.
+    """
     values: dict[str, Tensor] = {}
+    without_dtype = set()
     for name, value in given.items():
         if is_named and not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"sample: names in initial must be such as Python's arguments have, got {name!r}")
@@ -201,7 +204,8 @@ def _tensors(given: dict[Any, Any], is_named: bool) -> dict[str, Tensor]:
                 ) from None
             if not tensor.is_floating_point() or isinstance(value, float | list | tuple):
                 tensor = torch.as_tensor(value, dtype=torch.float64)
-        if tensor.dtype not in SUPPORTED_DTYPES:
+                without_dtype.add(name)
+        if tensor.dtype not in (torch.float32, torch.float64):
             raise TypeError(
                 f"sample: initial{_of(name, is_named)} has the dtype {tensor.dtype}, expected float32 or float64: "
                 f"float64 is the right one where data or parameters are badly scaled"
@@ -214,7 +218,8 @@ def _tensors(given: dict[Any, Any], is_named: bool) -> dict[str, Tensor]:
     devices = {str(value.device) for value in values.values()}
     if len(devices) > 1:
         raise ValueError(f"sample: initial has parameters on several devices, {', '.join(sorted(devices))}")
-    dtype = torch.float64 if any(value.dtype == torch.float64 for value in values.values()) else torch.float32
+    widths = {value.dtype for name, value in values.items() if name not in without_dtype}
+    dtype = torch.float32 if widths == {torch.float32} else torch.float64
     return {name: value.to(dtype) for name, value in values.items()}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastvi._archive import archive_bytes
 from fastvi._files import check_writable, write_whole
 from fastvi.mcmc.samples import load_checked
 
@@ -84,6 +84,4 @@ class Checkpoint:
         OSError
             If it cannot be written; the older file is as it was.
         """
-        buffer = io.BytesIO()
-        torch.save({"format": _FORMAT, **content}, buffer)
-        write_whole(self.path, buffer.getvalue())
+        write_whole(self.path, archive_bytes({"format": _FORMAT, **content}))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastvi._archive import archive_bytes, has_checksum, is_whole
 from fastvi._files import write_whole
 from fastvi.mcmc.diagnosis import Diagnosis
 
@@ -237,9 +238,7 @@ class Samples:
             If the file cannot be written; an older one is as it was.
         """
         content = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "_summary"}
-        buffer = io.BytesIO()
-        torch.save({"format": _FORMAT, **content}, buffer)
-        write_whole(Path(path), buffer.getvalue())
+        write_whole(Path(path), archive_bytes({"format": _FORMAT, **content}))
 
     @classmethod
     def load(cls, path: str | Path) -> Samples:
@@ -278,22 +277,20 @@ class Samples:
 
 
 def load_checked(path: Path, file_format: str, what: str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a file of `torch.save`'s that must have a format; it is never executed.
+    """Read a file of `archive_bytes` that must have a format; it is never executed, and every changed bit is noticed.
 
     Raises
     ------
     OSError
         If it cannot be read.
     ValueError
-        If it is another file.
+        If it is another file, or damaged.
     """
-    with path.open("rb") as file:
-        try:
-            content = torch.load(file, map_location=device, weights_only=True)
-        except OSError:
-            raise
-        except Exception as error:  # torch.load has no common error for what is not its own
-            raise ValueError(f"{path} holds no {what} of fastvi: {str(error).splitlines()[0][:200]}") from None
+    archive = path.read_bytes()
+    if not is_whole(archive):
+        found = "it is damaged" if has_checksum(archive) else "it has no checksum at its end, or was cut off"
+        raise ValueError(f"{path} holds no {what} of fastvi: {found}")
+    content = torch.load(io.BytesIO(archive), map_location=device, weights_only=True)
     if not isinstance(content, dict) or content.get("format") != file_format:
         raise ValueError(f"{path} holds no {what} that this version of fastvi reads, {file_format!r}")
     return content
@@ -327,7 +324,7 @@ def _cells(row: SummaryRow) -> tuple[str, ...]:
         *(f"{number:.4g}" for number in numbers),
         f"{row.ess_bulk:.0f}",
         f"{row.ess_tail:.0f}",
-        f"{row.r_hat:.3f}",
+        f"{row.r_hat:.3f}" if row.r_hat < 1000.0 else f"{row.r_hat:.0e}",
     )
 
 

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,21 +174,23 @@ def sample(
             file.check(problem, start, log_density)
             sampling.keep_in(file, {"problem": problem, "start": start.cpu(), "log_density": log_density.cpu()})
         shown = SamplingProgress(progress)
-        with shown:
-            sampling.go(shown)
-    recording, description = sampling.recording, run.description()
-    samples = Samples(
-        recording.draws(parameters),
-        recording.statistics(description.get("step_size", math.nan)),
-        recording.num_divergent,
-        int(recording.n_steps.sum()),
-        {name: _in_words(name, value) for name, value in description.items()},
-        seed,
-        num_warmup,
-        thin,
-        is_complete=recording.num_kept == num_samples,
-    )
-    _report(samples, parameters, num_samples, shown.is_shown)
+        with _Interrupts() as interrupts:
+            with shown:
+                sampling.go(shown, interrupts)
+            interrupts.ignore_all()  # there are draws, which a second Ctrl-C must not take
+            recording, description = sampling.recording, run.description()
+            samples = Samples(
+                recording.draws(parameters),
+                recording.statistics(description.get("step_size", math.nan)),
+                recording.num_divergent,
+                int(recording.n_steps.sum()),
+                {name: _in_words(name, value) for name, value in description.items()},
+                seed,
+                num_warmup,
+                thin,
+                is_complete=recording.num_kept == num_samples,
+            )
+            _report(samples, parameters, num_samples, shown.is_shown)
     return samples
 
 
@@ -221,7 +223,7 @@ class _Sampling:
             file.content = None  # the draws are in the recording
         self._next_write = time.monotonic() + _SECONDS_BETWEEN_CHECKPOINTS
 
-    def go(self, progress: SamplingProgress) -> None:
+    def go(self, progress: SamplingProgress, interrupts: _Interrupts) -> None:
         """Do what is left; Ctrl-C ends it between two steps, a second one at once.
 
         Raises
@@ -229,20 +231,19 @@ class _Sampling:
         KeyboardInterrupt
             If that happens before there is a draw.
         """
-        with _deferred_interrupt() as is_interrupted:
-            try:
-                if self._warm_up(progress, is_interrupted):
-                    self._draw(progress, is_interrupted)
-            except KeyboardInterrupt:
-                # It came in the middle of a step: the last state that was written is whole, this one may not be.
-                if self.recording.num_kept == 0:
-                    raise
-                return
-            self._write()
-        if is_interrupted() and self.recording.num_kept == 0:
+        try:
+            if self._warm_up(progress, interrupts):
+                self._draw(progress, interrupts)
+        except KeyboardInterrupt:
+            # It came in the middle of a step: the last state that was written is whole, this one may not be.
+            if self.recording.num_kept == 0:
+                raise
+            return
+        self._write()
+        if interrupts.have_come() and self.recording.num_kept == 0:
             raise KeyboardInterrupt
 
-    def _warm_up(self, progress: SamplingProgress, is_interrupted: Callable[[], bool]) -> bool:
+    def _warm_up(self, progress: SamplingProgress, interrupts: _Interrupts) -> bool:
         if self._num_warmup:
             progress.begin("warm-up ", self._num_warmup)
         num_divergent = torch.zeros_like(self.recording.num_divergent)
@@ -252,15 +253,15 @@ class _Sampling:
             num_divergent += info.is_divergent
             is_last = self.num_warm_done == self._num_warmup
             progress.advance(self.num_warm_done, info.acceptance_probability, num_divergent, is_last)
-            if is_interrupted():
+            if interrupts.have_come():
                 return False
             self._write_now_and_then()
         return True
 
-    def _draw(self, progress: SamplingProgress, is_interrupted: Callable[[], bool]) -> None:
+    def _draw(self, progress: SamplingProgress, interrupts: _Interrupts) -> None:
         progress.begin("sampling", self._num_steps)
         recording = self.recording
-        while recording.num_steps_done < self._num_steps and not is_interrupted():
+        while recording.num_steps_done < self._num_steps and not interrupts.have_come():
             state, info = self.run.sample_step(recording.num_steps_done)
             recording.add(state, info)
             is_last = recording.num_steps_done == self._num_steps
@@ -285,26 +286,39 @@ class _Sampling:
         self._next_write = time.monotonic() + _SECONDS_BETWEEN_CHECKPOINTS
 
 
-@contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C wait for the end of a step, where nobody else handles it; the second comes at once."""
-    arrived = threading.Event()
-    is_ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
+class _Interrupts:
+    """Ctrl-C inside the block, where nobody else handles it: the first waits for a step's end, the second does not."""
 
-    def note(number: int, frame: Any) -> None:
-        arrived.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def __init__(self) -> None:
+        self._arrived = threading.Event()
 
-    if is_ours:
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield arrived.is_set
-    finally:
-        if is_ours:
+    def __enter__(self) -> _Interrupts:
+        """Take over Ctrl-C."""
+        self._is_ours = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self._is_ours:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give Ctrl-C back."""
+        if self._is_ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def have_come(self) -> bool:
+        """Return whether there was one."""
+        return self._arrived.is_set()
+
+    def ignore_all(self) -> None:
+        """Let no further one come through, to the end of the block."""
+        if self._is_ours:
+            signal.signal(signal.SIGINT, lambda number, frame: None)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self._arrived.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _scattered(target: Target, start: Tensor, start_jitter: float, seed: int) -> tuple[Tensor, Tensor]:

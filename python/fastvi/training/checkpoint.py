@@ -1,11 +1,7 @@
-"""Checkpoint files: a zip archive of PyTorch whose comment holds a checksum of all the bytes before it.
-
-``torch.load`` reads such a file as any other, but checks nothing: neither a checksum nor the archive's own CRCs.
-"""
+"""Checkpoint files: archives of PyTorch with a checksum, those of 0.1.0 without."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import struct
@@ -18,14 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvi._archive import LENGTH, archive_bytes, has_checksum, is_whole
 from fastvi.training.config_file import FORMAT_KEY, check_format, from_former
 from fastvi.training.errors import NoCheckpointError, RunError, reason
 from fastvi.training.settings import with_precision
 
-_MARK = b"fastvi blake2b "
-_DIGEST_BYTES = 32
-_COMMENT_BYTES = len(_MARK) + 2 * _DIGEST_BYTES
-_LENGTH = struct.Struct("<H")  # of the comment: the last field of a zip archive before the comment itself
 _END, _END_BYTES = b"PK\5\6", 22  # of an archive without a comment
 _ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
@@ -57,10 +50,7 @@ _ADVICE = "put a copy of it back, or start a new run"
 
 def checkpoint_bytes(checkpoint: Mapping[str, Any]) -> bytes:
     """Return the content of a checkpoint file."""
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    archive = buffer.getvalue()[: -_LENGTH.size]  # all but the length of the comment, which was empty
-    return archive + _LENGTH.pack(_COMMENT_BYTES) + _comment(archive)
+    return archive_bytes(checkpoint)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -145,11 +135,9 @@ def _flat(settings: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
 
 def _checked(content: bytes) -> bytes | None:
     """Return an archive that holds what was written, None where that cannot be told."""
-    comment = content[-_COMMENT_BYTES:]
-    if comment.startswith(_MARK):
-        archive = content[: -_COMMENT_BYTES - _LENGTH.size]
-        return content if content[len(archive) :] == _LENGTH.pack(_COMMENT_BYTES) + _comment(archive) else None
-    if content[-_END_BYTES:][: len(_END)] != _END or content[-_LENGTH.size :] != _LENGTH.pack(0):
+    if has_checksum(content):
+        return content if is_whole(content) else None
+    if content[-_END_BYTES:][: len(_END)] != _END or content[-LENGTH.size :] != LENGTH.pack(0):
         return None  # 0.1.0 wrote archives without a comment; this one has lost its own, or its end
     # PyTorch would believe the directory, which no CRC covers: what Python reads, and checks, is packed anew for it.
     anew = io.BytesIO()
@@ -160,10 +148,6 @@ def _checked(content: bytes) -> bytes | None:
     except _ARCHIVE_ERRORS:
         return None
     return anew.getvalue()
-
-
-def _comment(archive: bytes) -> bytes:
-    return _MARK + hashlib.blake2b(archive, digest_size=_DIGEST_BYTES).hexdigest().encode()
 
 
 def _check_parts(checkpoint: Any, path: Path) -> None:
