@@ -125,7 +125,7 @@ class DenseGaussian(RowsTarget):
             whitening, log_determinant = torch.linalg.solve_triangular(factor, identity, upper=False), -log_diagonal
         else:
             whitening, log_determinant = factor.T, log_diagonal
-        rows = Rows("normal", whitening.to(mean.dtype), mean.new_zeros(len(mean)), shift=mean.detach())
+        rows = Rows("normal", whitening.to(mean.dtype), mean.new_zeros(len(mean)), shift=mean.detach().clone())
         constant = log_determinant - 0.5 * len(mean) * math.log(2.0 * math.pi)
         super().__init__({"position": len(mean)}, rows, constant)
 

@@ -82,7 +82,7 @@ class GaussianMixture(NativeTarget):
         if not bool((given > 0.0).all()):
             raise ValueError(f"{name}: concentration must be positive, got {concentration}")
         self._constant = float(torch.lgamma(given.sum()) - torch.lgamma(given).sum())
-        self._concentration = given.to(data.x.device, data.x.dtype).contiguous()
+        self._concentration = given.detach().to(data.x.device, data.x.dtype, copy=True).contiguous()
 
     @functools.cached_property
     def _arguments(self) -> tuple[Any, ...]:

@@ -6,9 +6,10 @@ parameters are densities of what is sampled: the logarithm of the Jacobian is in
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -47,6 +48,12 @@ class Prior:
     """A prior on numbers of a target's position: ``target + prior`` is a target. See the classes made of it."""
 
     on: Place = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            given = getattr(self, each.name)
+            own = given.detach().clone() if isinstance(given, Tensor) else copy.deepcopy(given)
+            object.__setattr__(self, each.name, own)
 
     def terms(self) -> Term | None:
         """Its numbers in float64; None where it adds nothing."""
