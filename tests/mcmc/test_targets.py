@@ -226,6 +226,18 @@ def test_rows_without_weight_are_not_there(route: str) -> None:
     assert LogisticRegression(x, y)(position[:0])[0].shape == (0,)
 
 
+def test_linear_regression_of_the_noise_alone(route: str) -> None:
+    """Without columns the outcomes are N(0, sigma^2): the gradient by log sigma is the sum of y^2 / sigma^2 - 1."""
+    y = 3.0 * normal(20)
+    target = LinearRegression(torch.zeros(20, 0, dtype=torch.float64), y)
+    assert target.parameters == {"log_scale": slice(0, 1)}
+    position = numbers(-0.5, 0.0, 1.0)[:, None]
+    value, gradient = target(position)
+    density = distributions.Normal(numbers(0.0), position.exp())
+    torch.testing.assert_close(value, density.log_prob(y).sum(1))
+    torch.testing.assert_close(gradient, (y / position.exp()).square().sum(1, keepdim=True) - 20.0)
+
+
 def test_strided_positions() -> None:
     target = CASES["logistic"].make(torch.float64)
     wide = normal(6, 2 * target.dimension)[:, ::2]
@@ -343,6 +355,16 @@ X, Y = torch.ones(4, 2), torch.tensor([0.0, 1.0, 0.0, 1.0])
         (lambda: DiagonalGaussian(torch.zeros(2), torch.zeros(2)), "scale must be positive"),
         (lambda: GaussianMixture(Y, 0), "GaussianMixture: num_components must be positive, got 0"),
         (lambda: GaussianMixture(Y, 2, concentration=0.0), "GaussianMixture: concentration must be positive, got 0"),
+        (
+            lambda: GaussianMixture(X[:, :0], 2),
+            r"GaussianMixture: x must have at least one column, got the shape \(4, 0\)",
+        ),
+        (lambda: LogisticRegression(X[:, :0], Y), "LogisticRegression: x has no columns, and no other parameter is"),
+        (lambda: PoissonRegression(X[:, :0], Y), "PoissonRegression: x has no columns, and no other parameter is sam"),
+        (
+            lambda: LinearRegression(X[:, :0], Y, scale=1.0),
+            "LinearRegression: x has no columns, and no other parameter",
+        ),
         (lambda: Flat(0), "Flat: dimension must be positive, got 0"),
         (lambda: Flat(2) + NormalPrior(0.0, -1.0), "NormalPrior: scale must be a positive number"),
         (lambda: Flat(2) + NormalPrior([1.0, 2.0, 3.0]), "NormalPrior: has 3 numbers, but is on 2 of the 2"),

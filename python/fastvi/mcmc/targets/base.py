@@ -43,6 +43,8 @@ class NativeTarget:
             if size > 0:
                 self.parameters[name] = slice(start, start + size)
                 start += size
+        if start == 0:
+            raise ValueError(f"{type(self).__name__}: x has no columns, and no other parameter is sampled")
         self.dimension = start
         self.dtype, self.device = dtype, device
         self._priors = torch.zeros(0, 6, dtype=torch.float64)

@@ -71,6 +71,8 @@ class GaussianMixture(NativeTarget):
         if isinstance(x, Tensor) and x.dim() == 1:
             x = x[:, None]
         data = Data(name, x, sample_weight=sample_weight)
+        if data.x.shape[1] == 0:
+            raise ValueError(f"{name}: x must have at least one column, got the shape {tuple(data.x.shape)}")
         self._x, self._weight, self._components = data.x, data.weight, num_components
         size = num_components * data.x.shape[1]
         sizes = {"means": size, "log_scales": size, "logits": num_components - 1}

@@ -59,9 +59,10 @@ class Rows:
     def native(self) -> tuple[Any, ...]:
         """The first arguments of the native function."""
         rows, columns = self.x.shape
-        tiles = self.x.new_zeros(-(-rows // TILE_ROWS) * TILE_ROWS, columns)
+        count = -(-rows // TILE_ROWS)
+        tiles = self.x.new_zeros(count * TILE_ROWS, columns)
         tiles[:rows] = self.x
-        design = tiles.view(-1, TILE_ROWS, columns).transpose(1, 2).contiguous()
+        design = tiles.view(count, TILE_ROWS, columns).transpose(1, 2).contiguous()
         given = (design, self.outcome, self.weight, self.offset, self.shift)
         tensors = [None if each is None or each.numel() == 0 else each.contiguous() for each in given]
         return (KINDS.index(self.kind), rows, columns, *tensors, self.log_scale, self.count, self.square)
