@@ -132,9 +132,9 @@ class NativeTarget:
     def __radd__(self, other: Prior | Callable[[Tensor], Any]) -> Any:
         return self + other
 
-    def _take(self, prior: Prior) -> None:
-        """Add a prior to this target."""
-        name, term = type(prior).__name__, prior.terms()
+    def _take(self, prior: Prior, name: str = "") -> None:
+        """Add a prior to this target, under the name of its class in messages if no other is given."""
+        name, term = name or type(prior).__name__, prior.terms()
         places = self._places(name, prior.on)
         if term is None:
             return
@@ -150,6 +150,10 @@ class NativeTarget:
         self._constant += float(table[:, 6].sum())
         # Without the kernel: a kind with its places, and its numbers in rows of location, rate, weight and slope.
         numbers = table[:, 2:6].T.to(self.device, self.dtype)
+        if not bool((2.0 * numbers).isfinite().all()):
+            raise ValueError(
+                f"{name}: {self.dtype} does not hold 1 / scale², or another number of it: take other units"
+            )
         self._prior_groups = [*self._prior_groups, (term.kind, places.to(self.device), numbers)]
 
     def _places(self, name: str, on: Place) -> Tensor:

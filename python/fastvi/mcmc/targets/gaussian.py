@@ -60,7 +60,7 @@ class DiagonalGaussian(RowsTarget):
     Raises
     ------
     TypeError, ValueError
-        If they are no such tensors, or a scale is not positive.
+        If they are no such tensors, a scale is not positive, or the dtype does not hold 1 / scale².
 
     Examples
     --------
@@ -78,8 +78,7 @@ class DiagonalGaussian(RowsTarget):
                 f"{tuple(scale.shape)}"
             )
         empty = mean.new_zeros(0, len(mean))
-        super().__init__({"position": len(mean)}, Rows("normal", empty, empty[:, 0]))
-        self._take(NormalPrior(mean, scale))
+        super().__init__({"position": len(mean)}, Rows("normal", empty, empty[:, 0]), prior=NormalPrior(mean, scale))
 
 
 class DenseGaussian(RowsTarget):

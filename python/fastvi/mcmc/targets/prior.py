@@ -89,6 +89,15 @@ class FlatPrior(Prior):
 
 
 @dataclass(frozen=True, eq=False)
+class ZeroPrior(Prior):
+    """0 at every number, and NaN at NaN and infinity: what a target without rows has in their place."""
+
+    def terms(self) -> Term:
+        """Magnitudes of the weight 0."""
+        return Term(MAGNITUDE, *torch.zeros(5, dtype=torch.float64))
+
+
+@dataclass(frozen=True, eq=False)
 class NormalPrior(Prior):
     r"""N(location, scale²). On a logarithm it is the log-normal prior of what that is the logarithm of.
 

@@ -7,6 +7,7 @@ a chunk of rows. Elsewhere, and where it pays, PyTorch's two matrix products sta
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fastvi.mcmc.targets.base import NativeTarget
+from fastvi.mcmc.targets.prior import Prior, ZeroPrior
 from fastvi.ops._backends import MODULES
 from fastvi.ops._operation import OPERATIONS
 
@@ -71,10 +73,14 @@ class Rows:
 class RowsTarget(NativeTarget):
     """A target of rows, see :class:`Rows`."""
 
-    def __init__(self, sizes: dict[str, int], rows: Rows, constant: float = 0.0) -> None:
+    def __init__(self, sizes: dict[str, int], rows: Rows, constant: float = 0.0, prior: Prior | None = None) -> None:
         super().__init__(sizes, rows.x.dtype, rows.x.device)
         self._rows = rows
         self._constant = constant
+        if len(rows.x) == 0 and prior is None:
+            prior = ZeroPrior()  # NaN in a position has to be seen by something
+        if prior is not None:
+            self._take(prior, type(self).__name__)
 
     def _native(self, *state_and_steps: Any) -> Any:
         priors = self._priors if len(self._priors) else None
@@ -116,7 +122,9 @@ def _links(kind: Kind, outcome: Tensor, predictor: Tensor, weight: Tensor | None
         return -0.5 * (scaled * residual).sum(-1), scaled
     if kind == "poisson":
         mean = predictor.exp()
-        terms, residual = torch.where(outcome == 0.0, 0.0, outcome * predictor) - mean, outcome - mean
+        # The mean outgrows y eta: where both are infinite, their difference is minus infinity.
+        is_nothing = (outcome == 0.0) | (mean == math.inf)
+        terms, residual = torch.where(is_nothing, 0.0, outcome * predictor) - mean, outcome - mean
     elif weight is None and _is_plain(predictor):
         functions = OPERATIONS["bernoulli_log_prob"].functions_for(predictor)
         value = functions.forward(outcome, predictor)
