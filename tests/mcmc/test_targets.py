@@ -121,8 +121,8 @@ def test_priors_of_some_numbers(dtype: torch.dtype, route: str) -> None:
     case = CASES["linear, scale"]
     target = case.make(dtype)
     assert list(target.parameters) == ["coefficients", "intercept", "log_scale"]
-    target = NormalPrior(0.0, 2.0, on="coefficients") + target + StudentTPrior(3.0, 1.0, 2.0, on=[0, 2])
-    target = target + LaplacePrior(0.0, 3.0, on=slice(1, 3)) + HalfStudentTPrior(1.0, 2.0, on=-1)
+    target = NormalPrior(0.0, 2.0, on="coefficients") + target + StudentTPrior(3.0, 1.0, 2.0, on=(0, 2))
+    target = target + LaplacePrior(0.0, 3.0, on=slice(1, 3)) + HalfStudentTPrior(1.0, 2.0, on=-1) + NormalPrior(on=[])
     position = normal(10, target.dimension).to(dtype)
 
     def formula(q: Tensor) -> Tensor:
@@ -302,6 +302,20 @@ X, Y = torch.ones(4, 2), torch.tensor([0.0, 1.0, 0.0, 1.0])
         (lambda: Flat(2) + NormalPrior(1e300), "NormalPrior: torch.float32 does not hold"),
         (lambda: Flat(2) + NormalPrior(on="slope"), "NormalPrior: on must be one of position, or indices"),
         (lambda: Flat(2) + NormalPrior(on=5), "NormalPrior: on must be one of position, or indices"),
+        (
+            lambda: Flat(2) + NormalPrior(on=[0.5]),
+            r"NormalPrior: on must be one of position, or indices .* got \[0.5\]",
+        ),
+        (lambda: Flat(2) + NormalPrior(on=0.5), "NormalPrior: on must be one of position, or indices .* got 0.5"),
+        (lambda: Flat(2) + NormalPrior(on=["position"]), "NormalPrior: on must be one of position, or indices"),
+        (
+            lambda: Flat(2) + NormalPrior(on=[0, 2]),
+            r"NormalPrior: on must be one of position, or indices .* got \[0, 2\]",
+        ),
+        (lambda: Flat({"a": 3, "b": -1}), "Flat: dimension must be positive, got {'a': 3, 'b': -1}"),
+        (lambda: Flat(2.5), "Flat: dimension must be positive, got 2.5"),
+        (lambda: Flat({"a": 2.5}), "Flat: dimension must be positive, got {'a': 2.5}"),
+        (lambda: Flat({}), "Flat: dimension must be positive, got {}"),
         (lambda: Flat(2)(torch.zeros(3)), r"Flat: positions must have the shape \(C, 2\), got \(3,\)"),
         (lambda: Flat(2)(torch.zeros(3, 2).double()), "Flat: positions must be torch.float32, got torch.float64"),
         (lambda: Flat(2)(torch.zeros(3, 2, device="meta")), "Flat: positions must be on cpu, got meta"),

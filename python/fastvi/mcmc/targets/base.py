@@ -159,8 +159,14 @@ class NativeTarget:
     def _places(self, name: str, on: Place) -> Tensor:
         indices = torch.arange(self.dimension)
         try:
-            chosen = indices if on is None else indices[self.parameters[on] if isinstance(on, str) else on]
-        except (KeyError, IndexError, TypeError):
+            place = self.parameters[on] if isinstance(on, str) else on
+            if not isinstance(place, int | slice | None):
+                place = torch.as_tensor(place, device="cpu")
+                if place.is_floating_point() and place.numel() > 0:
+                    raise TypeError("indices are whole numbers")  # PyTorch would round these down
+                place = place if place.numel() > 0 else place.long()
+            chosen = indices if place is None else indices[place]
+        except (KeyError, IndexError, RuntimeError, TypeError, ValueError):
             names = ", ".join(self.parameters)
             raise ValueError(
                 f"{name}: on must be one of {names}, or indices of a position of {self.dimension} numbers, got {on!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class Flat(RowsTarget):
     Raises
     ------
     ValueError
-        If the dimension is not positive.
+        If the dimension is not positive, or a size is negative or not a whole number.
 
     Examples
     --------
@@ -41,10 +42,11 @@ class Flat(RowsTarget):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        sizes = {"position": dimension} if isinstance(dimension, int) else dimension
-        total = sum(sizes.values())
+        sizes = dimension if isinstance(dimension, dict) else {"position": dimension}
+        is_whole = all(isinstance(size, Integral) and size >= 0 for size in sizes.values())
+        total = sum(sizes.values()) if is_whole else 0
         if total < 1:
-            raise ValueError(f"{type(self).__name__}: dimension must be positive, got {dimension}")
+            raise ValueError(f"{type(self).__name__}: dimension must be positive, got {dimension!r}")
         empty = torch.zeros(0, total, dtype=dtype, device=device)
         super().__init__(sizes, Rows("normal", empty, empty[:, 0]))
 

@@ -111,8 +111,8 @@ class NormalPrior(Prior):
     Raises
     ------
     ValueError
-        Where it is added to a target, if a number is not finite, the scale is not positive, or their count or the
-        place does not fit.
+        Where it is added to a target, if a number is not finite, the scale is not positive, the target's dtype does
+        not hold 1 / scale², or their count or the place does not fit.
 
     Examples
     --------
