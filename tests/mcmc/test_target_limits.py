@@ -37,6 +37,7 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
         LogisticRegression(torch.zeros(0, 2).double(), torch.zeros(0)),
         LinearRegression(torch.zeros(0, 1).double(), torch.zeros(0)),
         LinearRegression(torch.zeros(3, 2).double(), torch.zeros(3), scale=1.0),
+        GaussianMixture(torch.zeros(0, 1).double(), 1),
     ],
     ids=lambda target: type(target).__name__,
 )

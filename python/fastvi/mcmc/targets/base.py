@@ -159,13 +159,13 @@ class NativeTarget:
     def _places(self, name: str, on: Place) -> Tensor:
         indices = torch.arange(self.dimension)
         try:
-            place = self.parameters[on] if isinstance(on, str) else on
-            if not isinstance(place, int | slice | None):
+            place: Any = self.parameters[on] if isinstance(on, str) else slice(None) if on is None else on
+            if not isinstance(place, int | slice):
                 place = torch.as_tensor(place, device="cpu")
                 if place.is_floating_point() and place.numel() > 0:
                     raise TypeError("indices are whole numbers")  # PyTorch would round these down
                 place = place if place.numel() > 0 else place.long()
-            chosen = indices if place is None else indices[place]
+            chosen = indices[place]
         except (KeyError, IndexError, RuntimeError, TypeError, ValueError):
             names = ", ".join(self.parameters)
             raise ValueError(

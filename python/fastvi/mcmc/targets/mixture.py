@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastvi.mcmc.targets.base import NativeTarget
 from fastvi.mcmc.targets.data import Data
+from fastvi.mcmc.targets.prior import ZeroPrior
 from fastvi.ops._backends import MODULES
 
 CHUNK_NUMBERS = 1 << 22
@@ -77,6 +78,8 @@ class GaussianMixture(NativeTarget):
         size = num_components * data.x.shape[1]
         sizes = {"means": size, "log_scales": size, "logits": num_components - 1}
         super().__init__(sizes, data.x.dtype, data.x.device)
+        if len(data.x) == 0:
+            self._take(ZeroPrior())
         self._concentration: Tensor | None = None
         if concentration is None:
             return
