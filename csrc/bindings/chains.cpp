@@ -183,7 +183,7 @@ py::object regression_trajectory(Arguments arguments) {
     if (position.shape()[1] != dimensions || (rows.has_log_scale && rows.kind != Regression::normal)) {
       refuse("position has shape " + to_string(position.shape()));
     }
-    if (rows.rows > 0 && rows.columns > 0 && (rows.design == nullptr || rows.outcome == nullptr)) {
+    if (rows.rows > 0 && (rows.outcome == nullptr || (rows.columns > 0 && rows.design == nullptr))) {
       refuse("an argument is missing");
     }
     return follow<T>(tensors, position, arguments.subspan(regression_arguments),
@@ -262,6 +262,7 @@ py::object choose_states(Arguments arguments) {
                   own(8, "end_gradient", size), own(9, "end_kinetic", choice.chains)};
     choice.threshold = own(10, "threshold", choice.chains);
     choice.inverse_mass = own(11, "inverse_mass", choice.dimensions);
+    if ((choice.start.kinetic == nullptr) != (choice.end.kinetic == nullptr)) refuse("one kinetic energy is missing");
     for (const auto& point : {choice.start, choice.end}) {
       const void* needed[] = {point.position, point.momentum, point.log_density, point.gradient, choice.threshold};
       if (std::count(std::begin(needed), std::end(needed), nullptr) > 0) refuse("an argument is missing");

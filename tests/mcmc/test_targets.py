@@ -121,8 +121,8 @@ def test_priors_of_some_numbers(dtype: torch.dtype, route: str) -> None:
     case = CASES["linear, scale"]
     target = case.make(dtype)
     assert list(target.parameters) == ["coefficients", "intercept", "log_scale"]
-    target = NormalPrior(0.0, 2.0, on="coefficients") + target + StudentTPrior(3.0, 1.0, 2.0, on=[0, 2])
-    target = target + LaplacePrior(0.0, 3.0, on=slice(1, 3)) + HalfStudentTPrior(1.0, 2.0, on=-1)
+    target = NormalPrior(0.0, 2.0, on="coefficients") + target + StudentTPrior(3.0, 1.0, 2.0, on=(0, 2))
+    target = target + LaplacePrior(0.0, 3.0, on=slice(1, 3)) + HalfStudentTPrior(1.0, 2.0, on=-1) + NormalPrior(on=[])
     position = normal(10, target.dimension).to(dtype)
 
     def formula(q: Tensor) -> Tensor:
@@ -225,6 +225,18 @@ def test_rows_without_weight_are_not_there(route: str) -> None:
     assert LogisticRegression(x, y)(position[:0])[0].shape == (0,)
 
 
+def test_linear_regression_of_the_noise_alone(route: str) -> None:
+    """Without columns the outcomes are N(0, sigma^2): the gradient by log sigma is the sum of y^2 / sigma^2 - 1."""
+    y = 3.0 * normal(20)
+    target = LinearRegression(torch.zeros(20, 0, dtype=torch.float64), y)
+    assert target.parameters == {"log_scale": slice(0, 1)}
+    position = numbers(-0.5, 0.0, 1.0)[:, None]
+    value, gradient = target(position)
+    density = distributions.Normal(numbers(0.0), position.exp())
+    torch.testing.assert_close(value, density.log_prob(y).sum(1))
+    torch.testing.assert_close(gradient, (y / position.exp()).square().sum(1, keepdim=True) - 20.0)
+
+
 def test_strided_positions() -> None:
     target = CASES["logistic"].make(torch.float64)
     wide = normal(6, 2 * target.dimension)[:, ::2]
@@ -273,11 +285,37 @@ X, Y = torch.ones(4, 2), torch.tensor([0.0, 1.0, 0.0, 1.0])
         (lambda: DiagonalGaussian(torch.zeros(2), torch.zeros(2)), "scale must be positive"),
         (lambda: GaussianMixture(Y, 0), "GaussianMixture: num_components must be positive, got 0"),
         (lambda: GaussianMixture(Y, 2, concentration=0.0), "GaussianMixture: concentration must be positive, got 0"),
+        (
+            lambda: GaussianMixture(X[:, :0], 2),
+            r"x must have at least one column, got the shape \(4, 0\)",
+        ),
+        (lambda: LogisticRegression(X[:, :0], Y), "LogisticRegression: x has no columns, and no other parameter is"),
+        (lambda: PoissonRegression(X[:, :0], Y), "PoissonRegression: x has no columns, and no other parameter is sam"),
+        (
+            lambda: LinearRegression(X[:, :0], Y, scale=1.0),
+            "LinearRegression: x has no columns, and no other",
+        ),
         (lambda: Flat(0), "Flat: dimension must be positive, got 0"),
         (lambda: Flat(2) + NormalPrior(0.0, -1.0), "NormalPrior: scale must be a positive number"),
         (lambda: Flat(2) + NormalPrior([1.0, 2.0, 3.0]), "NormalPrior: has 3 numbers, but is on 2 of the 2"),
+        (lambda: DiagonalGaussian(torch.zeros(2), torch.full((2,), 1e-25)), "DiagonalGaussian: torch.float32 does not"),
+        (lambda: Flat(2) + NormalPrior(1e300), "NormalPrior: torch.float32 does not hold"),
         (lambda: Flat(2) + NormalPrior(on="slope"), "NormalPrior: on must be one of position, or indices"),
         (lambda: Flat(2) + NormalPrior(on=5), "NormalPrior: on must be one of position, or indices"),
+        (
+            lambda: Flat(2) + NormalPrior(on=[0.5]),
+            r"NormalPrior: on must be one of position, or indices .* got \[0.5\]",
+        ),
+        (lambda: Flat(2) + NormalPrior(on=0.5), "NormalPrior: on must be one of position, or indices .* got 0.5"),
+        (lambda: Flat(2) + NormalPrior(on=["position"]), "NormalPrior: on must be one of position, or indices"),
+        (
+            lambda: Flat(2) + NormalPrior(on=[0, 2]),
+            r"NormalPrior: on must be one of position, or indices .* got \[0, 2\]",
+        ),
+        (lambda: Flat({"a": 3, "b": -1}), "Flat: dimension must be positive, got {'a': 3, 'b': -1}"),
+        (lambda: Flat(2.5), "Flat: dimension must be positive, got 2.5"),
+        (lambda: Flat({"a": 2.5}), "Flat: dimension must be positive, got {'a': 2.5}"),
+        (lambda: Flat({}), "Flat: dimension must be positive, got {}"),
         (lambda: Flat(2)(torch.zeros(3)), r"Flat: positions must have the shape \(C, 2\), got \(3,\)"),
         (lambda: Flat(2)(torch.zeros(3, 2).double()), "Flat: positions must be torch.float32, got torch.float64"),
         (lambda: Flat(2)(torch.zeros(3, 2, device="meta")), "Flat: positions must be on cpu, got meta"),

@@ -117,6 +117,13 @@ def test_strides_are_followed():
     torch.testing.assert_close(tuple(found), tuple(expected))
 
 
+STATE = (torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3), torch.zeros(3, 2))
+"""Position, momentum, log density and gradient."""
+
+WITHOUT_STEPS = (None, 0.0, torch.zeros(1, 0), None, None, 0.0, None, 0)
+"""The arguments of a target behind its own."""
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -126,6 +133,13 @@ def test_strides_are_followed():
         ("draw_momenta", (torch.zeros(3, 2), 0, 0, torch.ones(3))),
         ("choose_states", (torch.zeros(3, 2), *[None] * 11)),
         ("choose_states", (torch.zeros(3, 2), torch.zeros(2, 2), *[None] * 10)),
+        ("choose_states", (*STATE, None, *STATE, torch.zeros(3), torch.zeros(3), None)),
+        ("choose_states", (*STATE, torch.zeros(3), *STATE, None, torch.zeros(3), None)),
+        ("regression_trajectory", (1, 2**40, 0, *[None] * 5, False, 0.0, 0.0, *WITHOUT_STEPS)),
+        (
+            "regression_trajectory",
+            (0, 8, 1, torch.zeros(8), *[None] * 4, False, 0.0, 0.0, None, 0.0, torch.zeros(1, 1), *WITHOUT_STEPS[3:]),
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_and_not_read(name, arguments):

@@ -43,6 +43,8 @@ class NativeTarget:
             if size > 0:
                 self.parameters[name] = slice(start, start + size)
                 start += size
+        if start == 0:
+            raise ValueError(f"{type(self).__name__}: x has no columns, and no other parameter is sampled")
         self.dimension = start
         self.dtype, self.device = dtype, device
         self._priors = torch.zeros(0, 6, dtype=torch.float64)
@@ -130,9 +132,9 @@ class NativeTarget:
     def __radd__(self, other: Prior | Callable[[Tensor], Any]) -> Any:
         return self + other
 
-    def _take(self, prior: Prior) -> None:
-        """Add a prior to this target."""
-        name, term = type(prior).__name__, prior.terms()
+    def _take(self, prior: Prior, name: str = "") -> None:
+        """Add a prior to this target, under the name of its class in messages if no other is given."""
+        name, term = name or type(prior).__name__, prior.terms()
         places = self._places(name, prior.on)
         if term is None:
             return
@@ -148,13 +150,23 @@ class NativeTarget:
         self._constant += float(table[:, 6].sum())
         # Without the kernel: a kind with its places, and its numbers in rows of location, rate, weight and slope.
         numbers = table[:, 2:6].T.to(self.device, self.dtype)
+        if not bool((2.0 * numbers).isfinite().all()):
+            raise ValueError(
+                f"{name}: {self.dtype} does not hold 1 / scale², or another number of it: take other units"
+            )
         self._prior_groups = [*self._prior_groups, (term.kind, places.to(self.device), numbers)]
 
     def _places(self, name: str, on: Place) -> Tensor:
         indices = torch.arange(self.dimension)
         try:
-            chosen = indices if on is None else indices[self.parameters[on] if isinstance(on, str) else on]
-        except (KeyError, IndexError, TypeError):
+            place: Any = self.parameters[on] if isinstance(on, str) else slice(None) if on is None else on
+            if not isinstance(place, int | slice):
+                place = torch.as_tensor(place, device="cpu")
+                if place.is_floating_point() and place.numel() > 0:
+                    raise TypeError("indices are whole numbers")  # PyTorch would round these down
+                place = place if place.numel() > 0 else place.long()
+            chosen = indices[place]
+        except (KeyError, IndexError, RuntimeError, TypeError, ValueError):
             names = ", ".join(self.parameters)
             raise ValueError(
                 f"{name}: on must be one of {names}, or indices of a position of {self.dimension} numbers, got {on!r}"

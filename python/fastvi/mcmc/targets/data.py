@@ -12,6 +12,8 @@ from torch import Tensor
 class Data:
     """Rows (N, P) with what belongs to them, in one dtype; rows whose weight is 0 are left out.
 
+    All tensors are copies: what happens to those that were given does not change a target.
+
     Attributes
     ----------
     x, y, weight, offset
@@ -43,7 +45,7 @@ class Data:
             raise ValueError(f"{name}: x must have the shape (N, P), got {tuple(x.shape)}")
         if not bool(x.isfinite().all()):
             raise ValueError(f"{name}: x must be finite, but holds NaN or infinity")
-        x = x.detach()
+        x = x.detach().clone()
         self.sizes: dict[str, int] = {"coefficients": x.shape[1], "intercept": int(intercept)}
         self.x = torch.cat([x, x.new_ones(len(x), 1)], 1) if intercept else x
         self.y = x.new_zeros(0) if y is None else self._row("y", y)
@@ -67,7 +69,7 @@ class Data:
             raise ValueError(f"{self._name}: {name} must be on the device of x, {self.x.device}, got {value.device}")
         if value.shape != (rows,):
             raise ValueError(f"{self._name}: {name} must have the shape ({rows},), got {tuple(value.shape)}")
-        row: Tensor = value.detach().to(self.x.dtype)
+        row: Tensor = value.detach().to(self.x.dtype, copy=True)
         if not bool(row.isfinite().all()):
             raise ValueError(f"{self._name}: {name} must be finite, but holds NaN or infinity")
         return row

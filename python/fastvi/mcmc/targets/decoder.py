@@ -66,6 +66,7 @@ class LogJoint:
         self._examples = len(x)
         if self._examples == 0:
             raise ValueError("LogJoint: x must hold at least one example, got none")
+        x = x.detach().clone()
         self._by_autograd = with_gradient(partial(model.log_likelihood, x), f"LogJoint: {kind}.log_likelihood")
         make = getattr(type(model), "_log_likelihood_with_gradient", None)
         self._at_once: Callable[[Tensor], Any] | None = None if make is None else make(model, x)

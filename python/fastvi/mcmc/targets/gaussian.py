@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class Flat(RowsTarget):
     Raises
     ------
     ValueError
-        If the dimension is not positive.
+        If the dimension is not positive, or a size is negative or not a whole number.
 
     Examples
     --------
@@ -41,10 +42,11 @@ class Flat(RowsTarget):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        sizes = {"position": dimension} if isinstance(dimension, int) else dimension
-        total = sum(sizes.values())
+        sizes = dimension if isinstance(dimension, dict) else {"position": dimension}
+        is_whole = all(isinstance(size, Integral) and size >= 0 for size in sizes.values())
+        total = sum(sizes.values()) if is_whole else 0
         if total < 1:
-            raise ValueError(f"{type(self).__name__}: dimension must be positive, got {dimension}")
+            raise ValueError(f"{type(self).__name__}: dimension must be positive, got {dimension!r}")
         empty = torch.zeros(0, total, dtype=dtype, device=device)
         super().__init__(sizes, Rows("normal", empty, empty[:, 0]))
 
@@ -60,7 +62,7 @@ class DiagonalGaussian(RowsTarget):
     Raises
     ------
     TypeError, ValueError
-        If they are no such tensors, or a scale is not positive.
+        If they are no such tensors, a scale is not positive, or the dtype does not hold 1 / scale².
 
     Examples
     --------
@@ -78,8 +80,7 @@ class DiagonalGaussian(RowsTarget):
                 f"{tuple(scale.shape)}"
             )
         empty = mean.new_zeros(0, len(mean))
-        super().__init__({"position": len(mean)}, Rows("normal", empty, empty[:, 0]))
-        self._take(NormalPrior(mean, scale))
+        super().__init__({"position": len(mean)}, Rows("normal", empty, empty[:, 0]), prior=NormalPrior(mean, scale))
 
 
 class DenseGaussian(RowsTarget):
@@ -125,7 +126,7 @@ class DenseGaussian(RowsTarget):
             whitening, log_determinant = torch.linalg.solve_triangular(factor, identity, upper=False), -log_diagonal
         else:
             whitening, log_determinant = factor.T, log_diagonal
-        rows = Rows("normal", whitening.to(mean.dtype), mean.new_zeros(len(mean)), shift=mean.detach())
+        rows = Rows("normal", whitening.to(mean.dtype), mean.new_zeros(len(mean)), shift=mean.detach().clone())
         constant = log_determinant - 0.5 * len(mean) * math.log(2.0 * math.pi)
         super().__init__({"position": len(mean)}, rows, constant)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastvi.mcmc.targets.base import NativeTarget
 from fastvi.mcmc.targets.data import Data
+from fastvi.mcmc.targets.prior import ZeroPrior
 from fastvi.ops._backends import MODULES
 
 CHUNK_NUMBERS = 1 << 22
@@ -71,10 +72,14 @@ class GaussianMixture(NativeTarget):
         if isinstance(x, Tensor) and x.dim() == 1:
             x = x[:, None]
         data = Data(name, x, sample_weight=sample_weight)
+        if data.x.shape[1] == 0:
+            raise ValueError(f"{name}: x must have at least one column, got the shape {tuple(data.x.shape)}")
         self._x, self._weight, self._components = data.x, data.weight, num_components
         size = num_components * data.x.shape[1]
         sizes = {"means": size, "log_scales": size, "logits": num_components - 1}
         super().__init__(sizes, data.x.dtype, data.x.device)
+        if len(data.x) == 0:
+            self._take(ZeroPrior())
         self._concentration: Tensor | None = None
         if concentration is None:
             return
@@ -82,7 +87,7 @@ class GaussianMixture(NativeTarget):
         if not bool((given > 0.0).all()):
             raise ValueError(f"{name}: concentration must be positive, got {concentration}")
         self._constant = float(torch.lgamma(given.sum()) - torch.lgamma(given).sum())
-        self._concentration = given.to(data.x.device, data.x.dtype).contiguous()
+        self._concentration = given.detach().to(data.x.device, data.x.dtype, copy=True).contiguous()
 
     @functools.cached_property
     def _arguments(self) -> tuple[Any, ...]:

@@ -6,9 +6,10 @@ parameters are densities of what is sampled: the logarithm of the Jacobian is in
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -48,6 +49,12 @@ class Prior:
 
     on: Place = field(default=None, kw_only=True)
 
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            given = getattr(self, each.name)
+            own = given.detach().clone() if isinstance(given, Tensor) else copy.deepcopy(given)
+            object.__setattr__(self, each.name, own)
+
     def terms(self) -> Term | None:
         """Its numbers in float64; None where it adds nothing."""
         raise NotImplementedError
@@ -82,6 +89,15 @@ class FlatPrior(Prior):
 
 
 @dataclass(frozen=True, eq=False)
+class ZeroPrior(Prior):
+    """0 at every number, and NaN at NaN and infinity: what a target without rows has in their place."""
+
+    def terms(self) -> Term:
+        """Magnitudes of the weight 0."""
+        return Term(MAGNITUDE, *torch.zeros(5, dtype=torch.float64))
+
+
+@dataclass(frozen=True, eq=False)
 class NormalPrior(Prior):
     r"""N(location, scale²). On a logarithm it is the log-normal prior of what that is the logarithm of.
 
@@ -95,8 +111,8 @@ class NormalPrior(Prior):
     Raises
     ------
     ValueError
-        Where it is added to a target, if a number is not finite, the scale is not positive, or their count or the
-        place does not fit.
+        Where it is added to a target, if a number is not finite, the scale is not positive, the target's dtype does
+        not hold 1 / scale², or their count or the place does not fit.
 
     Examples
     --------

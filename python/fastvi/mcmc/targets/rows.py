@@ -7,6 +7,7 @@ a chunk of rows. Elsewhere, and where it pays, PyTorch's two matrix products sta
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fastvi.mcmc.targets.base import NativeTarget
+from fastvi.mcmc.targets.prior import Prior, ZeroPrior
 from fastvi.ops._backends import MODULES
 from fastvi.ops._operation import OPERATIONS
 
@@ -59,9 +61,10 @@ class Rows:
     def native(self) -> tuple[Any, ...]:
         """The first arguments of the native function."""
         rows, columns = self.x.shape
-        tiles = self.x.new_zeros(-(-rows // TILE_ROWS) * TILE_ROWS, columns)
+        count = -(-rows // TILE_ROWS)
+        tiles = self.x.new_zeros(count * TILE_ROWS, columns)
         tiles[:rows] = self.x
-        design = tiles.view(-1, TILE_ROWS, columns).transpose(1, 2).contiguous()
+        design = tiles.view(count, TILE_ROWS, columns).transpose(1, 2).contiguous()
         given = (design, self.outcome, self.weight, self.offset, self.shift)
         tensors = [None if each is None or each.numel() == 0 else each.contiguous() for each in given]
         return (KINDS.index(self.kind), rows, columns, *tensors, self.log_scale, self.count, self.square)
@@ -70,10 +73,14 @@ class Rows:
 class RowsTarget(NativeTarget):
     """A target of rows, see :class:`Rows`."""
 
-    def __init__(self, sizes: dict[str, int], rows: Rows, constant: float = 0.0) -> None:
+    def __init__(self, sizes: dict[str, int], rows: Rows, constant: float = 0.0, prior: Prior | None = None) -> None:
         super().__init__(sizes, rows.x.dtype, rows.x.device)
         self._rows = rows
         self._constant = constant
+        if len(rows.x) == 0 and prior is None:
+            prior = ZeroPrior()  # NaN in a position has to be seen by something
+        if prior is not None:
+            self._take(prior, type(self).__name__)
 
     def _native(self, *state_and_steps: Any) -> Any:
         priors = self._priors if len(self._priors) else None
@@ -115,7 +122,9 @@ def _links(kind: Kind, outcome: Tensor, predictor: Tensor, weight: Tensor | None
         return -0.5 * (scaled * residual).sum(-1), scaled
     if kind == "poisson":
         mean = predictor.exp()
-        terms, residual = torch.where(outcome == 0.0, 0.0, outcome * predictor) - mean, outcome - mean
+        # The mean outgrows y eta: where both are infinite, their difference is minus infinity.
+        is_nothing = (outcome == 0.0) | (mean == math.inf)
+        terms, residual = torch.where(is_nothing, 0.0, outcome * predictor) - mean, outcome - mean
     elif weight is None and _is_plain(predictor):
         functions = OPERATIONS["bernoulli_log_prob"].functions_for(predictor)
         value = functions.forward(outcome, predictor)
