@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,14 @@ from fastvi.mcmc._recording import Recording
 F64 = torch.float64
 WARMUP, SAMPLES, THIN = 25, 12, 2
 START = {"mean": torch.linspace(-1.0, 1.0, 16, dtype=F64).reshape(8, 2), "scale": torch.ones(8, dtype=F64)}
+
+
+@pytest.fixture(autouse=True)
+def _python_handles_ctrl_c() -> Iterator[None]:
+    """As in a terminal: a process that a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class CrashError(Exception):
