@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 from fastvi.data import load_dataset
+from support.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,13 +26,7 @@ def test_the_examples_of_the_page_run() -> None:
 @pytest.mark.filterwarnings("ignore:Mixture. the best start did not converge")
 def test_a_mixture_of_bernoullis_on_digits(tmp_path: Path) -> None:
     """Better than independent pixels in training and in test, and drawn."""
-    path = ROOT / "examples" / "bernoulli_mixture.py"
-    spec = importlib.util.spec_from_file_location("bernoulli_mixture", path)
-    assert spec is not None
-    assert spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = example
-    spec.loader.exec_module(example)
+    example = load_script("examples/bernoulli_mixture.py")
     dataset = load_dataset("digits")
     found = example.fit(dataset, components=20, iterations=20, starts=1, seed=0)
     single = example.fit(dataset, components=1, iterations=3, starts=1, seed=0)

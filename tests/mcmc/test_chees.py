@@ -10,22 +10,10 @@ from scipy import stats
 
 from fastvi.mcmc import HMC, ChEESAlgorithm, JitteredHMC, PhasePoint, as_target, step_seed
 from fastvi.mcmc.chees import DECAY, RATE, LengthState, trajectory_gradient
+from support.densities import Funnel, Gaussian
 
 LEVEL = 1e-6
 """Probability that a test of moments fails although the moments are right."""
-
-
-class Gaussian:
-    """N(0, scale^2), its gradient by hand."""
-
-    is_target = True
-
-    def __init__(self, scale):
-        self.scale = scale
-
-    def __call__(self, position):
-        scaled = position / self.scale
-        return -0.5 * scaled.square().sum(-1), -scaled / self.scale
 
 
 def scores(draws, expected):
@@ -229,20 +217,6 @@ class Banana:
         rest = second - 0.03 * (first.square() - 100.0)
         value = -0.5 * ((first / 10.0).square() + rest.square())
         return value, torch.stack([-first / 100.0 + 0.06 * first * rest, -rest], -1)
-
-
-class Funnel:
-    """Neal's: the first is N(0, 9), the logarithm of the variance of each of the others."""
-
-    is_target = True
-
-    def __call__(self, position):
-        width, others = position[:, 0], position[:, 1:]
-        precision = (-width).exp()
-        squares = others.square().sum(-1) * precision
-        value = -0.5 * ((width / 3.0).square() + squares + others.shape[-1] * width)
-        of_width = -width / 9.0 + 0.5 * squares - 0.5 * others.shape[-1]
-        return value, torch.cat([of_width.unsqueeze(-1), -others * precision.unsqueeze(-1)], -1)
 
 
 def test_the_banana_has_its_moments():

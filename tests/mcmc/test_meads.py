@@ -20,23 +20,11 @@ from fastvi.mcmc import (
     step_seed,
 )
 from fastvi.mcmc.meads import Parameters, largest_eigenvalue
+from support.densities import Funnel, Gaussian
 
 LEVEL = 1e-6
 """Probability that a test of moments fails although the moments are right."""
 SCALE = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
-
-
-class Gaussian:
-    """N(0, scale^2), its gradient by hand."""
-
-    is_target = True
-
-    def __init__(self, scale):
-        self.scale = scale
-
-    def __call__(self, position):
-        scaled = position / self.scale
-        return -0.5 * scaled.square().sum(-1), -scaled / self.scale
 
 
 def largest_score(values, expected):
@@ -214,20 +202,6 @@ def test_moments_are_exact_from_any_start(distance):
     of_chains = torch.cat([draws.mean(0), draws.square().mean(0)], -1)
     expected = torch.cat([torch.zeros(20, dtype=torch.float64), scale.square()])
     assert largest_score(of_chains, expected) < stats.t.isf(LEVEL / 2 / 40, 127)
-
-
-class Funnel:
-    """Neal's: the first is N(0, 9), the logarithm of the variance of each of the others."""
-
-    is_target = True
-
-    def __call__(self, position):
-        width, others = position[:, 0], position[:, 1:]
-        precision = (-width).exp()
-        squares = others.square().sum(-1) * precision
-        value = -0.5 * ((width / 3.0).square() + squares + others.shape[-1] * width)
-        of_width = -width / 9.0 + 0.5 * squares - 0.5 * others.shape[-1]
-        return value, torch.cat([of_width.unsqueeze(-1), -others * precision.unsqueeze(-1)], -1)
 
 
 def test_divergences_of_the_funnel_are_reported():

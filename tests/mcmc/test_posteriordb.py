@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from support.scripts import load_script
+
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("FASTVI_DATA", ROOT.parent / "shared" / "data")) / "posteriordb"
 
 
 def posteriordb() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("posteriordb", ROOT / "examples" / "posteriordb.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("examples/posteriordb.py")
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"needs posteriordb's draws and data in {FOLDER}: see FASTVI_DATA")

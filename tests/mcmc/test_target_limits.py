@@ -19,13 +19,7 @@ from fastvi.mcmc.targets import (
     NormalPrior,
     PoissonRegression,
 )
-from support.chain_targets import ROUTES, normal, numbers, take_route
-
-
-@pytest.fixture(params=ROUTES)
-def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    take_route(request.param, monkeypatch)
-    return str(request.param)
+from support.chain_targets import normal, numbers
 
 
 @pytest.mark.parametrize(

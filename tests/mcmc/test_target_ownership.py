@@ -28,14 +28,7 @@ from fastvi.mcmc.targets import (
     PoissonRegression,
     StudentTPrior,
 )
-from support.chain_targets import ROUTES, normal, take_route
-
-
-@pytest.fixture(params=ROUTES)
-def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    take_route(request.param, monkeypatch)
-    return str(request.param)
-
+from support.chain_targets import normal
 
 GIVEN: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
     "logistic": (lambda x, y, w, o: LogisticRegression(x, y, sample_weight=w, offset=o), (4, 4, 4)),

@@ -8,13 +8,7 @@ from torch import Tensor
 
 from fastvi.mcmc import HMC, PhasePoint, as_target, integrate, step_seed
 from fastvi.mcmc.targets import HalfNormalPrior, LogisticRegression, NormalPrior, StudentTPrior
-from support.chain_targets import CASES, ROUTES, TOLERANCE, assert_near, normal, take_route
-
-
-@pytest.fixture(params=ROUTES)
-def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    take_route(request.param, monkeypatch)
-    return str(request.param)
+from support.chain_targets import CASES, TOLERANCE, assert_near, normal
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -32,14 +32,12 @@ from fastvi.mcmc.targets import (
 )
 from support.chain_targets import (
     CASES,
-    ROUTES,
     TOLERANCE,
     Formula,
     assert_near,
     expected_at,
     normal,
     numbers,
-    take_route,
 )
 
 
@@ -81,12 +79,6 @@ PRIORS = {
     "beta": (BetaPrior(2.0, 0.5), of_logit(distributions.Beta(numbers(2.0), numbers(0.5)))),
     "flat": (FlatPrior(), lambda q: 0.0 * q.sum(-1)),
 }
-
-
-@pytest.fixture(params=ROUTES)
-def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    take_route(request.param, monkeypatch)
-    return str(request.param)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -211,14 +211,14 @@ def evaluate_by_annealing(
     simulated_images = check_count(owner, "simulated_images", simulated_images, at_least=0)
     test_images = count if test_images is None else check_count(owner, "test_images", test_images)
     num_samples = None if num_samples is None else check_count(owner, "num_samples", num_samples)
-    options = {"num_temperatures": num_temperatures, "num_chains": num_chains, "num_steps": num_steps}
-    options |= {"start": start, "schedule": schedule, "on_step": on_step}  # type: ignore[dict-item]
+    options: dict[str, Any] = {"num_temperatures": num_temperatures, "num_chains": num_chains, "num_steps": num_steps}
+    options |= {"start": start, "schedule": schedule, "on_step": on_step}
     bounds: tuple[float, float] | None = None
     if simulated_images > 0:  # first, because it may be refused
         bounds = _enclose(model, images, simulated_images, mix_seed(seed, _SIMULATED), options)
     at_a_time = images_at_a_time(num_chains)
     parts = [
-        annealed_weights(model, batch, seed=seed, row_offset=number * at_a_time, **options)  # type: ignore[arg-type]
+        annealed_weights(model, batch, seed=seed, row_offset=number * at_a_time, **options)
         for number, batch in enumerate(batches(images, count, at_a_time))
     ]
     evidence = torch.cat([part.log_normalizer for part in parts]).cpu()

@@ -60,19 +60,26 @@ class Latents:
 
     def target(self) -> Target:
         """Return the log joint density of the start's units and its gradient, for positions (B C, Z)."""
-        count, dim = self.start.batch_shape[0], self.start.event_shape[0]
-        scale = self.scale
-        volume = 0.0 if scale is None else scale.log().sum(-1)
+        return _TargetOfUnits(self)
 
-        def target(position: Tensor) -> tuple[Tensor, Tensor]:
-            units = position.view(count, -1, dim).transpose(0, 1).contiguous()
-            with torch.no_grad():
-                value, gradient = self.log_joint(self.values(units))
-                gradient = gradient if scale is None else gradient * scale
-                return (value + volume).transpose(0, 1).reshape(-1), gradient.transpose(0, 1).reshape(-1, dim)
 
-        target.is_target = True  # type: ignore[attr-defined]  # what as_target looks for
-        return target
+class _TargetOfUnits:
+    """See `Latents.target`."""
+
+    is_target = True
+
+    def __init__(self, latents: Latents) -> None:
+        self._latents = latents
+        self._volume = 0.0 if latents.scale is None else latents.scale.log().sum(-1)
+
+    def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        latents = self._latents
+        count, dim = latents.start.batch_shape[0], latents.start.event_shape[0]
+        units = position.view(count, -1, dim).transpose(0, 1).contiguous()
+        with torch.no_grad():
+            value, gradient = latents.log_joint(latents.values(units))
+            gradient = gradient if latents.scale is None else gradient * latents.scale
+            return (value + self._volume).transpose(0, 1).reshape(-1), gradient.transpose(0, 1).reshape(-1, dim)
 
 
 class _LogPrior(Distribution):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from fastvi.mcmc.targets.prior import EXPONENTIAL, HEAVY_TAIL, MAGNITUDE, SQUARE
 from fastvi.ops._backends import MODULES
 
 
-class NativeTarget:
+class NativeTarget(ABC):
     """A log density whose gradient needs no autograd, for all chains at once.
 
     ``target(positions)`` of positions (C, D) gives the log density (C,) in nats and its gradient (C, D), both without
@@ -188,13 +189,13 @@ class NativeTarget:
             position.is_cpu and not torch.compiler.is_compiling() and MODULES.cpu.route(position) is not NotImplemented
         )
 
+    @abstractmethod
     def _native(self, *state_and_steps: Any) -> Any:
         """Call the native function with its last six arguments: position, momentum, gradient, step_size, and so on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _by_products(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """The same by PyTorch's matrix products, on any device."""
-        raise NotImplementedError
 
     def _add_priors(self, position: Tensor, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Add priors and the constant to the log density, and to the gradient."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple, TypeAlias
@@ -44,7 +45,7 @@ def _term(
 
 
 @dataclass(frozen=True, eq=False)
-class Prior:
+class Prior(ABC):
     """A prior on numbers of a target's position: ``target + prior`` is a target. See the classes made of it."""
 
     on: Place = field(default=None, kw_only=True)
@@ -55,9 +56,9 @@ class Prior:
             own = given.detach().clone() if isinstance(given, Tensor) else copy.deepcopy(given)
             object.__setattr__(self, each.name, own)
 
+    @abstractmethod
     def terms(self) -> Term | None:
         """Its numbers in float64; None where it adds nothing."""
-        raise NotImplementedError
 
     def _read(self, name: str, positive: bool = False) -> Tensor:
         value = torch.as_tensor(getattr(self, name), dtype=torch.float64).detach().cpu()
