@@ -12,6 +12,10 @@ from hypothesis import settings
 
 from support.processes import printed_by
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The threads of several workers share the cores: one that waits must not spin. Read when PyTorch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # Examples that import or compile something take longer than others: no deadline, but print how to repeat a failure.
 settings.register_profile("fastvi", deadline=None, print_blob=True)
 settings.load_profile("fastvi")

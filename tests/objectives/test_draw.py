@@ -126,7 +126,7 @@ def binary_second_bound(joint, posterior):
 @pytest.mark.parametrize(
     ("objective", "exact"),
     [(ELBO(3, analytic_kl=False), binary_elbo), (STL(2), binary_elbo), (IWAE(2), binary_second_bound)],
-    ids=str,
+    ids=("ELBO", "STL", "IWAE"),
 )
 def test_bounds_of_discrete_variables_are_those_of_enumeration(objective, exact):
     model, x = Binary(20_000), torch.full((20_000, 1), 0.4, dtype=torch.float64)
