@@ -209,7 +209,9 @@ def test_layers_are_named_by_their_place_in_any_depth(count):
                 fastvi.mlp_bernoulli_log_prob(x, changed, None, x)
 
 
-@pytest.mark.parametrize("activation", ["leaky_relu", "identity", "Tanh", "", None, 1, torch.tanh, ["tanh"]], ids=named_id)
+@pytest.mark.parametrize(
+    "activation", ["leaky_relu", "identity", "Tanh", "", None, 1, torch.tanh, ["tanh"]], ids=named_id
+)
 def test_activation(activation):
     weight = place.ones(3, 3)
     for operation, call in (
