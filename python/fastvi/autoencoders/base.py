@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastvi._options import check_count, option
+from fastvi._options import check_count, option, options_of
 from fastvi._sizes import shown
 from fastvi.autoencoders.errors import ERRORS, error_after_linear, error_of, mean_of, parts_of, start_of
 from fastvi.autoencoders.layers import CODE_ACTIVATIONS, HIDDEN_ACTIVATIONS, mirrored, perceptron
@@ -17,7 +17,7 @@ from fastvi.models.base import DataShape, ModelOptions
 
 
 class Autoencoder(nn.Module):
-    r"""Autoencoder :math:`x \to z = \Phi(x) \to \Psi(z)` of multilayer perceptrons; its loss is :math:`\ell(x, \Psi(z))`.
+    r"""Autoencoder :math:`x \to z = \Phi(x) \to \Psi(z)` of two perceptrons, with the loss :math:`\ell(x, \Psi(z))`.
 
     A subclass limits its capacity: it adds a `penalty`, or overrides `loss` or `code`.
 
@@ -96,8 +96,10 @@ class Autoencoder(nn.Module):
         self.encoder = perceptron((self.data_dim, *widths, self.latent_dim), activation, code_activation)
         self.decoder, self.head = mirrored(self.encoder, activation, parts_of(error), tied)
         if data_mean is not None:
+            bias = self.head.bias
+            assert isinstance(bias, nn.Parameter)
             with torch.no_grad():
-                self.head.bias[: self.data_dim] = start_of(error, data_mean)
+                bias[: self.data_dim] = start_of(error, data_mean)
 
     def code(self, x: Tensor) -> Tensor:
         """Return the code z, shape (B, Z), for ``x`` of shape (B, D)."""
@@ -165,7 +167,7 @@ class Autoencoder(nn.Module):
             raise TypeError(f"{name}: x must be a tensor of shape (B, {self.data_dim}), got {shown(x)}")
         if x.dim() == 0 or x.shape[-1] != self.data_dim:
             raise ValueError(f"{name}: x must have the shape (B, {self.data_dim}), got {tuple(x.shape)}")
-        dtype = self.encoder[0].weight.dtype
+        dtype = self.filters().dtype
         if x.dtype is not dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"{name}: x must have the model's dtype {dtype}, got {x.dtype}")
 
@@ -176,6 +178,8 @@ class AutoencoderOptions(ModelOptions):
 
     Attributes
     ----------
+    model
+        The class that is built; each option is an argument of it.
     latent_dim, hidden_dims, activation, code_activation, error, tied
         See `Autoencoder`.
 
@@ -186,6 +190,7 @@ class AutoencoderOptions(ModelOptions):
     """
 
     default_objective: ClassVar[str] = "reconstruction"
+    model: ClassVar[type[Autoencoder]] = Autoencoder
 
     latent_dim: int = option("values of the code", 50, at_least=1)
     hidden_dims: tuple[int, ...] | None = option(
@@ -198,11 +203,5 @@ class AutoencoderOptions(ModelOptions):
 
     def build(self, shape: DataShape, data_mean: Tensor | None = None) -> Autoencoder:
         """Return the untrained model."""
-        return Autoencoder(shape.data_dim, **self.common(), data_mean=data_mean)
-
-    def common(self) -> dict[str, Any]:
-        """Return the options that every kind of autoencoder has, by name."""
-        return {entry: getattr(self, entry) for entry in _COMMON}
-
-
-_COMMON = ("latent_dim", "hidden_dims", "activation", "code_activation", "error", "tied")
+        given: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in options_of(type(self))}
+        return self.model(shape.data_dim, **given, data_mean=data_mean)
