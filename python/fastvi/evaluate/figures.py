@@ -121,7 +121,8 @@ class LossEvaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
-        return json_figures(self)
+        found = json_figures(self)
+        return found if self.figures else {name: value for name, value in found.items() if name != "figures"}
 
 
 def evaluate(
