@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastvi._options import check_count
 from fastvi._sizes import check_integer
+from fastvi.nn.sequential import FusedSequential
 from fastvi.ops.random import normal_noise, seed_tensor
 
 Encoder = Callable[[Tensor], Tensor]
 
-SLOPES: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
+SLOPES: dict[type, Callable[[Tensor], Tensor]] = {
     nn.Identity: torch.ones_like,
     nn.Sigmoid: lambda inputs: torch.sigmoid(inputs) * torch.sigmoid(-inputs),
     nn.Tanh: lambda inputs: 1.0 - torch.tanh(inputs).square(),
@@ -24,14 +26,23 @@ SLOPES: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
 """Derivatives of activations with their default options."""
 
 
+class _Layer(NamedTuple):
+    """A linear layer, its activation and the derivative of that."""
+
+    linear: nn.Linear
+    activation: nn.Module
+    slope: Callable[[Tensor], Tensor]
+
+
 def contractive_penalty(
     encoder: Encoder, x: Tensor, *, num_probes: int | None = None, seed: int | None = None, row_offset: int = 0
 ) -> Tensor:
     r"""Return :math:`\|J(x)\|_F^2` of each example, J the Jacobian of the encoder at x.
 
     Of one linear layer W with an activation a it is :math:`\sum_j a'(w_j x + b_j)^2 \|w_j\|^2`, at the cost of the
-    layer. Of others, ``torch.func`` gives the whole Jacobian, at the cost of Z backward passes; ``num_probes`` signs
-    give an unbiased estimate at the cost of as many, see `hutchinson_penalty`.
+    layer. Of a perceptron, an ``nn.Sequential`` of linear layers and activations, it comes from the products of their
+    matrices; of other encoders ``torch.func`` gives the whole Jacobian, at the cost of Z backward passes. With
+    ``num_probes`` vectors of signs it is an unbiased estimate at the cost of as many: see `hutchinson_penalty`.
 
     Parameters
     ----------
@@ -73,10 +84,9 @@ def contractive_penalty(
     if num_probes is not None:
         count = check_count("contractive_penalty", "num_probes", num_probes)
         return hutchinson_penalty(encoder, x, _signs(encoder, x, count, seed, row_offset))
-    layer = _one_layer(encoder)
-    if layer is not None:
-        linear, slope = layer
-        return slope(linear(x)).square() @ linear.weight.square().sum(1)
+    layers = _perceptron(encoder)
+    if layers is not None:
+        return _norms_of_perceptron(layers, x)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda row: encoder(row.unsqueeze(0)).squeeze(0)))(x)
     norms: Tensor = jacobian.square().sum((1, 2))
     return norms
@@ -126,12 +136,46 @@ def _signs(encoder: Encoder, x: Tensor, count: int, seed: int | None, row_offset
     return torch.where(noise < 0, -1.0, 1.0).to(code.dtype)
 
 
-def _one_layer(encoder: Encoder) -> tuple[nn.Linear, Callable[[Tensor], Tensor]] | None:
-    """The layer and the derivative of its activation, where the encoder is one of these and no more."""
-    modules: list[object] = list(encoder) if isinstance(encoder, nn.Sequential) else [encoder]
-    linear, activation, *others = [*modules, nn.Identity(), nn.Identity()][: max(2, len(modules))]
-    if others or type(linear) is not nn.Linear or not isinstance(activation, nn.Module):
-        return None
-    slope = SLOPES.get(type(activation))
-    has_defaults = getattr(activation, "beta", 1.0) == 1.0 and getattr(activation, "alpha", 1.0) == 1.0
-    return None if slope is None or not has_defaults else (linear, slope)
+def _norms_of_perceptron(layers: list[_Layer], x: Tensor) -> Tensor:
+    """The squared norms, (B,), by products of the layers' matrices from the code to the data."""
+    slopes: list[Tensor] = []
+    values = x
+    for linear, activation, slope in layers:
+        inputs = linear(values)
+        slopes.append(slope(inputs))
+        values = activation(inputs)
+    first, *others = [linear.weight for linear, _, _ in layers]
+    if not others:
+        return slopes[0].square() @ first.square().sum(1)
+    product = slopes[-1].unsqueeze(2) * others[-1]  # (B, Z, H): the derivatives by a hidden layer's values
+    for weight, slope_of_layer in zip(reversed(others[:-1]), reversed(slopes[1:-1]), strict=True):
+        product = (product * slope_of_layer.unsqueeze(1)) @ weight
+    product = product * slopes[0].unsqueeze(1)
+    if first.shape[0] > first.shape[1]:
+        return (product @ first).square().sum((1, 2))
+    # |P W|^2 is the trace of P (W W') P': the Jacobian itself, of D columns, is never made.
+    return (product * (product @ (first @ first.t()))).sum((1, 2))
+
+
+def _perceptron(encoder: Encoder) -> list[_Layer] | None:
+    """The layers, where the encoder is linear layers with activations whose derivatives are known, and no more."""
+    layers: list[_Layer] = []
+    modules: list[object] = [encoder]
+    if isinstance(encoder, nn.Sequential) and type(encoder) in (nn.Sequential, FusedSequential):
+        modules = list(encoder)
+    for module in modules:
+        slope = _slope_of(module)
+        if type(module) is nn.Linear:
+            layers.append(_Layer(module, nn.Identity(), torch.ones_like))
+        elif layers and slope is not None and isinstance(module, nn.Module):
+            if not isinstance(layers[-1].activation, nn.Identity):
+                return None
+            layers[-1] = layers[-1]._replace(activation=module, slope=slope)
+        else:
+            return None
+    return layers
+
+
+def _slope_of(module: object) -> Callable[[Tensor], Tensor] | None:
+    has_defaults = getattr(module, "beta", 1.0) == 1.0 and getattr(module, "alpha", 1.0) == 1.0
+    return SLOPES.get(type(module)) if has_defaults else None
