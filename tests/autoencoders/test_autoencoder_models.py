@@ -65,6 +65,13 @@ def test_shapes_and_gradients(name, options, tied):
 
 
 @every_model
+def test_objective_is_one_graph_for_the_compiler(name):
+    model, x = make(name), images()
+    compiled = torch.compile(lambda x: Reconstruction()(model, x, seed=3), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), model.loss(x, seed=3))
+
+
+@every_model
 def test_options_are_the_arguments_of_the_class(name):
     """The defaults of both agree, so that the command line and Python make the same model."""
     entry = MODELS[name]
