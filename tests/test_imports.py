@@ -49,7 +49,7 @@ PYTHON = {
     "objectives": f"{PUBLIC} _examples _options _registry seeding",
     "mean_field": "expfam objectives _pareto",
     "models": "objectives",
-    "autoencoders": "objectives",
+    "autoencoders": "models",
     # The program.
     "data": "models autoencoders _array_files",
     "evaluate": "models autoencoders _pareto",

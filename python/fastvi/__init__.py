@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SUBMODULES = frozenset(
     {
+        "autoencoders",
         "benchmarks",
         "cli",
         "data",

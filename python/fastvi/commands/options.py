@@ -158,7 +158,7 @@ def _refuse_other(registry: Registry[Any], name: str, other: str) -> None:
 def _value(option: Option, given: Any) -> Any:
     """Return the value of a text, checked; numbers and truth values have been made already."""
     if option.kind is tuple:
-        return _parse_counts(option, given)
+        return None if option.optional and given == "none" else _parse_counts(option, given)
     if option.kind is str and option.choices and given not in option.choices:
         fail(f"{_flag(option.name)} must be one of {', '.join(option.choices)}, got {given!r}")
     return given
@@ -175,6 +175,7 @@ def _parse_counts(option: Option, text: str) -> tuple[int, ...]:
 
 
 def _registries() -> tuple[Registry[Any], ...]:
+    import fastvi.autoencoders  # noqa: F401  # registers its models
     from fastvi.models import MODELS
     from fastvi.objectives import OBJECTIVES
 

@@ -56,8 +56,12 @@ def train(
     data_dir: DataDir = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data into DATA_DIR.")] = False,
     objective: Annotated[
-        str, typer.Option(help="What is trained, such as elbo, iwae, stl or dreg; each has options of its own, below.")
-    ] = "iwae",
+        str | None,
+        typer.Option(
+            help="What is trained, such as elbo, iwae, stl or dreg; each has options of its own, below. Default: iwae, "
+            "for autoencoders reconstruction."
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(help="Which model, such as vae; each has options of its own, below.")] = "vae",
     epochs: Annotated[int | None, count("Passes over the training images; default: 200 for digits, else 20.")] = None,
     batch_size: Annotated[int, count("Examples for each step, shared by all processes.")] = 100,
@@ -219,8 +223,8 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
     from fastvi.training.settings import PRECISIONS, check_data
 
     chosen, given = context.params, given_options(context)
-    objective_name = choose("objective", chosen["objective"], OBJECTIVES)
     model_name = choose("model", chosen["model"], MODELS)
+    objective_name = choose("objective", chosen["objective"] or MODELS[model_name].default_objective, OBJECTIVES)
     model = make_from(MODELS, model_name, given, dataset)
     if not chosen["learning_rate"] > 0.0:
         fail(f"--learning-rate must be positive, got {chosen['learning_rate']}")

@@ -20,7 +20,13 @@ def batches(images: Any, count: int, at_a_time: int = IMAGES_AT_A_TIME) -> Itera
 
 def json_figures(figures: Any) -> dict[str, Any]:
     """The fields of a dataclass by name; None also for what is infinite or NaN."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in dataclasses.asdict(figures).items()
-    }
+    return _finite(dataclasses.asdict(figures))
+
+
+def _finite(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures by name, in which None stands for what is infinite or NaN."""
+    return {name: _finite(value) if isinstance(value, dict) else _number(value) for name, value in figures.items()}
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

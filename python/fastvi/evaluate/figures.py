@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -108,16 +108,21 @@ class LossEvaluation:
         The objective's value.
     seconds
         Time taken.
+    figures
+        What the model tells beside it, by name: the means of its ``figures(x, seed=..., row_offset=...)``, tensors
+        (B,), where it has that method.
     """
 
     images: int
     test_images: int
     loss: float
     seconds: float
+    figures: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
-        return json_figures(self)
+        found = json_figures(self)
+        return found if self.figures else {name: value for name, value in found.items() if name != "figures"}
 
 
 def evaluate(
@@ -240,7 +245,7 @@ def _has_mean(q: Posterior) -> bool:
 def evaluate_loss(
     objective: Objective, model: Any, images: Any, *, test_images: int | None = None, seed: int = 0
 ) -> LossEvaluation:
-    """Return the mean of an objective over test images: all there is to tell of a model without a bound on log p(x).
+    """Return the mean of an objective over test images, with the model's own figures: for one without a bound.
 
     Parameters
     ----------
@@ -259,14 +264,19 @@ def evaluate_loss(
     if count == 0:
         raise ValueError("evaluate_loss: images holds no image")
     total = 0.0
+    totals: dict[str, float] = {}
     for number, batch in enumerate(batches(images, count)):
-        values = objective(model, batch, seed=mix_seed(seed, 0), row_offset=number * IMAGES_AT_A_TIME)
-        total += float(values.detach().double().sum())
+        place = {"seed": mix_seed(seed, 0), "row_offset": number * IMAGES_AT_A_TIME}
+        total += float(objective(model, batch, **place).detach().double().sum())
+        own = model.figures(batch, **place) if callable(getattr(model, "figures", None)) else {}
+        for name, values in own.items():
+            totals[name] = totals.get(name, 0.0) + float(values.detach().double().sum())
     return LossEvaluation(
         images=count,
         test_images=count if test_images is None else check_count("evaluate_loss", "test_images", test_images),
         loss=total / count,
         seconds=time.monotonic() - start,
+        figures={name: value / count for name, value in totals.items()},
     )
 
 

@@ -37,6 +37,8 @@ class ModelOptions(ABC):
     ----------
     uses_labels
         Whether the model takes for ``x`` the pair (images, labels), of shapes (B, D) and (B,).
+    default_objective
+        Name of the objective that the command line takes where none is given.
 
     Raises
     ------
@@ -45,6 +47,7 @@ class ModelOptions(ABC):
     """
 
     uses_labels: ClassVar[bool] = False
+    default_objective: ClassVar[str] = "iwae"
 
     def __post_init__(self) -> None:
         check_options(self)

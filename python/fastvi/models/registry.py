@@ -29,7 +29,10 @@ MODELS: Registry[ModelOptions] = Registry(
         "sigmoid-belief-network": SigmoidBeliefNetworkOptions,
     },
 )
-"""The options of each model, a frozen dataclass; ``MODELS["name"] = Options`` adds another."""
+"""The options of each model, a frozen dataclass; ``MODELS["name"] = Options`` adds another.
+
+Those of `fastvi.autoencoders` are there once that package was imported, which the command line and runs do.
+"""
 
 
 def make_model_options(name: str, **options: Any) -> ModelOptions:

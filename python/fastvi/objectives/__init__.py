@@ -17,6 +17,7 @@ from fastvi.objectives.layers import call_detached, sample_layer
 from fastvi.objectives.miwae import MIWAE
 from fastvi.objectives.model import LatentVariableModel
 from fastvi.objectives.piwae import PIWAE
+from fastvi.objectives.reconstruction import ReconstructingModel, Reconstruction
 from fastvi.objectives.registry import OBJECTIVES, make_objective
 from fastvi.objectives.renyi import Renyi
 from fastvi.objectives.score_function import ScoreFunction
@@ -47,6 +48,8 @@ __all__ = [
     "LinearWarmUp",
     "Loss",
     "Objective",
+    "ReconstructingModel",
+    "Reconstruction",
     "Renyi",
     "ReweightedWakeSleep",
     "ScoreFunction",

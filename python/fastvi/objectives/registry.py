@@ -11,6 +11,7 @@ from fastvi.objectives.elbo import ELBO, STL
 from fastvi.objectives.importance import IWAE, DReG
 from fastvi.objectives.miwae import MIWAE
 from fastvi.objectives.piwae import PIWAE
+from fastvi.objectives.reconstruction import Reconstruction
 from fastvi.objectives.renyi import Renyi
 from fastvi.objectives.score_function import ScoreFunction
 from fastvi.objectives.tvo import TVO
@@ -34,6 +35,7 @@ OBJECTIVES: Registry[Objective] = Registry(
         "vimco": VIMCO,
         "score-function": ScoreFunction,
         "reweighted-wake-sleep": ReweightedWakeSleep,
+        "reconstruction": Reconstruction,
     },
 )
 """The objectives, each a frozen dataclass whose fields are its options; ``OBJECTIVES["name"] = Class`` adds another."""

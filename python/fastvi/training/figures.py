@@ -115,6 +115,8 @@ def print_loss(result: LossEvaluation, config: TrainingConfig, console: Console)
     table = Table(title=f"{config.data}, {config.objective_name}: {images_words(result)}", show_header=False)
     unit = config.objective.unit
     table.add_row(f"test {config.objective.value_name}", f"{result.loss:.3f}{' ' if unit else ''}{unit}")
+    for name, value in result.figures.items():
+        table.add_row(name, f"{value:.3f}")
     table.add_row("time", f"{result.seconds:.1f} s")
     console.print(table)
     what = "bound without importance weights" if config.objective.is_bound else "loss and no bound on log p(x)"

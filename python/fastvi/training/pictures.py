@@ -1,4 +1,4 @@
-"""Pictures of a trained model: reconstructions, samples, and the manifold of a two-dimensional latent space.
+"""Pictures of a trained model: reconstructions, samples, filters, and the manifold of a two-dimensional latent space.
 
 The manifold is figure 4 of Kingma & Welling 2014: the unit square through the inverse Gaussian distribution function.
 """
@@ -19,6 +19,9 @@ from fastvi.training.files import atomic_write
 
 _MINIMUM_TILE_HEIGHT = 28
 _GAP_SHADE = 0.35
+_COLUMNS, _ROWS = 12, 4
+_FILTER_COLUMNS = 12
+_FILTERS = _FILTER_COLUMNS**2
 _SAMPLE_COLUMNS = 12
 _SAMPLES = _SAMPLE_COLUMNS**2
 
@@ -29,9 +32,10 @@ def write_pictures(
 ) -> list[Path]:
     """Write reconstructions.png, samples.png and, when the latent space is a plane, manifold.png.
 
-    A model without ``reconstruct(x)`` has no reconstructions. Samples are those of a model with a bound on log p(x): of
-    its ``sample(count, seed)``, or of ``latent_dim`` and ``decode(z)``, which has the manifold as well. Where nothing
-    says how z is drawn there are none.
+    A model without ``reconstruct(x)`` has no reconstructions. One with ``filters()``, weights (units, D) of its first
+    layer, has filters.png too, and one with ``corrupt(x, seed=...)`` denoised.png: originals, with noise, and what is
+    made of these. Samples are those of a model with a bound on log p(x): of its ``sample(count, seed)``, or of
+    ``latent_dim`` and ``decode(z)``, which has the manifold as well. Where nothing says how z is drawn there are none.
 
     Parameters
     ----------
@@ -52,6 +56,8 @@ def write_pictures(
     pictures = {}
     if hasattr(model, "reconstruct"):
         pictures["reconstructions.png"] = _reconstructions(model, test_images)
+    if hasattr(model, "reconstruct") and hasattr(model, "corrupt"):
+        pictures["denoised.png"] = _denoised(model, test_images)
     if has_bound(model) and hasattr(model, "sample"):
         pictures["samples.png"] = model.sample(_SAMPLES, seed=0), _SAMPLE_COLUMNS
     elif has_bound(model) and hasattr(model, "decode") and hasattr(model, "latent_dim"):
@@ -60,8 +66,11 @@ def write_pictures(
             pictures["manifold.png"] = _manifold(model)
     given = test_images if isinstance(test_images, Tensor) else test_images[0]
     brightest = max(1.0, given.max().item())  # of counts
+    pictures = {name: (images / brightest, columns) for name, (images, columns) in pictures.items()}
+    if callable(getattr(model, "filters", None)):
+        pictures["filters.png"] = _filters(model)
     for name, (images, columns) in pictures.items():
-        save_grid(images.reshape(-1, *image_shape) / brightest, columns, folder / name)
+        save_grid(images.reshape(-1, *image_shape), columns, folder / name)
     return [folder / name for name in pictures]
 
 
@@ -93,13 +102,35 @@ def save_grid(images: Tensor, columns: int, path: Path) -> None:
 
 def _reconstructions(model: Any, test_images: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
     """Rows of originals, each followed by the row of their reconstructions."""
-    columns, pairs = 12, 4
+    chosen = _chosen(test_images)
+    return _in_rows(chosen if isinstance(chosen, Tensor) else chosen[0], model.reconstruct(chosen))
+
+
+def _denoised(model: Any, test_images: Any) -> tuple[Tensor, int]:
+    """Rows of originals, each followed by the same images with noise and by what is reconstructed from these."""
+    originals = _chosen(test_images)
+    corrupted = model.corrupt(originals, seed=0)
+    return _in_rows(originals, corrupted, model.reconstruct(corrupted))
+
+
+def _chosen(test_images: Any) -> Any:
+    """The images of the pictures with originals: `_COLUMNS` for each of `_ROWS` rows."""
     count = test_images.shape[0] if isinstance(test_images, Tensor) else test_images[0].shape[0]
-    chosen = select_examples(test_images, evenly_spaced(columns * pairs, count))
-    originals = chosen if isinstance(chosen, Tensor) else chosen[0]
-    reconstructed = model.reconstruct(chosen)
-    rows = [images.reshape(pairs, columns, -1) for images in (originals, reconstructed)]
-    return torch.stack(rows, 1).flatten(0, 2), columns
+    return select_examples(test_images, evenly_spaced(_COLUMNS * _ROWS, count))
+
+
+def _in_rows(*images: Tensor) -> tuple[Tensor, int]:
+    rows = [each.reshape(_ROWS, _COLUMNS, -1) for each in images]
+    return torch.stack(rows, 1).flatten(0, 2), _COLUMNS
+
+
+def _filters(model: Any) -> tuple[Tensor, int]:
+    """The filters with the largest norms, in the order of their units; zero is grey, each has its own scale."""
+    weights = model.filters()
+    largest = weights.square().sum(1).topk(min(_FILTERS, weights.shape[0])).indices.sort().values
+    chosen = weights[largest].cpu()
+    scale = chosen.abs().amax(1, keepdim=True).clamp_min(torch.finfo(chosen.dtype).tiny)
+    return 0.5 + 0.5 * chosen / scale, _FILTER_COLUMNS
 
 
 def _samples(model: Any) -> tuple[Tensor, int]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+import fastvi.autoencoders  # noqa: F401  # registers its models
 from fastvi._options import options_of
 from fastvi.data import BINARIZATIONS, Dataset
 from fastvi.models import MODELS, DataShape, ModelOptions
@@ -242,7 +243,7 @@ def check_data(config: TrainingConfig, data: Dataset) -> None:
     """
     from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
 
-    likelihood = getattr(config.model, "likelihood", None)
+    likelihood = getattr(config.model, "likelihood", getattr(config.model, "error", None))
     if likelihood in LIKELIHOODS and is_of_counts(likelihood) is not is_of_counts(data.likelihood):
         kinds = {True: "of counts", False: "of values in [0, 1]"}
         raise ValueError(
