@@ -18,11 +18,14 @@ from torch import Tensor
 
 from fastvi import ops
 from fastvi._array_files import MAX_ARRAY_BYTES, DataError, read_idx, read_npz
+from fastvi._moving_spot import SIZE, moving_spot
+from fastvi.autoencoders.sequences import consecutive_frames
 from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
 from fastvi.ops._values import describe_range, range_outside_unit_interval
 
 __all__ = [
     "BINARIZATIONS",
+    "BUNDLED_DATASETS",
     "DATASET_NAMES",
     "STATIC_BINARIZATION_SEED",
     "TEST_BINARIZATION_SEED",
@@ -64,12 +67,16 @@ class Dataset:
         ``"poisson"``, says that the values are whole numbers of 0 or more.
     train_labels, test_labels
         Class of each image, int64 of shapes (N,) and (M,), from 0; None where the data have no labels.
+    train_times, test_times
+        Time of each image, int64 of shapes (N,) and (M,), where the images are frames of sequences: frames whose times
+        differ by one are neighbours, others are not. No two frames have the same. None where the data have no order.
 
     Raises
     ------
     DataError
         If the images are not float32 rows in [0, 1], or of counts, as many values in each as ``image_shape`` says, if
-        there are none to train or to test, or if the labels are not one int64 of 0 or more for each image.
+        there are none to train or to test, if the labels are not one int64 of 0 or more for each image, or the times
+        not one int64 for each, all different.
 
     Examples
     --------
@@ -90,6 +97,8 @@ grey values from 0 to 255 are divided by 255 first
     likelihood: str
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
+    train_times: Tensor | None = None
+    test_times: Tensor | None = None
 
     @property
     def num_classes(self) -> int | None:
@@ -135,6 +144,7 @@ grey values from 0 to 255 are divided by 255 first
         ):
             if labels is not None:
                 _check_labels(f"{self.name}: the {purpose} labels", labels, images.shape[0])
+        _check_times(self)
 
 
 def _check_counts(name: str, values: Tensor) -> None:
@@ -154,6 +164,28 @@ def _check_labels(labels_name: str, labels: object, count: int) -> None:
         raise DataError(f"{labels_name} must be 0 or more, got {int(labels.min())}")
 
 
+def _check_times(data: Dataset) -> None:
+    if data.train_times is None and data.test_times is None:
+        return
+    for purpose, times, images in (("training", data.train_times, data.train), ("test", data.test_times, data.test)):
+        if not isinstance(times, Tensor):
+            raise DataError(
+                f"{data.name}: the {purpose} times must be a tensor as those of the other images, got "
+                f"{type(times).__name__}"
+            )
+        if times.dtype != torch.int64 or times.shape != (len(images),):
+            raise DataError(
+                f"{data.name}: the {purpose} times must be int64 of the shape ({len(images)},), one for each image, "
+                f"got {times.dtype} of {tuple(times.shape)}"
+            )
+    assert data.train_times is not None
+    assert data.test_times is not None
+    try:
+        consecutive_frames(torch.cat([data.train_times, data.test_times]))
+    except ValueError as error:
+        raise DataError(f"{data.name}: training and test {error}") from error
+
+
 def load_dataset(name: str, data_dir: Path | None = None, download: bool = False) -> Dataset:
     """Load a data set by name.
 
@@ -164,6 +196,8 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
                                                                          file's order; 1,500 others to train
     ``digits-counts``     none: the same, of each pixel how many of    as those of ``digits``
                           its 16 points have ink
+    ``moving-spot``       none: films of a soft spot that crosses an     100 films of 20 frames to train, 40
+                          image in a straight line, 16 x 16              others to test
     ``mnist``             idx files in mnist/, MNIST/raw/ or .           60,000 / 10,000 as published
     ``fashion-mnist``     idx files in fashion-mnist/,                   60,000 / 10,000 as published
                           FashionMNIST/raw/ or .
@@ -174,7 +208,7 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     ====================  =============================================  ====================================
 
     ``digits`` and ``digits-counts`` have labels, and so have ``mnist`` and ``fashion-mnist`` where the idx files of the
-    labels lie beside those of the images.
+    labels lie beside those of the images. ``moving-spot`` and ``frey`` have times.
 
     Parameters
     ----------
@@ -201,6 +235,8 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
         return _load_digits()
     if name == "digits-counts":
         return _load_digits_counts()
+    if name == "moving-spot":
+        return _load_moving_spot()
     if data_dir is None and os.environ.get("FASTVI_DATA"):
         data_dir = Path(os.environ["FASTVI_DATA"])
     if data_dir is None:
@@ -324,6 +360,17 @@ def _load_digits_counts() -> Dataset:
     return replace(digits, name="digits-counts", train=train, test=test, likelihood="poisson")
 
 
+def _load_moving_spot() -> Dataset:
+    films = [torch.from_numpy(some) for some in moving_spot()]
+    count, frames = sum(map(len, films)), films[0].shape[1]
+    # Between the last frame of a film and the first of the next one time is missing.
+    times = torch.arange(count)[:, None] * (frames + 1) + torch.arange(frames)
+    train, test = (some.flatten(0, 1) for some in films)
+    train_times, test_times = (some.flatten() for some in times.split([len(some) for some in films]))
+    order = {"train_times": train_times, "test_times": test_times}
+    return Dataset("moving-spot", train, test, (SIZE, SIZE), "bernoulli", **order)
+
+
 def _load_idx_dataset(name: str, subfolders: tuple[str, ...], data_dir: Path) -> Dataset:
     splits, labels = [], []
     for part in ("train", "t10k"):
@@ -385,7 +432,9 @@ def _load_frey(data_dir: Path) -> Dataset:
         raise DataError(f"{path}: x must have the shape (1965, 28, 20), got {frames.shape}")
     rows = frames.reshape(frames.shape[0], -1).astype(np.float32) / np.float32(255.0)
     train, test = _split_evenly(rows, _FREY_TEST_COUNT)
-    return Dataset("frey", train, test, (frames.shape[1], frames.shape[2]), "gaussian")
+    train_times, test_times = _split_evenly(np.arange(len(rows)), _FREY_TEST_COUNT)
+    shape = (frames.shape[1], frames.shape[2])
+    return Dataset("frey", train, test, shape, "gaussian", train_times=train_times, test_times=test_times)
 
 
 _LOADERS: dict[str, Callable[[Path], Dataset]] = {
@@ -394,7 +443,9 @@ _LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "mnist-binarized": _load_mnist_binarized,
     "frey": _load_frey,
 }
-DATASET_NAMES = ("digits", "digits-counts", *_LOADERS)
+BUNDLED_DATASETS = ("digits", "digits-counts", "moving-spot")
+"""Data sets that are read from no folder."""
+DATASET_NAMES = (*BUNDLED_DATASETS, *_LOADERS)
 
 
 def _unit_rows(images: npt.NDArray[np.uint8]) -> Tensor:
