@@ -107,7 +107,7 @@ def save_picture(model: DenoisingAutoencoder, data: Tensor, noise_scale: float, 
         axis = torch.linspace(-WIDTH, WIDTH, count)
         return axis, torch.cartesian_prod(axis, axis)
 
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.4))
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2))
     _, places = grid(26)
     near = places[torch.cdist(places, data).amin(1) < 3.0 * noise_scale]  # elsewhere there are no data to learn from
     fields = {
@@ -122,7 +122,7 @@ def save_picture(model: DenoisingAutoencoder, data: Tensor, noise_scale: float, 
     shades = axes[2].contourf(line, line, distance, levels=(0.0, *LEVELS), cmap="Blues_r", extend="neither")
     axes[2].contour(line, line, distance, levels=LEVELS, colors="0.4", linewidths=0.5)
     axes[2].set_title("Omega(eps) = {x : |x - r(x)| <= eps}")
-    figure.colorbar(shades, ax=axes[2], label="eps")
+    figure.colorbar(shades, ax=axes[2], label="eps", fraction=0.046, pad=0.04)
     for axis in axes:
         axis.plot(*data.T, color="tab:orange", linewidth=1)
         axis.set_aspect("equal")

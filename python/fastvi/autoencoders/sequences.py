@@ -133,8 +133,7 @@ def squared_step(z: Tensor) -> Tensor:
     >>> squared_step(torch.tensor([[0.0], [1.0], [4.0]]))
     tensor(5.)
     """
-    before, after = _steps("squared_step", z)
-    return 0.5 * (before.square().sum(-1) + after.square().sum(-1))
+    return _squared_step("squared_step", z)
 
 
 def slowness(z: Tensor) -> Tensor:
@@ -156,10 +155,15 @@ def slowness(z: Tensor) -> Tensor:
     >>> slowness(windows(torch.tensor([[0.0], [1.0], [0.0], [1.0]])))
     tensor(2.)
     """
-    step = squared_step(z).mean()
+    step = _squared_step("slowness", z).mean()
     codes = z.reshape(-1, z.shape[-1])
     variance = (codes - codes.mean(0)).square().sum(-1).mean()
     return step / (2.0 * variance).clamp_min(torch.finfo(step.dtype).tiny)
+
+
+def _squared_step(owner: str, z: Tensor) -> Tensor:
+    before, after = _steps(owner, z)
+    return 0.5 * (before.square().sum(-1) + after.square().sum(-1))
 
 
 def _steps(owner: str, z: Tensor) -> tuple[Tensor, Tensor]:

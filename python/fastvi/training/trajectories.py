@@ -59,26 +59,26 @@ def write_trajectories(model: Any, sequences: Iterable[Tensor], folder: Path) ->
 
 
 def plane(codes: list[Tensor]) -> list[Tensor]:
-    """Return the codes' two first principal components, (T, 2) for each (T, Z); the second is 0 where Z is 1."""
-    together = torch.cat(codes).double()
+    """Return the codes' two first principal components, (T, 2) for each (T, Z); the second is 0 where Z is 1. NaN counts as 0."""
+    together = torch.cat(codes).double().nan_to_num(0.0)
     centre = together.mean(0)
     directions = torch.linalg.svd(together - centre, full_matrices=False).Vh[:2]
     # A direction and its opposite are as good: the largest part is positive, so that pictures can be compared.
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     directions = directions * largest.sign()
-    found = [(each.double() - centre) @ directions.T for each in codes]
-    return [torch.nn.functional.pad(each, (0, 2 - each.shape[1])) for each in found]
+    found = (together - centre) @ directions.T
+    return list(torch.nn.functional.pad(found, (0, 2 - found.shape[1])).split([len(each) for each in codes]))
 
 
 def _drawn(paths: list[Tensor]) -> Image.Image:
-    together = torch.cat(paths).nan_to_num(0.0)
+    together = torch.cat(paths)
     low, high = together.amin(0), together.amax(0)
     extent = float((high - low).max()) or 1.0  # the same for both axes, so that angles stay
     size, margin = _SIZE * _FINER, _MARGIN * _FINER
     canvas = Image.new("RGB", (size, size), "white")
     pen = ImageDraw.Draw(canvas)
     for path in paths:
-        places = 0.5 * size + (path.nan_to_num(0.0) - (low + high) / 2) * ((size - 2 * margin) / extent)
+        places = 0.5 * size + (path - (low + high) / 2) * ((size - 2 * margin) / extent)
         points = [(x, size - y) for x, y in places.tolist()]
         colours = [_between(number / max(1, len(points) - 1)) for number in range(len(points))]
         for number in range(1, len(points)):

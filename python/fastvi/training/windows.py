@@ -41,7 +41,7 @@ class WindowPresenter:
         """Return the windows ``indices`` (B,) as a (B, 3, D) tensor; see `fastvi.data.Presenter`."""
         rows = self._rows.index_select(0, indices)
         frames = self._frames(rows.flatten(), seed, WINDOW * row_offset)
-        return frames.reshape(*rows.shape, -1)
+        return frames.reshape(*rows.shape, frames.shape[1])
 
 
 def training_windows(data: Dataset) -> Tensor:
