@@ -65,6 +65,13 @@ def test_shapes_and_gradients(name, options, tied):
 
 
 @every_model
+def test_objective_is_one_graph_for_the_compiler(name):
+    model, x = make(name), images()
+    compiled = torch.compile(lambda x: Reconstruction()(model, x, seed=3), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), model.loss(x, seed=3))
+
+
+@every_model
 def test_options_are_the_arguments_of_the_class(name):
     """The defaults of both agree, so that the command line and Python make the same model."""
     entry = MODELS[name]
@@ -194,13 +201,14 @@ def test_k_sparse_codes_have_k_values():
     assert torch.equal(model.figures(x)["values of the code that are not 0"], torch.full((9,), 3))
 
 
-def test_sparse_loss_has_the_norm_of_the_code():
-    model, x = make("sparse-autoencoder", sparsity=0.3), images()
+@pytest.mark.parametrize("code_activation", ["relu", "linear"])
+def test_sparse_loss_has_the_norm_of_the_code(code_activation):
+    model, x = make("sparse-autoencoder", sparsity=0.3, code_activation=code_activation), images()
     z = model.code(x)
     torch.testing.assert_close(model.loss(x), model.reconstruction_error(x) + 0.3 * z.abs().sum(1))
     figures = model.figures(x)
     torch.testing.assert_close(figures["L1 norm of the code"], z.abs().sum(1))
-    assert torch.equal(figures["values of the code that are not 0"], (z > 0).sum(1))
+    assert torch.equal(figures["values of the code that are not 0"], (z.abs() > 0).sum(1))
 
 
 def test_filters_are_the_weights_of_the_first_layer():
@@ -214,6 +222,7 @@ def test_filters_are_the_weights_of_the_first_layer():
 def test_classifier_is_linear_in_the_code(name, freeze):
     model, x = make(name), images()
     network = classifier(model, 4, freeze=freeze)
+    assert {parameter.requires_grad for parameter in network.model.parameters()} == {not freeze}
     torch.testing.assert_close(network(x), model.code(x) @ network.head.weight.t() + network.head.bias)
     before = model.code(x)
     optimizer = torch.optim.SGD((each for each in network.parameters() if each.requires_grad), lr=1.0)

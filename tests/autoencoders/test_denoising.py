@@ -9,6 +9,9 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from fastvi.autoencoders import DenoisingAutoencoder, corrupt
+from fastvi.evaluate import evaluate_loss
+from fastvi.objectives import Reconstruction
+from fastvi.seeding import mix_seed
 
 SIGMA = 0.6
 MEAN = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
@@ -97,6 +100,18 @@ def test_loss_is_that_of_the_noisy_input(kind):
     torch.testing.assert_close(figures["squared error denoised"], expected)
     torch.testing.assert_close(figures["squared error with noise"], (noisy - x).square().sum(1))
     torch.testing.assert_close(figures["squared error"], (model.reconstruct(x) - x).square().sum(1))
+
+
+def test_evaluation_is_the_mean_over_all_images():
+    """In batches, each image with the noise of its place: as in one."""
+    torch.manual_seed(0)
+    model, x = DenoisingAutoencoder(6, 4), torch.rand(300, 6)
+    found = evaluate_loss(Reconstruction(), model, x, seed=5)
+    place = {"seed": mix_seed(5, 0)}
+    assert found.loss == pytest.approx(model.loss(x, **place).mean().item(), rel=1e-5)
+    expected = {name: values.mean().item() for name, values in model.figures(x, **place).items()}
+    assert found.figures == pytest.approx(expected, rel=1e-5)
+    assert found.as_dict()["figures"] == found.figures
 
 
 @pytest.mark.parametrize("make_call", [

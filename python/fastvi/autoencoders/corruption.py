@@ -85,7 +85,7 @@ def corrupt(x: Tensor, corruption: str, level: float, *, seed: int | None = None
         return (wide + level * noise).to(x.dtype).reshape(x.shape)
     # A standard normal draw lies below its quantile of probability p with the probability p.
     share = level if corruption == "masking" else 0.5 * level
-    quantile = torch.special.ndtri(torch.tensor(float(share), dtype=torch.float64)).item()
+    quantile = torch.special.ndtri(torch.full((), float(share), dtype=torch.float64, device=x.device))
     corrupted = rows.masked_fill(noise < quantile, 0.0)
     if corruption == "salt-and-pepper":
         corrupted = corrupted.masked_fill(noise > -quantile, 1.0)
