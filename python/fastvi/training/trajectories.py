@@ -59,7 +59,10 @@ def write_trajectories(model: Any, sequences: Iterable[Tensor], folder: Path) ->
 
 
 def plane(codes: list[Tensor]) -> list[Tensor]:
-    """Return the codes' two first principal components, (T, 2) for each (T, Z); the second is 0 where Z is 1. NaN counts as 0."""
+    """Return the codes' two first principal components, (T, 2) for each (T, Z); where Z is 1 the second is 0.
+
+    NaN counts as 0.
+    """
     together = torch.cat(codes).double().nan_to_num(0.0)
     centre = together.mean(0)
     directions = torch.linalg.svd(together - centre, full_matrices=False).Vh[:2]
