@@ -122,7 +122,10 @@ def test_existing_folders_are_not_overwritten_unasked(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "--data", "cifar"), "unknown data set 'cifar': choose one of digits, digits-counts, mnist"),
+        (
+            ("train", "--data", "cifar"),
+            "unknown data set 'cifar': choose one of digits, digits-counts, moving-spot, mnist",
+        ),
         (("train", "--data", "mnist"), "name it with --data-dir or FASTVI_DATA"),
         (("train", "--data", "mnist", "--data-dir", "nowhere"), "the data folder nowhere does not exist"),
         (("train", "--data", "mnist", "--data-dir", "."), "expected the file train-images-idx3-ubyte.gz"),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fastvi.data import (
     BINARIZATIONS,
+    BUNDLED_DATASETS,
     DATASET_NAMES,
     DataError,
     Dataset,
@@ -178,7 +179,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
         load_dataset("mnist", tmp_path)
     with pytest.raises(DataError, match="nowhere does not exist"):
         load_dataset("frey", tmp_path / "nowhere")
-    with pytest.raises(DataError, match="choose one of digits, digits-counts, mnist"):
+    with pytest.raises(DataError, match="choose one of digits, digits-counts, moving-spot, mnist"):
         load_dataset("cifar")
 
 
@@ -399,7 +400,7 @@ def test_published_files_load(name, train_shape, test_shape):
 
 def test_every_name_has_a_loader(tmp_path):
     for name in DATASET_NAMES:
-        if not name.startswith("digits"):
+        if name not in BUNDLED_DATASETS:
             with pytest.raises(DataError, match="expected the file"):
                 load_dataset(name, tmp_path)
 

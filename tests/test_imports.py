@@ -24,6 +24,7 @@ PYTHON = {
     "_perceptron": "",
     "_examples": "",
     "_array_files": "",
+    "_moving_spot": "",
     "_archive": "",
     "_files": "",
     "reference": "",
@@ -51,7 +52,8 @@ PYTHON = {
     "models": "objectives",
     "autoencoders": "models",
     # The program.
-    "data": "models autoencoders _array_files",
+    "_dataset": "models autoencoders _array_files",
+    "data": "_dataset _moving_spot",
     "evaluate": "models autoencoders _pareto",
     "training": "data evaluate",
     "_terminal": "_native",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ from torch import Tensor
 
 from fastvi import ops
 from fastvi._array_files import MAX_ARRAY_BYTES, DataError, read_idx, read_npz
-from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
+from fastvi._dataset import Dataset
+from fastvi._moving_spot import SIZE, moving_spot
 from fastvi.ops._values import describe_range, range_outside_unit_interval
 
 __all__ = [
     "BINARIZATIONS",
+    "BUNDLED_DATASETS",
     "DATASET_NAMES",
     "STATIC_BINARIZATION_SEED",
     "TEST_BINARIZATION_SEED",
@@ -47,113 +49,6 @@ _DIGITS_POINTS = 16  # of a pixel
 _FREY_TEST_COUNT = 200
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Training and test images as float32 rows in [0, 1], or counts.
-
-    Attributes
-    ----------
-    name
-        Name under which `load_dataset` knows it.
-    train, test
-        Shapes (N, D) and (M, D), D = height * width.
-    image_shape
-        (height, width).
-    likelihood
-        The likelihood that fits: one of ``fastvi.models.LIKELIHOODS``, such as ``"bernoulli"``. One of counts, such as
-        ``"poisson"``, says that the values are whole numbers of 0 or more.
-    train_labels, test_labels
-        Class of each image, int64 of shapes (N,) and (M,), from 0; None where the data have no labels.
-
-    Raises
-    ------
-    DataError
-        If the images are not float32 rows in [0, 1], or of counts, as many values in each as ``image_shape`` says, if
-        there are none to train or to test, or if the labels are not one int64 of 0 or more for each image.
-
-    Examples
-    --------
-    >>> grey = torch.tensor([[0.0, 128.0, 255.0, 64.0]])
-    >>> Dataset("mine", grey / 255.0, grey / 255.0, (2, 2), "bernoulli").train.shape
-    torch.Size([1, 4])
-    >>> Dataset("mine", grey, grey, (2, 2), "bernoulli")
-    Traceback (most recent call last):
-    ...
-    fastvi.data.DataError: mine: the training images must hold values in [0, 1], got values from 0 to 255; \
-grey values from 0 to 255 are divided by 255 first
-    """
-
-    name: str
-    train: Tensor
-    test: Tensor
-    image_shape: tuple[int, int]
-    likelihood: str
-    train_labels: Tensor | None = None
-    test_labels: Tensor | None = None
-
-    @property
-    def num_classes(self) -> int | None:
-        """One more than the largest label; None where the training or the test images have no labels."""
-        if self.train_labels is None or self.test_labels is None:
-            return None
-        return 1 + int(torch.maximum(self.train_labels.max(), self.test_labels.max()))
-
-    def __post_init__(self) -> None:
-        if self.likelihood not in LIKELIHOODS:
-            raise DataError(
-                f"{self.name}: the likelihood must be one of {', '.join(LIKELIHOODS)}, got {self.likelihood!r}"
-            )
-        shape: object = self.image_shape
-        if not (isinstance(shape, tuple | list) and len(shape) == 2 and all(type(size) is int for size in shape)):
-            raise DataError(f"{self.name}: the image shape must be (height, width), two whole numbers, got {shape!r}")
-        height, width = self.image_shape
-        if height < 1 or width < 1:
-            raise DataError(f"{self.name}: the image shape must be positive, got {shape!r}")
-        for purpose, images in (("training", self.train), ("test", self.test)):
-            if not isinstance(images, Tensor):
-                raise DataError(f"{self.name}: the {purpose} images must be a tensor, got {type(images).__name__}")
-            if images.dim() != 2 or images.shape[1] != height * width:
-                raise DataError(
-                    f"{self.name}: the {purpose} images must have the shape (count, {height * width}), "
-                    f"got {tuple(images.shape)}"
-                )
-            if images.numel() == 0:
-                raise DataError(f"{self.name}: there are no {purpose} images")
-            if images.dtype != torch.float32:
-                raise DataError(f"{self.name}: the {purpose} images must be float32 in [0, 1], got {images.dtype}")
-            if is_of_counts(self.likelihood):
-                _check_counts(f"{self.name}: the {purpose} images", images)
-                continue
-            bounds = range_outside_unit_interval(images)
-            if bounds is not None:
-                raise DataError(
-                    f"{self.name}: the {purpose} images must hold values in [0, 1], got {describe_range(bounds)}"
-                )
-        for purpose, labels, images in (
-            ("training", self.train_labels, self.train),
-            ("test", self.test_labels, self.test),
-        ):
-            if labels is not None:
-                _check_labels(f"{self.name}: the {purpose} labels", labels, images.shape[0])
-
-
-def _check_counts(name: str, values: Tensor) -> None:
-    wrong = values[~((values >= 0.0) & (values == values.floor()) & values.isfinite())]
-    if wrong.numel() > 0:
-        raise DataError(f"{name} must hold counts, whole numbers of 0 or more, got {wrong[0].item():g}")
-
-
-def _check_labels(labels_name: str, labels: object, count: int) -> None:
-    if not isinstance(labels, Tensor):
-        raise DataError(f"{labels_name} must be a tensor or None, got {type(labels).__name__}")
-    if labels.dtype != torch.int64:
-        raise DataError(f"{labels_name} must be int64, got {labels.dtype}")
-    if labels.shape != (count,):
-        raise DataError(f"{labels_name} must have the shape ({count},), one for each image, got {tuple(labels.shape)}")
-    if int(labels.min()) < 0:
-        raise DataError(f"{labels_name} must be 0 or more, got {int(labels.min())}")
-
-
 def load_dataset(name: str, data_dir: Path | None = None, download: bool = False) -> Dataset:
     """Load a data set by name.
 
@@ -164,6 +59,8 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
                                                                          file's order; 1,500 others to train
     ``digits-counts``     none: the same, of each pixel how many of    as those of ``digits``
                           its 16 points have ink
+    ``moving-spot``       none: films of a soft spot that crosses an     100 films of 20 frames to train, 40
+                          image in a straight line, 16 x 16              others to test
     ``mnist``             idx files in mnist/, MNIST/raw/ or .           60,000 / 10,000 as published
     ``fashion-mnist``     idx files in fashion-mnist/,                   60,000 / 10,000 as published
                           FashionMNIST/raw/ or .
@@ -174,7 +71,7 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     ====================  =============================================  ====================================
 
     ``digits`` and ``digits-counts`` have labels, and so have ``mnist`` and ``fashion-mnist`` where the idx files of the
-    labels lie beside those of the images.
+    labels lie beside those of the images. ``moving-spot`` and ``frey`` have times.
 
     Parameters
     ----------
@@ -201,6 +98,8 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
         return _load_digits()
     if name == "digits-counts":
         return _load_digits_counts()
+    if name == "moving-spot":
+        return _load_moving_spot()
     if data_dir is None and os.environ.get("FASTVI_DATA"):
         data_dir = Path(os.environ["FASTVI_DATA"])
     if data_dir is None:
@@ -324,6 +223,17 @@ def _load_digits_counts() -> Dataset:
     return replace(digits, name="digits-counts", train=train, test=test, likelihood="poisson")
 
 
+def _load_moving_spot() -> Dataset:
+    films = [torch.from_numpy(some) for some in moving_spot()]
+    count, frames = sum(map(len, films)), films[0].shape[1]
+    # Between the last frame of a film and the first of the next one time is missing.
+    times = torch.arange(count)[:, None] * (frames + 1) + torch.arange(frames)
+    train, test = (some.flatten(0, 1) for some in films)
+    train_times, test_times = (some.flatten() for some in times.split([len(some) for some in films]))
+    order = {"train_times": train_times, "test_times": test_times}
+    return Dataset("moving-spot", train, test, (SIZE, SIZE), "bernoulli", **order)
+
+
 def _load_idx_dataset(name: str, subfolders: tuple[str, ...], data_dir: Path) -> Dataset:
     splits, labels = [], []
     for part in ("train", "t10k"):
@@ -385,7 +295,9 @@ def _load_frey(data_dir: Path) -> Dataset:
         raise DataError(f"{path}: x must have the shape (1965, 28, 20), got {frames.shape}")
     rows = frames.reshape(frames.shape[0], -1).astype(np.float32) / np.float32(255.0)
     train, test = _split_evenly(rows, _FREY_TEST_COUNT)
-    return Dataset("frey", train, test, (frames.shape[1], frames.shape[2]), "gaussian")
+    train_times, test_times = _split_evenly(np.arange(len(rows)), _FREY_TEST_COUNT)
+    shape = (frames.shape[1], frames.shape[2])
+    return Dataset("frey", train, test, shape, "gaussian", train_times=train_times, test_times=test_times)
 
 
 _LOADERS: dict[str, Callable[[Path], Dataset]] = {
@@ -394,7 +306,9 @@ _LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "mnist-binarized": _load_mnist_binarized,
     "frey": _load_frey,
 }
-DATASET_NAMES = ("digits", "digits-counts", *_LOADERS)
+BUNDLED_DATASETS = ("digits", "digits-counts", "moving-spot")
+"""Data sets that are read from no folder."""
+DATASET_NAMES = (*BUNDLED_DATASETS, *_LOADERS)
 
 
 def _unit_rows(images: npt.NDArray[np.uint8]) -> Tensor:

@@ -7,9 +7,19 @@ from fastvi.autoencoders.base import Autoencoder, AutoencoderOptions
 from fastvi.autoencoders.contractive import ContractiveAutoencoder, ContractiveAutoencoderOptions
 from fastvi.autoencoders.corruption import corrupt
 from fastvi.autoencoders.denoising import DenoisingAutoencoder, DenoisingAutoencoderOptions
+from fastvi.autoencoders.geometry import denoising_score, reconstruction_distance
 from fastvi.autoencoders.jacobian import contractive_penalty, hutchinson_penalty
 from fastvi.autoencoders.layers import TransposedLinear
 from fastvi.autoencoders.pretraining import CodeClassifier, classifier
+from fastvi.autoencoders.sequences import (
+    consecutive_frames,
+    linearisation_error,
+    sequences,
+    slowness,
+    squared_step,
+    windows,
+)
+from fastvi.autoencoders.slow import SlowAutoencoder, SlowAutoencoderOptions
 from fastvi.autoencoders.sparse import (
     KSparseAutoencoder,
     KSparseAutoencoderOptions,
@@ -25,6 +35,7 @@ for _name, _options in {
     "k-sparse-autoencoder": KSparseAutoencoderOptions,
     "contractive-autoencoder": ContractiveAutoencoderOptions,
     "denoising-autoencoder": DenoisingAutoencoderOptions,
+    "slow-autoencoder": SlowAutoencoderOptions,
 }.items():
     MODELS[_name] = _options
 
@@ -38,12 +49,22 @@ __all__ = [
     "DenoisingAutoencoderOptions",
     "KSparseAutoencoder",
     "KSparseAutoencoderOptions",
+    "SlowAutoencoder",
+    "SlowAutoencoderOptions",
     "SparseAutoencoder",
     "SparseAutoencoderOptions",
     "TransposedLinear",
     "classifier",
+    "consecutive_frames",
     "contractive_penalty",
     "corrupt",
+    "denoising_score",
     "hutchinson_penalty",
     "k_sparse",
+    "linearisation_error",
+    "reconstruction_distance",
+    "sequences",
+    "slowness",
+    "squared_step",
+    "windows",
 ]

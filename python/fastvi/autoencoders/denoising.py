@@ -10,6 +10,7 @@ from torch import Tensor
 from fastvi._options import option
 from fastvi.autoencoders.base import Autoencoder, AutoencoderOptions
 from fastvi.autoencoders.corruption import CORRUPTIONS, check_corruption, corrupt
+from fastvi.autoencoders.geometry import denoising_score
 from fastvi.autoencoders.layers import CODE_ACTIVATIONS
 
 
@@ -91,7 +92,7 @@ class DenoisingAutoencoder(Autoencoder):
                 f"{type(self).__name__}: the score needs Gaussian noise of a positive level, and the corruption is "
                 f"{self.corruption} of level {self.corruption_level}"
             )
-        return (self.reconstruct(x) - x) / self.corruption_level**2
+        return denoising_score(self, x, self.corruption_level)
 
     def figures(self, x: Tensor, *, seed: int | None = None, row_offset: int = 0) -> dict[str, Tensor]:
         """Return what `Autoencoder.figures` does, and the squared error of x with noise and of what is made of it."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from fastvi.training.config import RunFolder, TrainingConfig
 
 INTERRUPTED_EXIT_CODE = 130
-_BUNDLED_DATA = ("digits",)
-"""Data sets that are read from no folder."""
 
 
 def count(description: str, least: int = 1) -> Any:
@@ -90,7 +88,9 @@ def load_data(name: str, data_dir: Path | None, download: bool) -> Dataset:
 
 def data_folder(name: str, given: Path | None, run: RunFolder | None = None) -> Path | None:
     """Return the folder of the data: --data-dir, else FASTVI_DATA, else where the run found them when it was made."""
-    if name in _BUNDLED_DATA:
+    from fastvi.data import BUNDLED_DATASETS
+
+    if name in BUNDLED_DATASETS:
         return None
     if given is not None:
         return given

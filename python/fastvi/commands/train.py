@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fastvi.data import Dataset
     from fastvi.training.config import RunFolder, TrainingConfig
 
-_DEFAULT_EPOCHS = {"digits": 200, "digits-counts": 200}
+_DEFAULT_EPOCHS = {"digits": 200, "digits-counts": 200, "moving-spot": 100}
 _OPTIONS_TO_REPEAT = (
     "data_dir",
     "device",
@@ -51,7 +51,7 @@ _OPTIONS_TO_REPEAT = (
 def train(
     context: typer.Context,
     data: Annotated[
-        str, typer.Option(help="digits, digits-counts, mnist, fashion-mnist, mnist-binarized or frey.")
+        str, typer.Option(help="digits, digits-counts, moving-spot, mnist, fashion-mnist, mnist-binarized or frey.")
     ] = "digits",
     data_dir: DataDir = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data into DATA_DIR.")] = False,
@@ -63,7 +63,9 @@ def train(
         ),
     ] = None,
     model: Annotated[str, typer.Option(help="Which model, such as vae; each has options of its own, below.")] = "vae",
-    epochs: Annotated[int | None, count("Passes over the training images; default: 200 for digits, else 20.")] = None,
+    epochs: Annotated[
+        int | None, count("Passes over the training images; default: 200 for digits, 100 for moving-spot, else 20.")
+    ] = None,
     batch_size: Annotated[int, count("Examples for each step, shared by all processes.")] = 100,
     learning_rate: Annotated[float, number("Adam's step size.")] = 1e-3,
     binarization: Annotated[
@@ -106,6 +108,8 @@ def train(
     from fastvi.training.pictures import write_pictures
     from fastvi.training.processes import from_first, is_first, join_processes
     from fastvi.training.settings import bfloat16_obstacle
+    from fastvi.training.trajectories import write_trajectories
+    from fastvi.training.windows import held_out_sequences
 
     try:
         join_processes()
@@ -128,7 +132,7 @@ def train(
                 config = _new_config(context, dataset)
                 if config.precision == "bf16-mixed" and obstacle is not None:
                     fail(f"--precision bf16-mixed gains nothing here: {obstacle}")
-                record = DataRecord.of(dataset, found_in, config.uses_labels)
+                record = DataRecord.of(dataset, found_in, config.uses_labels, config.uses_neighbours)
                 begun = folder = context.with_resource(claimed(out, overwrite, config, record, console.print))
             else:
                 if out is not None or overwrite:
@@ -139,7 +143,9 @@ def train(
                 if config.precision == "bf16-mixed" and obstacle is not None:
                     console.print(f"the run's precision bf16-mixed gains nothing here: {obstacle}")
                 dataset, found_in = run_data(folder, config, data_dir, console, download)
-                folder.write_config(config, DataRecord.of(dataset, found_in, config.uses_labels))
+                folder.write_config(
+                    config, DataRecord.of(dataset, found_in, config.uses_labels, config.uses_neighbours)
+                )
         except RunError as error:
             fail(str(error))
         return config, folder, chosen_device, found_in
@@ -167,7 +173,9 @@ def train(
         examples = evaluation_examples(dataset, config)
         drawn = True
         try:
-            write_pictures(trained, examples, dataset.image_shape, folder.path)
+            images = examples[:, 1] if config.uses_neighbours else examples
+            write_pictures(trained, images, dataset.image_shape, folder.path)
+            write_trajectories(trained, held_out_sequences(dataset, config.binarization), folder.path)
         except OSError as error:
             show_error(f"not all pictures were written: {reason(error)}")
             drawn = False

@@ -37,6 +37,8 @@ class ModelOptions(ABC):
     ----------
     uses_labels
         Whether the model takes for ``x`` the pair (images, labels), of shapes (B, D) and (B,).
+    uses_neighbours
+        Whether the model takes for ``x`` windows of three frames in a row, (B, 3, D), of data that have an order.
     default_objective
         Name of the objective that the command line takes where none is given.
 
@@ -47,6 +49,7 @@ class ModelOptions(ABC):
     """
 
     uses_labels: ClassVar[bool] = False
+    uses_neighbours: ClassVar[bool] = False
     default_objective: ClassVar[str] = "iwae"
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from fastvi.training.config import RunFolder
 from fastvi.training.errors import RunError
 from fastvi.training.files import write_whole
 from fastvi.training.settings import TrainingConfig, check_data
+from fastvi.training.windows import held_out_windows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,6 +127,8 @@ def print_loss(result: LossEvaluation, config: TrainingConfig, console: Console)
 def evaluation_examples(data: Dataset, config: TrainingConfig) -> Any:
     """Return the test images as a run's objective takes them: (M, D), in a pair with their labels where it uses them.
 
+    A model of sequences takes each with its two neighbours, (W, 3, D).
+
     Raises
     ------
     RunError
@@ -137,6 +140,8 @@ def evaluation_examples(data: Dataset, config: TrainingConfig) -> Any:
         check_data(config, data)
     except ValueError as error:
         raise RunError(str(error)) from error
+    if config.uses_neighbours:
+        return held_out_windows(data, config.binarization)
     images = test_images(data, config.binarization)
     return (images, data.test_labels) if config.uses_labels else images
 

@@ -18,6 +18,7 @@ from fastvi.training.config_file import FORMAT_KEY, RUN_FORMAT
 from fastvi.training.errors import DivergenceError
 from fastvi.training.processes import from_first
 from fastvi.training.settings import TrainingConfig
+from fastvi.training.windows import WindowPresenter, training_windows
 
 ADAM_EPSILON = 5e-6
 """Added to the root of Adam's second moment.
@@ -46,7 +47,8 @@ class VariationalModule(LightningModule):
         self.config = config
         self.model = model
         self.objective = config.objective
-        self.examples = Presenter(data.train, config.binarization, is_of_counts(data.likelihood))
+        frames = Presenter(data.train, config.binarization, is_of_counts(data.likelihood))
+        self.examples = WindowPresenter(frames, training_windows(data)) if config.uses_neighbours else frames
         self.labels = data.train_labels if config.uses_labels else None
         self.latest_value = torch.zeros(())
         self._epoch_total = torch.zeros((), dtype=torch.float64)

@@ -19,6 +19,7 @@ from fastvi.data import BINARIZATIONS, Dataset
 from fastvi.models import MODELS, DataShape, ModelOptions
 from fastvi.objectives import OBJECTIVES, Objective
 from fastvi.ops._private import MULTIPLIED_BY_PROCESSOR
+from fastvi.training.windows import check_windows
 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Of the arithmetic in training, by the names of PyTorch Lightning; runs without the setting have the first."""
@@ -98,6 +99,11 @@ class TrainingConfig:
     def uses_labels(self) -> bool:
         """Whether the objective or the model takes the pair (images, labels)."""
         return self.objective.uses_labels or self.model.uses_labels
+
+    @property
+    def uses_neighbours(self) -> bool:
+        """Whether the model takes windows of three frames in a row."""
+        return self.model.uses_neighbours
 
     def build_model(self, data_mean: torch.Tensor | None = None) -> nn.Module:
         """Return the untrained model; its initial weights come from PyTorch's generator."""
@@ -234,12 +240,13 @@ def bfloat16_obstacle(device: str) -> str | None:
 
 
 def check_data(config: TrainingConfig, data: Dataset) -> None:
-    """Check that the data are of the kind that the model's likelihood is of, and have the labels that the run uses.
+    """Check that the data are of the kind of the model's likelihood, and have the labels or the order that it uses.
 
     Raises
     ------
     ValueError
-        If the one are counts and the other is not of counts, if there are no labels, or more classes than the run has.
+        If the one are counts and the other is not of counts, if there are no labels, or more classes than the run has,
+        or if a model of sequences finds no frames with neighbours.
     """
     from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
 
@@ -255,8 +262,12 @@ def check_data(config: TrainingConfig, data: Dataset) -> None:
             f"the data {data.name} are counts" if is_of_counts(data.likelihood) else f"{likelihood} is of grey values"
         )
         raise ValueError(f"binarization must be none, for {what}, got {config.binarization!r}")
+    if config.uses_neighbours:
+        check_windows(data, config.model_name)
     if not config.uses_labels:
         return
+    if config.uses_neighbours:
+        raise ValueError(f"{config.model_name} takes frames in a row, which have no labels, and the run uses labels")
     user = config.objective_name if config.objective.uses_labels else config.model_name
     if data.num_classes is None:
         raise ValueError(f"{user} needs labels, and the data {data.name} have none")

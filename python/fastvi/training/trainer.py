@@ -119,7 +119,8 @@ def _check_data(config: TrainingConfig, data: Dataset, folder: RunFolder) -> Non
             if folder.config_file.exists():
                 raise
             record = None  # a folder that was not begun by the command
-        return record or DataRecord.of(data, uses_labels=config.uses_labels), record is None
+        made = DataRecord.of(data, uses_labels=config.uses_labels, uses_neighbours=config.uses_neighbours)
+        return record or made, record is None
 
     record, is_new = from_first(remembered)
     in_all(lambda: require_same_data(record, config.image_shape, data, folder.path))
