@@ -35,7 +35,7 @@ class Problem:
 
     def like_given(self, values: Tensor, *trailing: int) -> Any:
         """A result for each row as what the rows came as: the leading shape and then ``trailing``."""
-        values = values.reshape(*self.leading, *trailing)
+        values = values.reshape((*self.leading, *trailing))
         return values.numpy() if self.is_numpy else values
 
 

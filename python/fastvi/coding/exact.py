@@ -23,10 +23,10 @@ def active_set(
 ) -> SparseCodes:
     """Minimise 1/2 |x - codes @ dictionary|^2 + alpha sum |codes| for each row, to rounding.
 
-    Atoms join the set of those with a code one at a time, that with the largest correlation first; the quadratic problem
-    on the set is solved by a Cholesky factor. Native on the CPU; the codes of a row are the same for any number of
-    threads, but for the rounding of PyTorch's products x D' and D D'. On other devices it is FISTA to a relative duality
-    gap of 1e-10 (1e-6 in float32). Sources: Osborne, Presnell and Turlach 2000; Lee, Battle, Raina and Ng 2007.
+    Atoms join the set of those with a code one at a time, that with the largest correlation first; the quadratic
+    problem on the set is solved by a Cholesky factor. Native on the CPU; the codes of a row are the same for any number
+    of threads, but for the rounding of PyTorch's products x D' and D D'. On other devices it is FISTA to a relative
+    duality gap of 1e-10 (1e-6 in float32). Sources: Osborne, Presnell and Turlach 2000; Lee, Battle, Raina and Ng 2007.
 
     Parameters
     ----------

@@ -51,7 +51,8 @@ def lasso_objective(x: Any, codes: Any, dictionary: Any, alpha: float) -> Any:
     dictionary
         Atoms in rows, (A, D), as scikit-learn has them.
     alpha
-        Weight of the L1 norm, positive. It is scikit-learn's ``alpha`` of ``SparseCoder``, and D times that of ``Lasso``.
+        Weight of the L1 norm, positive. It is the ``transform_alpha`` of scikit-learn's ``SparseCoder``, and D times
+        the ``alpha`` of its ``Lasso``.
 
     Returns
     -------
@@ -76,8 +77,8 @@ def lasso_objective(x: Any, codes: Any, dictionary: Any, alpha: float) -> Any:
 def duality_gap(x: Any, codes: Any, dictionary: Any, alpha: float) -> Any:
     """How far the objective is above its minimum at most, for each row: the gap to the dual problem.
 
-    What is left, r = x - codes @ dictionary, is scaled until no atom's product with it exceeds alpha; that is a point of
-    the dual problem, max <u, x> - |u|^2 / 2. Source: Kim, Koh, Lustig, Boyd and Gorinevsky 2007.
+    What is left, r = x - codes @ dictionary, is scaled until no atom's product with it exceeds alpha; that is a point
+    of the dual problem, max <u, x> - |u|^2 / 2. Source: Kim, Koh, Lustig, Boyd and Gorinevsky 2007.
 
     Parameters, raises: see :func:`lasso_objective`. No gradients flow.
 
@@ -98,7 +99,7 @@ def duality_gap(x: Any, codes: Any, dictionary: Any, alpha: float) -> Any:
 
 
 def lipschitz(dictionary: Any) -> float:
-    """The largest eigenvalue of D D': gradients of 1/2 |x - z D|^2 grow no faster, so that 1 over it is a step for ISTA.
+    """The largest eigenvalue of D D': gradients of 1/2 |x - z D|^2 grow no faster; 1 over it is a step for ISTA.
 
     Parameters
     ----------

@@ -49,8 +49,8 @@ def ista(
     num_steps
         The most steps.
     tolerance
-        A row has converged when its duality gap is at most this fraction of |x|^2 / 2, which is looked at every ten steps;
-        it then leaves the batch. 0: all steps are taken, and ``converged`` says whether the gap is 0.
+        A row has converged when its duality gap is at most this fraction of |x|^2 / 2, which is looked at every ten
+        steps; it then leaves the batch. 0: all steps are taken, and ``converged`` says whether the gap is 0.
     step_size
         s; None: 1 / L.
     backtracking
@@ -84,14 +84,16 @@ def fista(
     backtracking: bool = False,
     restart: bool = True,
 ) -> SparseCodes:
-    """Minimise as :func:`ista`, with Nesterov's momentum: after t steps the objective is within 2 L |z* - z_0|^2 / (t + 1)^2.
+    """Minimise as :func:`ista`, with Nesterov's momentum.
 
-    Source: Beck and Teboulle 2009; restarts: O'Donoghue and Candes 2015.
+    After t steps the objective is within 2 L |z* - z_0|^2 / (t + 1)^2 of its minimum. Source: Beck and Teboulle 2009;
+    restarts: O'Donoghue and Candes 2015.
 
     Parameters
     ----------
     restart
-        A row whose momentum leads uphill loses it. False: the method as it was published, whose bound holds at any step.
+        A row whose momentum leads uphill loses it. False: the method as it was published, whose bound holds at any
+        step.
 
     Other parameters, raises: see :func:`ista`.
 
