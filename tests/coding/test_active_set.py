@@ -75,6 +75,34 @@ def test_conditions_of_the_minimum(data: st.DataObject) -> None:
     )
 
 
+@pytest.mark.parametrize("columns", [2, 3, 4, 6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_integers(columns: int, dtype: Any) -> None:
+    """Atoms are there several times, and codes vanish together: each that is left has the sign of its correlation."""
+    random = np.random.default_rng(columns)
+    for _ in range(60):
+        dictionary = np.round(random.normal(size=(40, columns))).astype(dtype)
+        x = np.round(2.0 * random.normal(size=(20, columns))).astype(dtype)
+        alpha = float(np.abs(x @ dictionary.T).max() * 10.0 ** random.uniform(-3.0, 0.0))
+        found = active_set(x, dictionary, alpha)
+        check_minimum(x, found, dictionary, alpha, 1e-12 if dtype == np.float64 else 1e-4)
+
+
+def test_what_cannot_be_solved_says_so() -> None:
+    """Atoms along nearly one line, in single precision, at a tiny alpha: no row has converged whose gap is large."""
+    random = np.random.default_rng(0)
+    converged = []
+    for _ in range(20):
+        line = random.normal(size=(30, 1)) * random.normal(size=(1, 35))
+        dictionary = (line + 1e-3 * random.normal(size=(30, 35))).astype(np.float32)
+        x = random.normal(size=(20, 35)).astype(np.float32)
+        found = active_set(x, dictionary, 1e-6 * float(np.abs(x @ dictionary.T).max()))
+        assert np.isfinite(found.codes).all()
+        assert (found.gap[found.converged] <= 1e-4 * 0.5 * (x[found.converged] ** 2).sum(-1)).all()
+        converged.append(found.converged)
+    assert not np.concatenate(converged).all()
+
+
 @pytest.mark.parametrize("alpha", [0.02, 0.2])
 @pytest.mark.parametrize(("columns", "atoms"), [(20, 60), (60, 20)])
 def test_single_precision(columns: int, atoms: int, alpha: float) -> None:

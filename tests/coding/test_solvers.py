@@ -190,8 +190,8 @@ def test_the_solution_is_that_of_scikit_learn(
 def test_backtracking_comes_to_the_same(method: Callable[..., Any]) -> None:
     x, dictionary = some_problem(20, 10, 25)
     dictionary *= np.linspace(0.2, 3.0, 25)[:, None]  # so that the longest step of an atom is much too long
-    found = method(x, dictionary, 0.05, backtracking=True, num_steps=100_000, tolerance=1e-10)
-    expected = objectives(x, scikit_codes(x, dictionary, 0.05), dictionary, 0.05)
+    found = method(x, dictionary, 0.3, backtracking=True, num_steps=100_000, tolerance=1e-9)
+    expected = objectives(x, scikit_codes(x, dictionary, 0.3), dictionary, 0.3)
     assert found.converged.all()
     np.testing.assert_allclose(found.objective, expected, rtol=1e-8)
 
@@ -314,9 +314,9 @@ def test_no_rows(solver: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_rows_that_are_not_finite_give_nan_and_leave_the_others_alone(solver: Callable[..., Any], bad: float) -> None:
     x, dictionary = some_problem(8, 10, 25)
-    expected = solver(x, dictionary, 0.2)
+    expected = solver(x, dictionary, 0.2, num_steps=20_000)
     x[5, 2] = bad
-    found = solver(x, dictionary, 0.2)
+    found = solver(x, dictionary, 0.2, num_steps=20_000)
     assert np.isnan(found.codes[5]).any()
     assert not np.isfinite(found.objective[5])
     assert not found.converged[5]
