@@ -12,6 +12,7 @@
 #include "chains.h"
 #include "hidden_markov.h"
 #include "perceptrons.h"
+#include "sparse_codes.h"
 
 namespace fastvi {
 namespace {
@@ -112,6 +113,7 @@ PYBIND11_MODULE(FASTVI_MODULE, m) {
   fastvi::bind_perceptrons(m);
   fastvi::bind_hidden_markov(m);
   fastvi::bind_chains(m);
+  fastvi::bind_sparse_codes(m);
   m.def("evaluate_formula", &fastvi::evaluate_formula);
   m.def("philox", &fastvi::philox_words_of);
   m.def("plan_rows", &fastvi::described_plan);

@@ -1,5 +1,5 @@
-// What the native functions of expectation-maximisation share: how they read tensors. Python has made all arguments
-// itself, so that what is refused here is a mistake in it.
+// What native functions over whole tables share: how they read tensors. Python has made all arguments itself, so that
+// what is refused here is a mistake in it.
 #pragma once
 
 #include <array>
@@ -9,7 +9,7 @@
 
 namespace fastvi {
 
-[[noreturn]] inline void refuse(const std::string& what) { throw std::invalid_argument("fastvi.em: " + what); }
+[[noreturn]] inline void refuse(const std::string& what) { throw std::invalid_argument("fastvi: " + what); }
 
 // The tensors of a call, on one device; the first is `x` or densities, the others are contiguous and have a known
 // number of elements.

@@ -142,6 +142,29 @@ class CpuModule(NativeModule, Protocol):
     ) -> None: ...
     def regression_trajectory(self, kind: int, rows: int, columns: int, *data_prior_state_and_steps: Any) -> Any: ...
     def mixture_trajectory(self, rows: int, columns: int, components: int, *data_prior_state_and_steps: Any) -> Any: ...
+    def lasso_rows(
+        self,
+        correlations: Any,
+        gram: Any,
+        rank: int,
+        threshold: float,
+        max_steps: int,
+        codes: Any,
+        steps: Any,
+        converged: Any,
+        /,
+    ) -> None: ...
+    def proximal_step(
+        self,
+        direction: Any,
+        step: Any,
+        threshold: Any,
+        codes: Any,
+        extrapolated: Any,
+        momentum: Any,
+        restarts: int,
+        /,
+    ) -> None: ...
     def draw_momenta(self, position: Any, seed: int, first_chain: int, scale: Any, /) -> tuple[Any, Any]: ...
     def choose_states(self, *start_end_threshold_and_inverse_mass: Any) -> tuple[Any, Any, Any, Any, Any, Any]: ...
     def evaluate_formula(self, name: str, dtype: str, input: int, output: int, count: int, /) -> None: ...

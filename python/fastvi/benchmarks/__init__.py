@@ -87,7 +87,8 @@ def bench(
 
     if device == "cuda" and (obstacle := cuda_obstacle()) is not None:
         raise typer.BadParameter(f"got 'cuda', but {obstacle}", param_hint="--device")
-    cases = [found for name in FAMILIES if family in (None, name) for found in load_cases(name) if case in found.name]
+    families = [name for name in FAMILIES if family in (None, name)]
+    cases = [found for name in families for found in load_cases(name) if found.is_chosen(case)]
     if not cases:
         raise typer.BadParameter(f"no case has {case!r} in its name", param_hint="--case")
     for option, path in (("--json", json), ("--plot", plot)):

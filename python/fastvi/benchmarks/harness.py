@@ -66,6 +66,7 @@ class Workload:
 
     ``make_jax`` makes JAX's call after it has compared what the call returns; None where JAX has no such case. Where it
     is that of a library over JAX, ``jax_name`` is that library's. ``sampling`` is what calls that draw chains draw.
+    ``once``: calls take so long that each is made once, timed, with none before it; what they returned is checked then.
     """
 
     calls: dict[str, Call]
@@ -74,16 +75,25 @@ class Workload:
     make_jax: Callable[[], Call] | None = None
     jax_name: str = JAX
     sampling: dict[str, Sampling] = field(default_factory=dict)
+    once: bool = False
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the benchmark; ``prepare(mode, with_compile)`` makes its workload, on PyTorch's default device."""
+    """One row of the benchmark; ``prepare(mode, with_compile)`` makes its workload, on PyTorch's default device.
+
+    ``on_request``: it takes minutes, and runs only where it is asked for by its whole name.
+    """
 
     family: str
     name: str
     modes: tuple[str, ...]
     prepare: Callable[[str, bool], Workload]
+    on_request: bool = False
+
+    def is_chosen(self, text: str) -> bool:
+        """Whether a user who asks for cases with this text in their names asks for this one."""
+        return text == self.name if self.on_request else text in self.name
 
 
 def load_cases(family: str) -> list[Case]:
@@ -111,14 +121,20 @@ def run(
             for mode in case.modes:
                 for threads in settings.threads:
                     torch.set_num_threads(threads)
-                    workload = _checked_workload(case, mode, settings)
+                    workload = _workload(case, mode, settings)
+                    if not workload.once:
+                        workload.check()
                     calls = workload.calls
                     # JAX has one number of threads in a process.
                     if settings.with_jax and workload.make_jax is not None and threads == max(settings.threads):
                         calls = calls | {workload.jax_name: workload.make_jax()}
-                    if settings.device == "cuda":
+                    if settings.device == "cuda" and not workload.once:
                         calls = calls | replays(calls)
-                    timings, attempts = measure_until_steady(calls, settings, timer)
+                    if workload.once:
+                        timings, attempts = measure_once(calls, timer), 1
+                        workload.check()
+                    else:
+                        timings, attempts = measure_until_steady(calls, settings, timer)
                     moved, speed = workload.bytes_moved, bandwidth[threads]
                     results.append(
                         Result(
@@ -130,14 +146,12 @@ def run(
     return results
 
 
-def _checked_workload(case: Case, mode: str, settings: Settings) -> Workload:
+def _workload(case: Case, mode: str, settings: Settings) -> Workload:
     if settings.with_compile:  # each workload compiles its own functions, for this thread count
         torch.compiler.reset()
     torch.manual_seed(SEED)
     with torch.device(settings.device):
-        workload = case.prepare(mode, settings.with_compile)
-    workload.check()
-    return workload
+        return case.prepare(mode, settings.with_compile)
 
 
 def replays(calls: dict[str, Call]) -> dict[str, Call]:
@@ -155,6 +169,12 @@ def measure_until_steady(calls: dict[str, Call], settings: Settings, timer: Time
     while largest_spread(attempts[-1]) > settings.largest_spread and len(attempts) < settings.attempts:
         attempts.append(measure(calls, settings, timer))
     return min(attempts, key=largest_spread), len(attempts)
+
+
+def measure_once(calls: dict[str, Call], timer: Timer) -> dict[str, Timing]:
+    """Time one call of each provider."""
+    seconds = {name: timer.seconds(call, 1) for name, call in calls.items()}
+    return {name: Timing(value, value, value, value, 1, None) for name, value in seconds.items()}
 
 
 def measure(calls: dict[str, Call], settings: Settings, timer: Timer) -> dict[str, Timing]:
