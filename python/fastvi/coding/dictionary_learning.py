@@ -16,6 +16,11 @@ from fastvi.coding._atoms import Statistics, random_atoms, updated
 from fastvi.coding.exact import active_set
 from fastvi.coding.lasso import SparseCodes
 
+_FORGETTING = 1.25
+"""The sums of a stream are over a window of this times the rows that they hold. In the long run the weight of a row at
+place s of n is then (s / n)^4, the power being 1 / (1.25 - 1): early codes are of atoms that were not yet any good.
+Source: Mairal et al. 2010, section 3.4.3."""
+
 
 class DictionaryLearning(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type hints
     """Learns atoms of unit norm such that rows are combinations of few of them.
@@ -103,7 +108,7 @@ class DictionaryLearning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             self._begin(x)
             self.objectives_ = []
             self.n_iter_ = 0
-        window = max(float(len(x)), self._sums.rows + len(x)) * 2.0
+        window = max(float(len(x)), self._sums.rows + len(x)) * _FORGETTING
         self.objectives_.append(self._learn(x, window) / len(x))
         self.n_iter_ += 1
         return self

@@ -36,6 +36,8 @@ class PSD(nn.Module):
     ----------
     dictionary
         Atoms in rows, (A, D), each of norm 1: a buffer.
+    has_atoms
+        Whether they were learned, or are noise: a buffer.
     weight, bias, gain
         Parameters of the encoder: (D, A), (A,), (A,).
 
@@ -55,6 +57,7 @@ class PSD(nn.Module):
     """
 
     dictionary: Tensor
+    has_atoms: Tensor
 
     def __init__(
         self, num_features: int, num_atoms: int, alpha: float, *, prediction_weight: float = 1.0, seed: int = 0
@@ -70,6 +73,7 @@ class PSD(nn.Module):
         self._generator = torch.Generator().manual_seed(check_integer("PSD", "seed", seed))
         noise = torch.randn(num_atoms, num_features, generator=self._generator)
         self.register_buffer("dictionary", noise / noise.norm(dim=1, keepdim=True))
+        self.register_buffer("has_atoms", torch.tensor(False))  # saved, so that a loaded model goes on
         self.weight = nn.Parameter(self.dictionary.mT.clone())
         self.bias = nn.Parameter(torch.zeros(num_atoms))
         self.gain = nn.Parameter(torch.ones(num_atoms))
@@ -124,6 +128,8 @@ class PSD(nn.Module):
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             if check_integer("PSD.fit", name, value) < 1:
                 raise ValueError(f"PSD.fit: {name} must be at least 1, got {value}")
+        if not 0.0 < check_number("PSD.fit", "learning_rate", learning_rate) < math.inf:
+            raise ValueError(f"PSD.fit: learning_rate must be positive and finite, got {learning_rate:g}")
         self._start_from(rows)
         optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(rows) // batch_size))
@@ -147,9 +153,9 @@ class PSD(nn.Module):
         return losses
 
     def _start_from(self, x: Tensor) -> None:
-        if getattr(self, "_is_started", False):
+        if bool(self.has_atoms):
             return
-        self._is_started = True
+        self.has_atoms.fill_(True)
         with torch.no_grad():
             self.dictionary.copy_(random_atoms(x, len(self.dictionary), self._generator))
             self.weight.copy_(self.dictionary.mT)
