@@ -235,9 +235,8 @@ def main(arguments: list[str] | None = None) -> None:
     learner = DictionaryLearning(
         chosen.atoms, alpha=chosen.alpha, max_iter=10, batch_size=512, random_state=chosen.seed
     ).fit(train)
-    print(
-        f"dictionary: mean objective {learner.objectives_[0]:.3f} in the first pass, {learner.objectives_[-1]:.3f} at the end"
-    )
+    first, last = learner.objectives_[0], learner.objectives_[-1]
+    print(f"dictionary: mean objective {first:.3f} in the first pass, {last:.3f} in the last")
     dictionary = torch.from_numpy(learner.components_)
     if out is not None:
         draw_atoms(learner.components_, chosen.patch_size, out / "atoms.png")
