@@ -41,7 +41,7 @@ class Sizes(NamedTuple):
     scikit: int
 
 
-FULL = Sizes(train=50_000, test=5_000, epochs=40, ista_steps=1500, timed=100_000, scikit=100_000)
+FULL = Sizes(train=50_000, test=5_000, epochs=15, ista_steps=1000, timed=100_000, scikit=100_000)
 QUICK = Sizes(train=2_000, test=300, epochs=3, ista_steps=300, timed=1_000, scikit=200)
 
 
