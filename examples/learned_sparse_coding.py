@@ -86,7 +86,8 @@ def compare_lista(
             ("separate weights, momentum", {"shared_weights": False, "momentum": True}),
         ):
             network = LISTA(dictionary, alpha, depth, **options)
-            network.fit(train, targets, epochs=sizes.epochs, batch_size=256, learning_rate=1e-3)
+            rate = 1e-3 if depth < 10 else 4e-4  # through many layers a step of Adam goes a longer way
+            network.fit(train, targets, epochs=sizes.epochs, batch_size=256, learning_rate=rate)
             with torch.no_grad():
                 codes = network(test)
             error = code_error(codes, best)
