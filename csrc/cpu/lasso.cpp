@@ -236,9 +236,9 @@ class ActiveSet {
       }
       if (first == active_.size()) {
         closed_.push_back(atom);  // nothing in its way: its correlation is rounding alone
-        return true;
+        return code == 0 || minimise();
       }
-      for (std::size_t i = 0; i < active_.size(); ++i) codes_[i] += reach * target_[i];
+      for (std::size_t i = 0; i < active_.size(); ++i) go_to(i, codes_[i] + reach * target_[i]);
       code += reach * sign;
       take_out(first);
       read_products(atom);
@@ -267,7 +267,7 @@ class ActiveSet {
         if (!(signs_[i] * target_[i] > 0)) {
           const double way = codes_[i] - target_[i];
           const double length = way != 0 ? codes_[i] / way : 0.0;
-          if (!(length >= reach)) {
+          if (!(length > reach)) {  // also at 1: a target that rounding has put on the other side of 0
             reach = length;
             first = i;
           }
@@ -278,11 +278,14 @@ class ActiveSet {
         return true;
       }
       if (!(reach >= 0)) return false;
-      for (std::size_t i = 0; i < count; ++i) codes_[i] += reach * (target_[i] - codes_[i]);
+      for (std::size_t i = 0; i < count; ++i) go_to(i, codes_[i] + reach * (target_[i] - codes_[i]));
       take_out(first);
     }
     return true;
   }
+
+  // A code that vanishes together with another one must not come out on the other side of 0 by rounding.
+  void go_to(std::size_t i, double code) { codes_[i] = signs_[i] * code > 0 ? code : 0.0; }
 
   const LassoRows<T>& problem_;
   const std::int64_t capacity_;

@@ -175,6 +175,7 @@ def descend(
 ) -> SparseCodes:
     """Go down from ``codes`` (N, A), which are written to; see :func:`ista` and :func:`fista`."""
     length = step_size or first_step(problem.dictionary, backtracking)
+    codes.masked_fill_(~torch.isfinite(problem.x).all(-1, keepdim=True), math.nan)  # such a row has no minimum
     objective, gap = problem.x.new_empty(len(codes)), problem.x.new_empty(len(codes))
     most = 0
     for rows in chunks_of(problem):

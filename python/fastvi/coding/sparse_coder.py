@@ -69,6 +69,11 @@ class SparseCoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.num_steps = num_steps
         self.tolerance = tolerance
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        return tags
+
     def fit(self, X: Any, y: Any = None) -> SparseCoder:  # noqa: N803  # scikit-learn's name
         """Check the parameters and the data, (N, D); nothing is learned."""
         if self.algorithm not in ALGORITHMS:
