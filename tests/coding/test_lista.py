@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastvi.coding import LISTA, active_set, fista, ista, lasso_objective, lipschitz
+from fastvi.coding import LISTA, PSD, active_set, fista, ista, lasso_objective, lipschitz
 from support.sparse_coding import some_problem, unit_atoms
 
 ALPHA = 0.1
@@ -246,3 +246,19 @@ def test_bad_training(options: dict[str, Any], error: type[Exception], message: 
     with pytest.raises(error, match=re.escape(message)):
         network.fit(**{"x": torch.ones(2, 3), **options})
     torch.testing.assert_close(network.encoder.detach(), before, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: LISTA(torch.eye(3, dtype=torch.float64), 1.0, 2), lambda: PSD(3, 3, 1.0).double()]
+)
+def test_words_for_rows_of_another_kind(make):
+    network = make()
+    name = type(network).__name__
+    with pytest.raises(
+        TypeError, match=rf"^{name}: x is torch.float32, and the network torch.float64; expected the same$"
+    ):
+        network(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=rf"^{name}: x has shape \(2, 4\), expected \(\.\.\., 3\)$"):
+        network(torch.zeros(2, 4, dtype=torch.float64))
+    with pytest.raises(TypeError, match=rf"^{name}: x must be a torch.Tensor, got list$"):
+        network([[0.0, 0.0, 0.0]])

@@ -103,6 +103,16 @@ def read_array(function: str, name: str, given: Any) -> Tensor:
     return torch.from_numpy(given)
 
 
+def check_rows(owner: str, x: Tensor, dictionary: Tensor) -> None:
+    """Check that a network of codes takes x: (..., D), in the dictionary's dtype."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{owner}: x must be a torch.Tensor, got {type(x).__name__}")
+    if x.dim() < 1 or x.shape[-1] != dictionary.shape[1]:
+        raise ValueError(f"{owner}: x has shape {tuple(x.shape)}, expected (..., {dictionary.shape[1]})")
+    if x.dtype != dictionary.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"{owner}: x is {x.dtype}, and the network {dictionary.dtype}; expected the same")
+
+
 def read_start(function: str, start: Any, problem: Problem) -> Tensor:
     """Codes to start from, (N, A), a copy: those that were given, or zeros."""
     atoms = problem.dictionary.shape[0]

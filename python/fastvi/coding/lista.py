@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastvi import ops
 from fastvi._sizes import check_flag, check_integer, check_number
-from fastvi.coding._arrays import read_problem
+from fastvi.coding._arrays import check_rows, read_problem
 from fastvi.coding.exact import active_set
 from fastvi.coding.lasso import lasso_objective, lipschitz
 
@@ -90,8 +90,7 @@ class LISTA(nn.Module):
 
     def layers(self, x: Tensor) -> list[Tensor]:
         """The codes (..., A) behind each layer."""
-        if x.dim() < 1 or x.shape[-1] != self.dictionary.shape[1]:
-            raise ValueError(f"LISTA: x has shape {tuple(x.shape)}, expected (..., {self.dictionary.shape[1]})")
+        check_rows("LISTA", x, self.dictionary)
         thresholds = self.log_threshold.exp()
         found: list[Tensor] = []
         for layer in range(self.num_layers):

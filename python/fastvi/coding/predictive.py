@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvi._sizes import check_integer, check_number
-from fastvi.coding._arrays import check_alpha, read_array
+from fastvi.coding._arrays import check_alpha, check_rows, read_array
 from fastvi.coding._atoms import Statistics, random_atoms, updated
 from fastvi.coding.exact import active_set
 
@@ -80,8 +80,7 @@ class PSD(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """F(x), predicted codes (..., A) of x (..., D)."""
-        if x.dim() < 1 or x.shape[-1] != self.dictionary.shape[1]:
-            raise ValueError(f"PSD: x has shape {tuple(x.shape)}, expected (..., {self.dictionary.shape[1]})")
+        check_rows("PSD", x, self.dictionary)
         codes: Tensor = self.gain * torch.tanh(x @ self.weight + self.bias)
         return codes
 
