@@ -226,7 +226,7 @@ def test_what_cannot_be_registered_is_refused(name, entry, error, message):
     ("entry", "message"),
     [
         (TakesSeed, "--seed is an option of fastvi train itself"),
-        (TakesLatent, "--latent-dim is an option of an objective and of a model"),
+        (TakesLatent, "--latent-dim is an option of an objective and of a model, or of the trainer"),
     ],
 )
 def test_options_that_would_mean_two_things_are_one_line(monkeypatch, entry, message):

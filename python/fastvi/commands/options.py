@@ -29,7 +29,7 @@ _GIVEN = "fastvi.given_options"
 
 
 class CommandWithOptions(TyperCommand):
-    """A command that has the options of every registered objective and model, as they are registered when it runs."""
+    """A command that has the options of the trainer and of every registered objective and model, as it finds them."""
 
     _own: list[Any]
     _all: list[Any]
@@ -62,6 +62,8 @@ class CommandWithOptions(TyperCommand):
         own = [parameter.get_help_record(ctx) for parameter in self.get_params(ctx) if parameter.name not in names]
         with formatter.section("Options"):
             formatter.write_dl([record for record in own if record is not None])
+        with formatter.section("Options of the trainer"):
+            formatter.write_dl([_help(option) for option in _trainer_options()])
         for registry in _registries():
             for name, entry in registry.items():
                 rows = [_help(option) for option in _options_of(entry)]
@@ -88,6 +90,11 @@ def options_for(registry: Registry[Any], name: str, given: Mapping[str, Any]) ->
         if other not in fields:
             _refuse_other(registry, name, other)
     return fields
+
+
+def trainer_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the trainer that were given; a value that cannot be ends the command."""
+    return {option.name: _value(option, given[option.name]) for option in _trainer_options() if option.name in given}
 
 
 def make_from(registry: Registry[Any], name: str, given: Mapping[str, Any], data: Dataset) -> Any:
@@ -182,7 +189,15 @@ def _registries() -> tuple[Registry[Any], ...]:
 
 
 def _entries() -> tuple[tuple[tuple[str, type], ...], ...]:
-    return tuple(tuple(registry.items()) for registry in _registries())
+    from fastvi.training.trainer_settings import TrainerSettings
+
+    return (*(tuple(registry.items()) for registry in _registries()), (("trainer", TrainerSettings),))
+
+
+def _trainer_options() -> tuple[Option, ...]:
+    from fastvi.training.trainer_settings import TrainerSettings
+
+    return _options_of(TrainerSettings)
 
 
 def _options_of(entry: type) -> tuple[Option, ...]:
@@ -205,7 +220,7 @@ def _parameters(*entries: tuple[tuple[str, type], ...]) -> tuple[Any, ...]:
             if option.at_least <= in_registry.setdefault(option.name, option).at_least:
                 in_registry[option.name] = option
         for name in named.keys() & in_registry.keys():
-            fail(f"{_flag(name)} is an option of an objective and of a model: give one of the fields another name")
+            fail(f"{_flag(name)} is an option of an objective and of a model, or of the trainer: give it another name")
         named |= in_registry
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(option))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastvi._terminal import FAILED_EXIT_CODE, fail, make_console, reason, show_error
-from fastvi.commands.options import given_options, make_from, options_for, with_flags
+from fastvi.commands.options import given_options, make_from, options_for, trainer_options, with_flags
 from fastvi.commands.shared import (
     INTERRUPTED_EXIT_CODE,
     DataDir,
@@ -217,6 +217,7 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
     from fastvi.objectives import OBJECTIVES
     from fastvi.training.config import TrainingConfig, check_memory, check_settings
     from fastvi.training.settings import PRECISIONS, check_data
+    from fastvi.training.trainer_settings import TrainerSettings
 
     chosen, given = context.params, given_options(context)
     objective_name = choose("objective", chosen["objective"], OBJECTIVES)
@@ -241,6 +242,7 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
         learning_rate=chosen["learning_rate"],
         seed=chosen["seed"],
         precision=choose("precision", chosen["precision"], PRECISIONS),
+        **trainer_options(given),
     )
     if config.uses_labels:
         config = dataclasses.replace(config, num_classes=dataset.num_classes)
@@ -249,7 +251,7 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
         check_memory(config, dataset.train.shape[0])
         check_settings(config)
     except (ValueError, TypeError) as error:
-        fail(with_flags(str(error), objective, model))
+        fail(with_flags(str(error), objective, model, TrainerSettings()))
     return config
 
 
@@ -273,8 +275,12 @@ def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig
         _compare(name, value, getattr(config.objective, name), folder)
     for name, value in options_for(MODELS, config.model_name, given).items():
         _compare(name, value, getattr(config.model, name), folder)
+    for name, value in trainer_options(given).items():
+        _compare(name, value, getattr(config, name), folder)
     if is_given(context, "epochs"):
         epochs = context.params["epochs"]
+        if epochs != config.epochs and not config.may_be_extended:
+            fail(f"--epochs {epochs}: the schedule {config.schedule} of the run is that of {config.epochs} epochs")
         if epochs < trained_epochs:
             fail(f"--epochs {epochs}: the run has already gone through {trained_epochs} epochs")
         config = dataclasses.replace(config, epochs=epochs)

@@ -17,7 +17,7 @@ from torch import Tensor
 from fastvi._archive import LENGTH, archive_bytes, has_checksum, is_whole
 from fastvi.training.config_file import FORMAT_KEY, check_format, from_former
 from fastvi.training.errors import NoCheckpointError, RunError, reason
-from fastvi.training.settings import with_precision
+from fastvi.training.settings import with_later_settings
 
 _END, _END_BYTES = b"PK\5\6", 22  # of an archive without a comment
 _ARCHIVE_ERRORS = (
@@ -45,6 +45,8 @@ _PARTS: dict[str, type | tuple[type, ...]] = {
     "epoch_total": float,
     "epoch_examples": int,
 }
+AVERAGE_KEY = "averaged"
+"""Under which the average of the weights stands in a checkpoint, see `fastvi.training.averaging`."""
 _ADVICE = "put a copy of it back, or start a new run"
 
 
@@ -104,7 +106,7 @@ def check_fit(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], model:
     try:
         if kept is not settings and FORMAT_KEY not in checkpoint:
             kept = from_former(kept, lasting=True)
-        found_settings = _flat(with_precision(kept))
+        found_settings = _flat(with_later_settings(kept))
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # of no settings at all, or of other ones
         raise RunError(f"{path} is of another version of fastvi: {_ADVICE}") from error
     for place, value in _flat(settings).items():
@@ -113,14 +115,32 @@ def check_fit(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], model:
         if found_settings[place] != value:
             name = place[0] if place[1] in ("name", "") else place[1]
             raise RunError(f"{path} is of another run: its {name} is {found_settings[place]}, not {value}; {_ADVICE}")
-    shapes = {f"model.{name}": tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    _check_shapes(
+        checkpoint["state_dict"], {f"model.{name}": value for name, value in model.state_dict().items()}, path
+    )
+    if settings["weight_averaging"]:
+        average = checkpoint.get(AVERAGE_KEY)
+        if not isinstance(average, Mapping) or not isinstance(average.get("state_dict"), Mapping):
+            raise RunError(f"{path} is not a checkpoint of fastvi: its {AVERAGE_KEY} is missing; {_ADVICE}")
+        _check_shapes(average["state_dict"], model.state_dict(), path)
+
+
+def _check_shapes(kept: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    found = {name: tuple(value.shape) for name, value in kept.items()}
     for name in sorted(shapes.keys() | found.keys()):
         if shapes.get(name) != found.get(name):
             raise RunError(
                 f"{path} is of another model: {name} has {_words(found.get(name))} there, "
                 f"{_words(shapes.get(name))} in the run; {_ADVICE}"
             )
+
+
+def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the state of the run's model: the average of its weights where the run has one."""
+    if AVERAGE_KEY in checkpoint:
+        return dict(checkpoint[AVERAGE_KEY]["state_dict"])
+    return {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[tuple[str, str], Any]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from fastvi._registry import UnregisteredError
 from fastvi.data import Dataset
-from fastvi.training.checkpoint import check_fit, read_checkpoint
+from fastvi.training.checkpoint import check_fit, model_state, read_checkpoint
 from fastvi.training.config_file import config_bytes, is_config, parse_config
 from fastvi.training.data_record import DataRecord, require_same_data
 from fastvi.training.errors import NoCheckpointError, RunError, reason
@@ -142,10 +142,9 @@ class RunFolder:
     def load_model(self) -> nn.Module:
         """Return the model with the parameters of the last checkpoint."""
         config = self.read_config()
-        state = self.read_checkpoint(config)["state_dict"]
+        state = model_state(self.read_checkpoint(config))
         model = config.build_model()
-        prefix = "model."
-        model.load_state_dict({name.removeprefix(prefix): value for name, value in state.items()})
+        model.load_state_dict(state)
         return model.eval()
 
     def _read(self) -> tuple[TrainingConfig, DataRecord | None]:

@@ -13,18 +13,14 @@ from fastvi.data import Dataset, Presenter
 from fastvi.models.likelihoods import is_of_counts
 from fastvi.seeding import mix_seed
 from fastvi.training._lightning import LightningModule, LightningOptimizer
+from fastvi.training.averaging import WeightAverage
 from fastvi.training.batches import BINARIZATION_STREAM, NOISE_STREAM, Batch, ShuffledBatches
+from fastvi.training.checkpoint import AVERAGE_KEY
 from fastvi.training.config_file import FORMAT_KEY, RUN_FORMAT
 from fastvi.training.errors import DivergenceError
 from fastvi.training.processes import from_first
+from fastvi.training.schedules import rate_factor
 from fastvi.training.settings import TrainingConfig
-
-ADAM_EPSILON = 5e-6
-"""Added to the root of Adam's second moment.
-
-The code of Burda, Grosse & Salakhutdinov 2016 has 1e-4 for gradients that are sums over batches of 20 examples. Here
-they are means, a twentieth of such sums, and so is what is added to their root.
-"""
 
 
 class VariationalModule(LightningModule):
@@ -36,6 +32,8 @@ class VariationalModule(LightningModule):
         The model being trained.
     objective
         What is trained; ``objective.at_step(step)`` is what a step takes.
+    average
+        The moving average of its parameters; None where the run has none.
     latest_value
         The objective's mean over the latest batch, over all processes, a tensor without a graph.
     """
@@ -48,6 +46,7 @@ class VariationalModule(LightningModule):
         self.objective = config.objective
         self.examples = Presenter(data.train, config.binarization, is_of_counts(data.likelihood))
         self.labels = data.train_labels if config.uses_labels else None
+        self.average = WeightAverage(model, config.weight_averaging) if config.weight_averaging else None
         self.latest_value = torch.zeros(())
         self._epoch_total = torch.zeros((), dtype=torch.float64)
         self._epoch_examples = 0
@@ -56,6 +55,8 @@ class VariationalModule(LightningModule):
     def on_fit_start(self) -> None:
         """Follow the model to its device with what is not a part of it."""
         self.examples.to(self.device)
+        if self.average is not None:
+            self.average.to(self.device)
         self.labels = None if self.labels is None else self.labels.to(self.device)
         self.latest_value = self.latest_value.to(self.device)
         self._epoch_total = self._epoch_total.to(self.device)
@@ -89,11 +90,28 @@ class VariationalModule(LightningModule):
         # even where the shares differ in size.
         sign = -1 if objective.is_bound else 1
         loss = total * (sign * self.trainer.world_size / batch.global_size)
+        self._take_step(loss, batch.step)
+
+    def _take_step(self, loss: Tensor, step: int) -> None:
+        """Move the parameters down the gradient of ``loss``, as the trainer's settings say for this step."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         optimizer.zero_grad()
         self.manual_backward(loss)
+        if self.config.gradient_clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        if self.config.schedule != "constant" or step <= self.config.schedule_warm_up:
+            self._set_rate(optimizer, step)
         optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model)
+
+    def _set_rate(self, optimizer: LightningOptimizer, step: int) -> None:
+        config = self.config
+        total = self.trainer.num_training_batches * config.epochs
+        factor = rate_factor(config.schedule, step, total, config.schedule_warm_up, config.schedule_end)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * factor
 
     def _present(self, batch: Batch) -> Tensor | tuple[Tensor, Tensor]:
         """The examples of a step, with their labels where the run uses them."""
@@ -129,6 +147,11 @@ class VariationalModule(LightningModule):
         from_first(log)
 
     @property
+    def result(self) -> nn.Module:
+        """The model that the run ends with: the average of its weights where there is one."""
+        return self.model if self.average is None else self.average.model
+
+    @property
     def epoch_value(self) -> float:
         """The objective's mean over the examples met in this epoch."""
         return float(self._epoch_total) / max(1, self._epoch_examples)
@@ -147,12 +170,25 @@ class VariationalModule(LightningModule):
         checkpoint["settings"] = self.config.lasting()
         checkpoint["epoch_total"] = float(self._epoch_total)
         checkpoint["epoch_examples"] = self._epoch_examples
+        if self.average is not None:
+            checkpoint[AVERAGE_KEY] = self.average.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the averages of an unfinished epoch."""
         self._epoch_total.fill_(checkpoint["epoch_total"])
         self._epoch_examples = checkpoint["epoch_examples"]
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint[AVERAGE_KEY])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return fused Adam."""
-        return torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, eps=ADAM_EPSILON, fused=True)
+        """Return fused Adam, or AdamW where the weights decay."""
+        config = self.config
+        options: dict[str, Any] = {
+            "lr": config.learning_rate,
+            "betas": (config.adam_beta1, config.adam_beta2),
+            "eps": config.adam_epsilon,
+            "fused": True,
+        }
+        if config.weight_decay:
+            return torch.optim.AdamW(self.model.parameters(), weight_decay=config.weight_decay, **options)
+        return torch.optim.Adam(self.model.parameters(), **options)

@@ -18,6 +18,7 @@ from fastvi.data import BINARIZATIONS, Dataset
 from fastvi.models import MODELS, DataShape, ModelOptions
 from fastvi.objectives import OBJECTIVES, Objective
 from fastvi.ops._private import MULTIPLIED_BY_PROCESSOR
+from fastvi.training.trainer_settings import TrainerSettings, check_trainer_settings, with_trainer_defaults
 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Of the arithmetic in training, by the names of PyTorch Lightning; runs without the setting have the first."""
@@ -30,8 +31,8 @@ _BYTES_PER_PARAMETER = 16  # in float32: itself, its gradient and Adam's two mom
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Every setting that the parameters at the end of a run depend on.
+class TrainingConfig(TrainerSettings):
+    """Every setting that the parameters at the end of a run depend on; see `TrainerSettings` for those of the trainer.
 
     Attributes
     ----------
@@ -123,7 +124,7 @@ class TrainingConfig:
         ValueError, TypeError
             If one is missing, unknown or cannot be.
         """
-        settings = with_precision(settings)
+        settings = with_later_settings(settings)
         names = {field.name for field in dataclasses.fields(cls)}
         missing, unknown = sorted(names - settings.keys()), sorted(settings.keys() - names)
         wrong = [f"{', '.join(missing)} missing"] if missing else []
@@ -139,15 +140,21 @@ class TrainingConfig:
         return config
 
     def lasting(self) -> dict[str, Any]:
-        """Return the settings by name that a run keeps for good: all but the number of epochs."""
+        """Return the settings by name that a run keeps for good: all but the number of epochs of a constant rate."""
         settings = self.as_dict()
-        del settings["epochs"]
+        if self.may_be_extended:
+            del settings["epochs"]
         return settings
 
+    @property
+    def may_be_extended(self) -> bool:
+        """Whether a run can go on for more epochs: not where every step's learning rate depends on their number."""
+        return self.schedule == "constant"
 
-def with_precision(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings by name with the precision, which those of older runs lack: they were float32."""
-    return {"precision": PRECISIONS[0], **settings}
+
+def with_later_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings by name with those that older runs lack: they were float32, and the trainer's were plain."""
+    return {"precision": PRECISIONS[0], **with_trainer_defaults(settings)}
 
 
 def check_settings(config: TrainingConfig) -> None:
@@ -179,6 +186,7 @@ def check_settings(config: TrainingConfig) -> None:
             raise TypeError(f"{name} must be a name, got {getattr(config, name)!r}")
     if config.precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
+    check_trainer_settings(config)
     if not isinstance(config.image_shape, tuple):
         raise TypeError(f"image_shape must be a tuple of sizes, got {config.image_shape!r}")
     for size in config.image_shape:

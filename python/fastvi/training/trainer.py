@@ -170,7 +170,7 @@ def _train(
         except DivergenceError as error:
             kept = _kept_checkpoint(last_checkpoint.saved_step, int(trainer.num_training_batches))
             raise DivergenceError(f"{error}: try a smaller `learning_rate`{kept}") from error
-    return module.model.eval()
+    return module.result.cpu().eval()
 
 
 def _kept_checkpoint(step: int, steps_per_epoch: int) -> str:
