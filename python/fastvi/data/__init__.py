@@ -1,7 +1,9 @@
-"""Data sets: those known by name, their splits, and the binarisation of grey values."""
+"""Data sets: those known by name and those of a user's own, their splits, and the binarisation of grey values."""
 
 from fastvi._array_files import DataError, read_idx
+from fastvi.data.assembling import from_arrays
 from fastvi.data.dataset import Dataset
+from fastvi.data.image_folder import ImageFolder
 from fastvi.data.named import DATASET_NAMES, load_dataset
 from fastvi.data.presenting import (
     BINARIZATIONS,
@@ -11,7 +13,10 @@ from fastvi.data.presenting import (
     binarize,
     test_images,
 )
+from fastvi.data.reading import DataSource, from_path
+from fastvi.data.rows import RowSource
 from fastvi.data.splitting import evenly_spaced
+from fastvi.data.streaming import StreamedArrays
 
 __all__ = [
     "BINARIZATIONS",
@@ -19,10 +24,16 @@ __all__ = [
     "STATIC_BINARIZATION_SEED",
     "TEST_BINARIZATION_SEED",
     "DataError",
+    "DataSource",
     "Dataset",
+    "ImageFolder",
     "Presenter",
+    "RowSource",
+    "StreamedArrays",
     "binarize",
     "evenly_spaced",
+    "from_arrays",
+    "from_path",
     "load_dataset",
     "read_idx",
     "test_images",

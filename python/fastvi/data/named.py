@@ -99,6 +99,7 @@ def _load_digits() -> Dataset:
 
 def _load_digits_counts() -> Dataset:
     digits = _load_digits()
+    assert isinstance(digits.train, Tensor)
     train, test = (_DIGITS_POINTS * images for images in (digits.train, digits.test))
     return replace(digits, name="digits-counts", train=train, test=test, likelihood="poisson")
 
@@ -118,7 +119,7 @@ def _load_idx_dataset(name: str, subfolders: tuple[str, ...], data_dir: Path) ->
     if train.shape[1:] != test.shape[1:]:
         raise DataError(f"{name}: training images are {train.shape[1:]}, test images {test.shape[1:]}")
     height, width = train.shape[1:]
-    return Dataset(name, _unit_rows(train), _unit_rows(test), (height, width), "bernoulli", *labels)
+    return Dataset(name, _unit_rows(train), _unit_rows(test), (height, width), "bernoulli", labels[0], labels[1])
 
 
 def _idx_names(stem: str, rank: int) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class ConvolutionalEncoder(nn.Module):
 
 
 class ConvolutionalDecoder(nn.Module):
-    """The encoder's mirror: from ``(..., Z)`` to ``(..., parts C H W)``, one part after the other, each with its biases.
+    """The encoder's mirror: from ``(..., Z)`` to ``(..., parts C H W)``, one part after the other, with a bias each.
 
     Parameters
     ----------

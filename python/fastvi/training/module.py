@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from fastvi.data import Dataset, Presenter
-from fastvi.models.likelihoods import is_of_counts
 from fastvi.seeding import mix_seed
 from fastvi.training._lightning import LightningModule, LightningOptimizer
 from fastvi.training.batches import BINARIZATION_STREAM, NOISE_STREAM, Batch, ShuffledBatches
@@ -46,7 +45,7 @@ class VariationalModule(LightningModule):
         self.config = config
         self.model = model
         self.objective = config.objective
-        self.examples = Presenter(data.train, config.binarization, is_of_counts(data.likelihood))
+        self.examples = Presenter(data.train, config.binarization, likelihood=data.likelihood)
         self.labels = data.train_labels if config.uses_labels else None
         self.latest_value = torch.zeros(())
         self._epoch_total = torch.zeros((), dtype=torch.float64)

@@ -185,9 +185,7 @@ def check_settings(config: TrainingConfig) -> None:
         # Zero and less are for the model, which says so in its own words.
         _check_integer("image_shape", size, -_LARGEST_SIZE, _LARGEST_SIZE)
     if len(config.image_shape) not in (2, 3):
-        raise ValueError(
-            f"image_shape must be (height, width) or (channels, height, width), got {config.image_shape}"
-        )
+        raise ValueError(f"image_shape must be (height, width) or (channels, height, width), got {config.image_shape}")
     if config.binarization not in BINARIZATIONS:
         raise ValueError(f"binarization must be one of {', '.join(BINARIZATIONS)}, got {config.binarization!r}")
     try:
