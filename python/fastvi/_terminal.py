@@ -49,9 +49,13 @@ def show_error(message: str) -> None:
 
     An argument's name in backquotes, as Python's users know it, becomes the option: `data_dir` is --data-dir.
     """
+    typer.echo(f"Error: {as_options(message)}", err=True)
+
+
+def as_options(message: str) -> str:
+    """Return a message on one printable line, with arguments' names in backquotes as options."""
     options = re.sub(r"`([a-z][a-z_]*)`", lambda found: "--" + found[1].replace("_", "-"), message)
-    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in options)
-    typer.echo(f"Error: {line}", err=True)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in options)
 
 
 def fail(message: str) -> NoReturn:

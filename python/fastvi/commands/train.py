@@ -11,6 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastvi._terminal import FAILED_EXIT_CODE, fail, make_console, reason, show_error
+from fastvi.commands.data_options import (
+    Array,
+    Colour,
+    DivideBy,
+    ImageSize,
+    LabelsFrom,
+    Standardize,
+    TestSplit,
+    data_name,
+    own_source,
+    refuse_own_options,
+)
 from fastvi.commands.options import given_options, make_from, options_for, trainer_options, with_flags
 from fastvi.commands.shared import (
     INTERRUPTED_EXIT_CODE,
@@ -31,7 +43,7 @@ from fastvi.commands.shared import (
 )
 
 if TYPE_CHECKING:
-    from fastvi.data import Dataset
+    from fastvi.data import Dataset, DataSource
     from fastvi.training.config import RunFolder, TrainingConfig
 
 _DEFAULT_EPOCHS = {"digits": 200, "digits-counts": 200}
@@ -51,8 +63,19 @@ _OPTIONS_TO_REPEAT = (
 def train(
     context: typer.Context,
     data: Annotated[
-        str, typer.Option(help="digits, digits-counts, mnist, fashion-mnist, mnist-binarized or frey.")
+        str,
+        typer.Option(
+            help="digits, digits-counts, mnist, fashion-mnist, mnist-binarized or frey; or the path of your own: an "
+            "npz, npy, pt, csv or parquet file, or a folder of images or npy files."
+        ),
     ] = "digits",
+    test_split: TestSplit = None,
+    labels_from: LabelsFrom = None,
+    array: Array = None,
+    image_size: ImageSize = None,
+    colour: Colour = None,
+    divide_by: DivideBy = None,
+    standardize: Standardize = False,
     data_dir: DataDir = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data into DATA_DIR.")] = False,
     objective: Annotated[
@@ -113,15 +136,16 @@ def train(
     dataset: Dataset | None = None
     begun: RunFolder | None = None
 
-    def prepare() -> tuple[TrainingConfig, RunFolder, str, Path | None]:
+    def prepare() -> tuple[TrainingConfig, RunFolder, str, Path | DataSource | None]:
         nonlocal begun, dataset
         chosen_device = choose_device(device)
         obstacle = bfloat16_obstacle(chosen_device)
         try:
             if resume is None:
-                found_in = data_folder(data, data_dir)
-                dataset = load_data(data, found_in, download)
-                config = _new_config(context, dataset)
+                source = own_source(context, data)
+                found_in = source or data_folder(data, data_dir)
+                dataset = load_data(data, found_in, download, console)
+                config = _new_config(context, dataset, data_name(data, source))
                 if config.precision == "bf16-mixed" and obstacle is not None:
                     fail(f"--precision bf16-mixed gains nothing here: {obstacle}")
                 record = DataRecord.of(dataset, found_in, config.uses_labels)
@@ -129,12 +153,14 @@ def train(
             else:
                 if out is not None or overwrite:
                     fail("--resume goes on in the run's own folder: leave out --out and --overwrite")
+                refuse_own_options(context)
                 begun = folder = RunFolder(resume)
                 context.with_resource(reopened(folder, console.print))
                 config = _resumed_config(context, folder)
                 if config.precision == "bf16-mixed" and obstacle is not None:
                     console.print(f"the run's precision bf16-mixed gains nothing here: {obstacle}")
-                dataset, found_in = run_data(folder, config, data_dir, console, download)
+                moved_to = data if is_given(context, "data") and _is_of_own_data(folder) else None
+                dataset, found_in = run_data(folder, config, data_dir, console, download, moved_to)
                 folder.write_config(config, DataRecord.of(dataset, found_in, config.uses_labels))
         except RunError as error:
             fail(str(error))
@@ -210,9 +236,10 @@ def _how_to_go_on(context: typer.Context, run: RunFolder) -> str:
     return f"interrupted; to go on: {command}"
 
 
-def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
-    """Return the settings of a new run from the command's options, checked."""
+def _new_config(context: typer.Context, dataset: Dataset, name: str) -> TrainingConfig:
+    """Return the settings of a new run on the data called ``name`` from the command's options, checked."""
     from fastvi.data import BINARIZATIONS
+    from fastvi.data.rows import shape_of
     from fastvi.models import MODELS
     from fastvi.objectives import OBJECTIVES
     from fastvi.training.config import TrainingConfig, check_memory, check_settings
@@ -232,7 +259,7 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
     else:
         binarization = choose("binarization", chosen["binarization"], BINARIZATIONS)
     config = TrainingConfig(
-        data=chosen["data"],
+        data=name,
         image_shape=dataset.image_shape,
         objective=objective,
         model=model,
@@ -248,7 +275,7 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
         config = dataclasses.replace(config, num_classes=dataset.num_classes)
     try:
         check_data(config, dataset)
-        check_memory(config, dataset.train.shape[0])
+        check_memory(config, shape_of(dataset.train)[0])
         check_settings(config)
     except (ValueError, TypeError) as error:
         fail(with_flags(str(error), objective, model, TrainerSettings()))
@@ -268,7 +295,7 @@ def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig
         fail(str(error))
     names = {"objective": config.objective_name, "model": config.model_name}
     for name in ("data", "objective", "model", "binarization", "batch_size", "learning_rate", "seed", "precision"):
-        if is_given(context, name):
+        if is_given(context, name) and not (name == "data" and _is_of_own_data(folder)):
             _compare(name, context.params[name], names.get(name, getattr(config, name)), folder)
     given = given_options(context)
     for name, value in options_for(OBJECTIVES, config.objective_name, given).items():
@@ -285,6 +312,12 @@ def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig
             fail(f"--epochs {epochs}: the run has already gone through {trained_epochs} epochs")
         config = dataclasses.replace(config, epochs=epochs)
     return config
+
+
+def _is_of_own_data(folder: RunFolder) -> bool:
+    """Whether the run's data are the user's own: then --data says where they are now."""
+    record = folder.read_record()
+    return record is not None and record.source is not None
 
 
 def _compare(name: str, given: Any, kept: Any, folder: RunFolder) -> None:

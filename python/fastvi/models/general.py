@@ -17,7 +17,7 @@ from torch.distributions import Distribution, TransformedDistribution
 from fastvi import ops
 from fastvi._options import option
 from fastvi.models.base import DataShape, ModelOptions
-from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
+from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts, is_of_reals
 from fastvi.models.posteriors import DiagonalPosterior, FlowPosterior, FullCovariancePosterior, at_least_float32
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
 from fastvi.models.vae import ACTIVATIONS, _glorot_linear, _perceptron
@@ -258,10 +258,11 @@ class GeneralVAEOptions(ModelOptions):
         elif self.prior == "mixture":
             model.log_prior = MixturePrior(self.prior_components, self.latent_dim)
         elif self.prior == "vamp":
-            largest = math.inf if is_of_counts(self.likelihood) else 1.0
+            smallest = -math.inf if is_of_reals(self.likelihood) else 0.0
+            largest = math.inf if is_of_counts(self.likelihood) or is_of_reals(self.likelihood) else 1.0
             noise = _PSEUDO_INPUT_SPREAD * torch.randn(self.prior_components, model.data_dim)
             model.log_prior = VampPrior(
-                model.encode, ((0.5 if data_mean is None else data_mean) + noise).clamp(0.0, largest)
+                model.encode, ((0.5 if data_mean is None else data_mean) + noise).clamp(smallest, largest)
             )
         elif self.prior == "labels":
             assert model.num_classes is not None

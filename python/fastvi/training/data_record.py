@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvi.data import Dataset
+from fastvi.data import DataError, Dataset, DataSource, RowSource
+from fastvi.data.rows import shape_of, some_rows
 from fastvi.training.errors import RunError
 
 _DIGEST_BYTES = 32
+_ROWS_OF_A_SOURCE = 256
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,14 @@ class DataRecord:
     train_images, test_images
         How many there are.
     train_digest, test_digest
-        BLAKE2b of their shape and of the bytes of their values, hexadecimal.
+        BLAKE2b of their shape and of the bytes of their values, hexadecimal; of a source that is read in batches its
+        own ``digest()``, or that of its shape and 256 evenly spaced rows.
     labels_digest
         The same of the training and the test labels, where the run uses them; else None.
     data_dir
         Absolute path of the folder that they were read from; None where none was named.
+    source
+        How data of the user's own were read, see `fastvi.data.DataSource`; None for those known by name.
     """
 
     train_images: int
@@ -40,22 +45,24 @@ class DataRecord:
     test_digest: str
     labels_digest: str | None = None
     data_dir: str | None = None
+    source: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, data: Dataset, data_dir: Path | None = None, uses_labels: bool = False) -> DataRecord:
-        """Return the record of ``data``, which were read from ``data_dir``, for a run that ``uses_labels`` or not."""
+    def of(cls, data: Dataset, place: Path | DataSource | None = None, uses_labels: bool = False) -> DataRecord:
+        """Return the record of ``data``, which were read from ``place``, for a run that ``uses_labels`` or not."""
         return cls(
-            train_images=data.train.shape[0],
+            train_images=shape_of(data.train)[0],
             test_images=data.test.shape[0],
             train_digest=_digest(data.train),
             test_digest=_digest(data.test),
             labels_digest=_labels_digest(data) if uses_labels else None,
-            data_dir=None if data_dir is None else str(data_dir.absolute()),
+            data_dir=str(place.absolute()) if isinstance(place, Path) else None,
+            source=place.as_dict() if isinstance(place, DataSource) else None,
         )
 
     @classmethod
     def from_dict(cls, values: Any) -> DataRecord:
-        """Return the record that `as_dict` wrote; that of a run in format 2 has no ``labels_digest``.
+        """Return the record that `as_dict` wrote; ``labels_digest`` and ``source`` may be absent.
 
         Raises
         ------
@@ -64,7 +71,7 @@ class DataRecord:
         """
         names = [field.name for field in dataclasses.fields(cls)]
         if isinstance(values, Mapping):
-            values = {"labels_digest": None, **values}
+            values = {"labels_digest": None, "source": None, **values}
         if not isinstance(values, Mapping) or sorted(values) != sorted(names):
             raise ValueError(f"data_record must have the keys {', '.join(names)}")
         counts, texts = names[:2], names[2:4]
@@ -72,14 +79,22 @@ class DataRecord:
         right = right and all(isinstance(values[name], str | None) for name in ("labels_digest", "data_dir"))
         if not right:
             raise ValueError("data_record must hold two numbers, two digests and a path")
+        if values["source"] is not None:
+            try:
+                DataSource.from_dict(values["source"])
+            except DataError as error:
+                raise ValueError(f"data_record: {error}") from error
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the values by name."""
-        return dataclasses.asdict(self)
+        """Return the values by name, without a source where there is none: older versions read that."""
+        values = dataclasses.asdict(self)
+        if self.source is None:
+            del values["source"]
+        return values
 
 
-def require_same_data(record: DataRecord | None, image_shape: tuple[int, int], data: Dataset, run: Path) -> None:
+def require_same_data(record: DataRecord | None, image_shape: tuple[int, ...], data: Dataset, run: Path) -> None:
     """Check that ``data`` are those of a run.
 
     Parameters
@@ -87,7 +102,7 @@ def require_same_data(record: DataRecord | None, image_shape: tuple[int, int], d
     record
         The run's record; None where it has none: then only the shape of the images can be compared.
     image_shape
-        (height, width) of the run's images.
+        (height, width), or (channels, height, width), of the run's images.
     data
         The data to compare.
     run
@@ -106,8 +121,9 @@ def require_same_data(record: DataRecord | None, image_shape: tuple[int, int], d
             ("training", data.train, record.train_images, record.train_digest),
             ("test", data.test, record.test_images, record.test_digest),
         ):
-            if images.shape[0] != count:
-                differences.append(f"it has {count:,} {what} images, here are {images.shape[0]:,}")
+            found = shape_of(images)[0]
+            if found != count:
+                differences.append(f"it has {count:,} {what} images, here are {found:,}")
             elif _digest(images) != digest:
                 differences.append(f"its {what} images have other pixels than these")
         if not differences and record.labels_digest not in (None, _labels_digest(data)):
@@ -125,11 +141,15 @@ def _labels_digest(data: Dataset) -> str | None:
     return _digest(torch.cat([data.train_labels, data.test_labels]))
 
 
-def _digest(images: Tensor) -> str:
-    digest = hashlib.blake2b(str(tuple(images.shape)).encode(), digest_size=_DIGEST_BYTES)
-    digest.update(images.detach().cpu().reshape(-1).contiguous().numpy().data)
+def _digest(images: Tensor | RowSource) -> str:
+    own = getattr(images, "digest", None)
+    if not isinstance(images, Tensor) and own is not None:
+        return str(own())
+    digest = hashlib.blake2b(str(shape_of(images)).encode(), digest_size=_DIGEST_BYTES)
+    rows = some_rows(images, _ROWS_OF_A_SOURCE)
+    digest.update(rows.detach().cpu().reshape(-1).contiguous().numpy().data)
     return digest.hexdigest()
 
 
-def _by(shape: tuple[int, int]) -> str:
-    return f"{shape[0]} x {shape[1]}"
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

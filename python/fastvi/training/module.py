@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from fastvi.data import Dataset, Presenter
-from fastvi.models.likelihoods import is_of_counts
 from fastvi.seeding import mix_seed
 from fastvi.training._lightning import LightningModule, LightningOptimizer
 from fastvi.training.averaging import WeightAverage
@@ -44,7 +43,7 @@ class VariationalModule(LightningModule):
         self.config = config
         self.model = model
         self.objective = config.objective
-        self.examples = Presenter(data.train, config.binarization, is_of_counts(data.likelihood))
+        self.examples = Presenter(data.train, config.binarization, likelihood=data.likelihood)
         self.labels = data.train_labels if config.uses_labels else None
         self.average = WeightAverage(model, config.weight_averaging) if config.weight_averaging else None
         self.latest_value = torch.zeros(())

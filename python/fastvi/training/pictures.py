@@ -25,13 +25,13 @@ _SAMPLES = _SAMPLE_COLUMNS**2
 
 @torch.inference_mode()
 def write_pictures(
-    model: Any, test_images: Tensor | tuple[Tensor, Tensor], image_shape: tuple[int, int], folder: Path
+    model: Any, test_images: Tensor | tuple[Tensor, Tensor], image_shape: tuple[int, ...], folder: Path
 ) -> list[Path]:
     """Write reconstructions.png, samples.png and, when the latent space is a plane, manifold.png.
 
     A model without ``reconstruct(x)`` has no reconstructions. Samples are those of a model with a bound on log p(x): of
     its ``sample(count, seed)``, or of ``latent_dim`` and ``decode(z)``, which has the manifold as well. Where nothing
-    says how z is drawn there are none.
+    says how z is drawn there are none. Nor have rows that are no images, of the shape (1, D).
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def write_pictures(
     test_images
         Shape (M, D), M >= 1; with labels of shape (M,) in a pair where the model takes it.
     image_shape
-        (height, width), height * width = D.
+        (height, width), or (channels, height, width) with the product D; three channels are red, green and blue.
     folder
         Where the files go.
 
@@ -49,7 +49,9 @@ def write_pictures(
     list of Path
         The files written.
     """
-    pictures = {}
+    pictures: dict[str, tuple[Tensor, int]] = {}
+    if len(image_shape) == 2 and image_shape[0] == 1:
+        return []
     if hasattr(model, "reconstruct"):
         pictures["reconstructions.png"] = _reconstructions(model, test_images)
     if has_bound(model) and hasattr(model, "sample"):
@@ -59,36 +61,42 @@ def write_pictures(
         if model.latent_dim == 2:
             pictures["manifold.png"] = _manifold(model)
     given = test_images if isinstance(test_images, Tensor) else test_images[0]
-    brightest = max(1.0, given.max().item())  # of counts
+    brightest, darkest = max(1.0, given.max().item()), min(0.0, given.min().item())  # of counts and of real numbers
     for name, (images, columns) in pictures.items():
-        save_grid(images.reshape(-1, *image_shape) / brightest, columns, folder / name)
+        shown = (images.reshape(-1, *image_shape) - darkest) / (brightest - darkest)
+        save_grid(shown, columns, folder / name)
     return [folder / name for name in pictures]
 
 
 def save_grid(images: Tensor, columns: int, path: Path) -> None:
-    """Save images (N, height, width) with values in [0, 1] as one grey PNG, row by row, small ones enlarged.
+    """Save images (N, height, width), or (N, channels, height, width), with values in [0, 1] as one PNG, row by row.
 
-    NaN is shown as black.
+    Small ones are enlarged. Three channels are red, green and blue; of another number the mean is shown, in grey. NaN
+    is shown as black.
 
     Raises
     ------
     OSError
         If the file cannot be written.
     """
-    height, width = images.shape[1:]
+    if images.dim() == 4 and images.shape[1] != 3:
+        images = images.mean(1)
+    tiles = images if images.dim() == 4 else images.unsqueeze(1)
+    count, channels, height, width = tiles.shape
     scale = -(-_MINIMUM_TILE_HEIGHT // height)
-    tiles = images.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    rows = -(-images.shape[0] // columns)
+    tiles = tiles.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    rows = -(-count // columns)
     gap = scale
-    canvas = torch.full((rows * (height * scale + gap) + gap, columns * (width * scale + gap) + gap), _GAP_SHADE)
+    size = rows * (height * scale + gap) + gap, columns * (width * scale + gap) + gap
+    canvas = torch.full((channels, *size), _GAP_SHADE)
     for number, tile in enumerate(tiles):
         top = gap + number // columns * (height * scale + gap)
         left = gap + number % columns * (width * scale + gap)
-        canvas[top : top + height * scale, left : left + width * scale] = tile
-    grey = (canvas.nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+        canvas[:, top : top + height * scale, left : left + width * scale] = tile
+    shades = (canvas.nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).permute(1, 2, 0)
     with atomic_write(path) as file:
         # Pillow, not matplotlib: a picture of pixels needs neither the backend nor the fonts that its settings name.
-        Image.fromarray(grey.numpy()).save(file, format="PNG")
+        Image.fromarray((shades if channels == 3 else shades[..., 0]).contiguous().numpy()).save(file, format="PNG")
 
 
 def _reconstructions(model: Any, test_images: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, int]:

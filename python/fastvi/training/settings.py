@@ -39,7 +39,7 @@ class TrainingConfig(TrainerSettings):
     data, binarization
         See `fastvi.data`.
     image_shape
-        (height, width) of the data set's images.
+        (height, width) of the data set's images, or (channels, height, width); (1, D) of rows that are no images.
     objective
         An object of one of the classes in `fastvi.objectives.OBJECTIVES`.
     model
@@ -54,7 +54,7 @@ class TrainingConfig(TrainerSettings):
     """
 
     data: str
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     objective: Objective
     model: ModelOptions
     binarization: str
@@ -192,8 +192,8 @@ def check_settings(config: TrainingConfig) -> None:
     for size in config.image_shape:
         # Zero and less are for the model, which says so in its own words.
         _check_integer("image_shape", size, -_LARGEST_SIZE, _LARGEST_SIZE)
-    if len(config.image_shape) != 2:
-        raise ValueError(f"image_shape must be (height, width), got {config.image_shape}")
+    if len(config.image_shape) not in (2, 3):
+        raise ValueError(f"image_shape must be (height, width) or (channels, height, width), got {config.image_shape}")
     if config.binarization not in BINARIZATIONS:
         raise ValueError(f"binarization must be one of {', '.join(BINARIZATIONS)}, got {config.binarization!r}")
     try:
@@ -246,21 +246,21 @@ def check_data(config: TrainingConfig, data: Dataset) -> None:
     Raises
     ------
     ValueError
-        If the one are counts and the other is not of counts, if there are no labels, or more classes than the run has.
+        If they are not, if there are no labels, or more classes than the run has.
     """
-    from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
+    from fastvi.models.likelihoods import LIKELIHOODS, VALUES, is_of_counts, values_of
 
     likelihood = getattr(config.model, "likelihood", None)
-    if likelihood in LIKELIHOODS and is_of_counts(likelihood) is not is_of_counts(data.likelihood):
-        kinds = {True: "of counts", False: "of values in [0, 1]"}
+    kind = values_of(data.likelihood)
+    if likelihood in LIKELIHOODS and values_of(likelihood) not in (kind, VALUES[2]):
         raise ValueError(
-            f"the likelihood {likelihood} is {kinds[is_of_counts(likelihood)]}, and the data {data.name} are "
-            f"{kinds[is_of_counts(data.likelihood)]}"
+            f"the likelihood {likelihood} is of {values_of(likelihood)}, and the data {data.name} are of {kind}"
+            + ("; `likelihood` real-gaussian or real-laplace fits them" if kind == VALUES[2] else "")
         )
-    if config.binarization != "none" and (is_of_counts(data.likelihood) or likelihood == "continuous-bernoulli"):
-        what = (
-            f"the data {data.name} are counts" if is_of_counts(data.likelihood) else f"{likelihood} is of grey values"
-        )
+    if config.binarization != "none" and (kind != VALUES[0] or likelihood == "continuous-bernoulli"):
+        what = f"{likelihood} is of grey values"
+        if kind != VALUES[0]:
+            what = f"the data {data.name} are {'counts' if is_of_counts(data.likelihood) else kind}"
         raise ValueError(f"binarization must be none, for {what}, got {config.binarization!r}")
     if not config.uses_labels:
         return

@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from fastvi.data import Dataset
+from fastvi.data import DataError, Dataset
+from fastvi.data.rows import mean_of_rows, shape_of
 from fastvi.seeding import mix_seed
 from fastvi.training._lightning import (
     ClusterEnvironment,
@@ -99,7 +100,7 @@ def train(
         checkpoint_step = from_first(lambda: folder.trained_steps(config))
         try:
             check_data(config, data)
-            check_memory(config, data.train.shape[0])
+            check_memory(config, shape_of(data.train)[0])
         except ValueError as error:
             raise RunError(str(error)) from error
         _check_data(config, data, folder)
@@ -147,7 +148,7 @@ def _train(
     last_checkpoint = LastCheckpoint(folder.checkpoint_file, checkpoint_io, checkpoint_step, checkpoint_every)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix_seed(config.seed, INITIALISATION_STREAM))
-        module = VariationalModule(config, config.build_model(data.train.mean(0)), data)
+        module = VariationalModule(config, config.build_model(mean_of_rows(data.train)), data)
     with _quiet_lightning(), _interruptible():
         trainer = Trainer(
             accelerator=device,
@@ -167,6 +168,8 @@ def _train(
             trainer.fit(module, ckpt_path=str(folder.checkpoint_file) if checkpoint_step else None)
         except TrainingInterruptedError as error:
             raise KeyboardInterrupt from error
+        except DataError as error:  # of a source, whose rows are read in the midst of training
+            raise RunError(str(error)) from error
         except DivergenceError as error:
             kept = _kept_checkpoint(last_checkpoint.saved_step, int(trainer.num_training_batches))
             raise DivergenceError(f"{error}: try a smaller `learning_rate`{kept}") from error

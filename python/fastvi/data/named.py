@@ -1,14 +1,13 @@
-"""Image data sets as in-memory tensors, their splits, and the binarisation of grey values.
+"""The data sets that are known by name, as in-memory tensors with their splits.
 
-`digits` ships with scikit-learn; the others are read from a folder. Dynamic binarisation follows Salakhutdinov &
-Murray 2008 and Burda, Grosse & Salakhutdinov 2016: a grey value is the probability of a one.
+`digits` ships with scikit-learn; the others are read from a folder.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,142 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastvi import ops
 from fastvi._array_files import MAX_ARRAY_BYTES, DataError, read_idx, read_npz
-from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
-from fastvi.ops._values import describe_range, range_outside_unit_interval
-
-__all__ = [
-    "BINARIZATIONS",
-    "DATASET_NAMES",
-    "STATIC_BINARIZATION_SEED",
-    "TEST_BINARIZATION_SEED",
-    "DataError",
-    "Dataset",
-    "Presenter",
-    "binarize",
-    "evenly_spaced",
-    "load_dataset",
-    "read_idx",
-    "test_images",
-]
-
-BINARIZATIONS = ("dynamic", "static", "none")
-TEST_BINARIZATION_SEED = 20140114
-"""Test images are always binarised with this seed, so that every run is judged on the same pixels."""
-STATIC_BINARIZATION_SEED = 20080705
-"""Seed of the training images' one and only draw under ``static`` binarisation."""
+from fastvi.data.dataset import Dataset
+from fastvi.data.splitting import evenly_spaced
 
 _DIGITS_TEST_COUNT = 297
 _DIGITS_POINTS = 16  # of a pixel
 _FREY_TEST_COUNT = 200
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Training and test images as float32 rows in [0, 1], or counts.
-
-    Attributes
-    ----------
-    name
-        Name under which `load_dataset` knows it.
-    train, test
-        Shapes (N, D) and (M, D), D = height * width.
-    image_shape
-        (height, width).
-    likelihood
-        The likelihood that fits: one of ``fastvi.models.LIKELIHOODS``, such as ``"bernoulli"``. One of counts, such as
-        ``"poisson"``, says that the values are whole numbers of 0 or more.
-    train_labels, test_labels
-        Class of each image, int64 of shapes (N,) and (M,), from 0; None where the data have no labels.
-
-    Raises
-    ------
-    DataError
-        If the images are not float32 rows in [0, 1], or of counts, as many values in each as ``image_shape`` says, if
-        there are none to train or to test, or if the labels are not one int64 of 0 or more for each image.
-
-    Examples
-    --------
-    >>> grey = torch.tensor([[0.0, 128.0, 255.0, 64.0]])
-    >>> Dataset("mine", grey / 255.0, grey / 255.0, (2, 2), "bernoulli").train.shape
-    torch.Size([1, 4])
-    >>> Dataset("mine", grey, grey, (2, 2), "bernoulli")
-    Traceback (most recent call last):
-    ...
-    fastvi.data.DataError: mine: the training images must hold values in [0, 1], got values from 0 to 255; \
-grey values from 0 to 255 are divided by 255 first
-    """
-
-    name: str
-    train: Tensor
-    test: Tensor
-    image_shape: tuple[int, int]
-    likelihood: str
-    train_labels: Tensor | None = None
-    test_labels: Tensor | None = None
-
-    @property
-    def num_classes(self) -> int | None:
-        """One more than the largest label; None where the training or the test images have no labels."""
-        if self.train_labels is None or self.test_labels is None:
-            return None
-        return 1 + int(torch.maximum(self.train_labels.max(), self.test_labels.max()))
-
-    def __post_init__(self) -> None:
-        if self.likelihood not in LIKELIHOODS:
-            raise DataError(
-                f"{self.name}: the likelihood must be one of {', '.join(LIKELIHOODS)}, got {self.likelihood!r}"
-            )
-        shape: object = self.image_shape
-        if not (isinstance(shape, tuple | list) and len(shape) == 2 and all(type(size) is int for size in shape)):
-            raise DataError(f"{self.name}: the image shape must be (height, width), two whole numbers, got {shape!r}")
-        height, width = self.image_shape
-        if height < 1 or width < 1:
-            raise DataError(f"{self.name}: the image shape must be positive, got {shape!r}")
-        for purpose, images in (("training", self.train), ("test", self.test)):
-            if not isinstance(images, Tensor):
-                raise DataError(f"{self.name}: the {purpose} images must be a tensor, got {type(images).__name__}")
-            if images.dim() != 2 or images.shape[1] != height * width:
-                raise DataError(
-                    f"{self.name}: the {purpose} images must have the shape (count, {height * width}), "
-                    f"got {tuple(images.shape)}"
-                )
-            if images.numel() == 0:
-                raise DataError(f"{self.name}: there are no {purpose} images")
-            if images.dtype != torch.float32:
-                raise DataError(f"{self.name}: the {purpose} images must be float32 in [0, 1], got {images.dtype}")
-            if is_of_counts(self.likelihood):
-                _check_counts(f"{self.name}: the {purpose} images", images)
-                continue
-            bounds = range_outside_unit_interval(images)
-            if bounds is not None:
-                raise DataError(
-                    f"{self.name}: the {purpose} images must hold values in [0, 1], got {describe_range(bounds)}"
-                )
-        for purpose, labels, images in (
-            ("training", self.train_labels, self.train),
-            ("test", self.test_labels, self.test),
-        ):
-            if labels is not None:
-                _check_labels(f"{self.name}: the {purpose} labels", labels, images.shape[0])
-
-
-def _check_counts(name: str, values: Tensor) -> None:
-    wrong = values[~((values >= 0.0) & (values == values.floor()) & values.isfinite())]
-    if wrong.numel() > 0:
-        raise DataError(f"{name} must hold counts, whole numbers of 0 or more, got {wrong[0].item():g}")
-
-
-def _check_labels(labels_name: str, labels: object, count: int) -> None:
-    if not isinstance(labels, Tensor):
-        raise DataError(f"{labels_name} must be a tensor or None, got {type(labels).__name__}")
-    if labels.dtype != torch.int64:
-        raise DataError(f"{labels_name} must be int64, got {labels.dtype}")
-    if labels.shape != (count,):
-        raise DataError(f"{labels_name} must have the shape ({count},), one for each image, got {tuple(labels.shape)}")
-    if int(labels.min()) < 0:
-        raise DataError(f"{labels_name} must be 0 or more, got {int(labels.min())}")
 
 
 def load_dataset(name: str, data_dir: Path | None = None, download: bool = False) -> Dataset:
@@ -216,97 +86,6 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     return _LOADERS[name](data_dir)
 
 
-def evenly_spaced(count: int, total: int) -> Tensor:
-    """Return ``count`` indices spread evenly over ``range(total)``, in increasing order.
-
-    Examples
-    --------
-    >>> evenly_spaced(3, 9).tolist()
-    [0, 3, 6]
-    """
-    return torch.arange(count) * total // count
-
-
-def binarize(images: Tensor, seed: int) -> Tensor:
-    """Draw ones with the probabilities ``images``, shape (B, D); row b, column d depends on (seed, b, d) alone.
-
-    Raises: see :class:`Presenter`.
-    """
-    return Presenter(images, "dynamic")(torch.arange(images.shape[0]), seed)
-
-
-def test_images(dataset: Dataset, binarization: str) -> Tensor:
-    """Return the test images as a model sees them, shape (M, D): binarised with a fixed seed unless ``"none"``."""
-    return dataset.test if binarization == "none" else binarize(dataset.test, TEST_BINARIZATION_SEED)
-
-
-test_images.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test to pytest
-
-
-class Presenter:
-    """Gives training examples by index, binarised as asked.
-
-    Parameters
-    ----------
-    images
-        Grey values in [0, 1], shape (N, D).
-    binarization
-        ``"dynamic"``: a new draw each time an example is presented. ``"static"``: one draw for good.
-        ``"none"``: the values themselves.
-    are_counts
-        The images hold counts, which are not binarised.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the images are not floating-point values in [0, 1], or the binarization is unknown, or one of counts.
-    """
-
-    def __init__(self, images: Tensor, binarization: str, are_counts: bool = False) -> None:
-        if binarization not in BINARIZATIONS:
-            raise ValueError(f"Presenter: binarization must be one of {', '.join(BINARIZATIONS)}, got {binarization!r}")
-        if not images.is_floating_point():
-            raise TypeError(f"Presenter: images must be floating-point values in [0, 1], got {images.dtype}")
-        if are_counts and binarization != "none":
-            raise ValueError(f"Presenter: counts are not binarised, got binarization {binarization}")
-        if not images.is_meta and not are_counts and (bounds := range_outside_unit_interval(images)) is not None:
-            raise ValueError(f"Presenter: images must hold values in [0, 1], got {describe_range(bounds)}")
-        self.dynamic = binarization == "dynamic"
-        self._values: Tensor
-        if self.dynamic:
-            # A standard normal draw lies below ndtri(p) with probability p. So binarisation takes its noise from the
-            # library's own generator, where a draw depends on (seed, row, column), not on who draws it.
-            self._values = torch.special.ndtri(images)
-        else:
-            self._values = binarize(images, STATIC_BINARIZATION_SEED) if binarization == "static" else images
-
-    def __len__(self) -> int:
-        """Return the number of examples, N."""
-        return self._values.shape[0]
-
-    def to(self, device: torch.device) -> None:
-        """Move the examples to a device: there the indices must be, and there the batches are made."""
-        self._values = self._values.to(device)
-
-    def __call__(self, indices: Tensor, seed: int, row_offset: int = 0) -> Tensor:
-        """Return the examples ``indices`` (B,) as a (B, D) tensor.
-
-        Parameters
-        ----------
-        indices
-            Which examples.
-        seed
-            Seed of a dynamic draw; unused otherwise.
-        row_offset
-            Place of the first row in the whole batch: a shard draws what it would have drawn in the whole.
-        """
-        values = self._values.index_select(0, indices)
-        if not self.dynamic:
-            return values
-        zeros = values.new_zeros(()).expand_as(values)
-        return (ops.rsample_normal(zeros, zeros, seed=seed, row_offset=row_offset) < values).to(values.dtype)
-
-
 def _load_digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
@@ -320,6 +99,7 @@ def _load_digits() -> Dataset:
 
 def _load_digits_counts() -> Dataset:
     digits = _load_digits()
+    assert isinstance(digits.train, Tensor)
     train, test = (_DIGITS_POINTS * images for images in (digits.train, digits.test))
     return replace(digits, name="digits-counts", train=train, test=test, likelihood="poisson")
 
@@ -339,7 +119,7 @@ def _load_idx_dataset(name: str, subfolders: tuple[str, ...], data_dir: Path) ->
     if train.shape[1:] != test.shape[1:]:
         raise DataError(f"{name}: training images are {train.shape[1:]}, test images {test.shape[1:]}")
     height, width = train.shape[1:]
-    return Dataset(name, _unit_rows(train), _unit_rows(test), (height, width), "bernoulli", *labels)
+    return Dataset(name, _unit_rows(train), _unit_rows(test), (height, width), "bernoulli", labels[0], labels[1])
 
 
 def _idx_names(stem: str, rank: int) -> tuple[str, ...]:
