@@ -60,8 +60,8 @@ class LastCheckpoint(Checkpoint):
 
     Parameters
     ----------
-    path
-        The file.
+    path, best_path
+        The files; the second is written where the run has patience.
     io
         What writes it.
     saved_step
@@ -70,8 +70,16 @@ class LastCheckpoint(Checkpoint):
         Also save every so many steps.
     """
 
-    def __init__(self, path: Path, io: AtomicCheckpointIO, saved_step: int = 0, every_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        best_path: Path,
+        io: AtomicCheckpointIO,
+        saved_step: int = 0,
+        every_steps: int | None = None,
+    ) -> None:
         self.path = path
+        self.best_path = best_path
         self.saved_step = saved_step
         self.every_steps = every_steps
         self._io = io
@@ -84,13 +92,28 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
+        """Save; the best epoch first, so that the last checkpoint never speaks of one that is not there."""
+        assert isinstance(pl_module, VariationalModule)
+        if pl_module.is_best and pl_module.config.patience:
+            self._write(trainer, self.best_path)
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        from_first(self._io.raise_failure)
+        self._write(trainer, self.path)
         self.saved_step = trainer.global_step
+
+    def _write(self, trainer: Trainer, path: Path) -> None:
+        trainer.save_checkpoint(path)
+        from_first(self._io.raise_failure)
+
+
+class Validation(Callback):
+    """Validates at the end of each epoch, before other callbacks look at the result: it is the first of them."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate."""
+        assert isinstance(pl_module, VariationalModule)
+        pl_module.validate_epoch()
 
 
 class FormerSigterm(Callback):
@@ -156,7 +179,8 @@ class ProgressBar(Callback):
             self._task,
             completed=trainer.global_step,
             epoch=f"{epoch}/{trainer.max_epochs}",
-            value=_value_words(pl_module, float(pl_module.latest_value), digits=2),
+            value=_value_words(pl_module, float(pl_module.latest_value), digits=2)
+            + _validation_words(pl_module, digits=2),
             refresh=True,
         )
 
@@ -178,11 +202,12 @@ class EpochLines(Callback):
         assert trainer.max_epochs is not None
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
         tenths = 10 * epoch // epochs
-        if tenths == self._tenths and time.monotonic() < self._next_time:
+        if tenths == self._tenths and time.monotonic() < self._next_time and not pl_module.is_over:
             return
         self._next_time = time.monotonic() + _SECONDS_BETWEEN_LINES
         self._tenths = tenths
         value = _value_words(pl_module, pl_module.epoch_value, digits=3)
+        value += _validation_words(pl_module, digits=3)
         self._console.print(f"epoch {epoch}/{epochs}, step {trainer.global_step}, {value}", highlight=False)
 
 
@@ -190,3 +215,10 @@ def _value_words(module: VariationalModule, value: float, digits: int) -> str:
     """Return, for example, "bound -90.123 nats"."""
     objective = module.objective
     return f"{objective.value_name} {value:.{digits}f}{' ' if objective.unit else ''}{objective.unit}"
+
+
+def _validation_words(module: VariationalModule, digits: int) -> str:
+    """Return, for example, ", validation bound -90.123 nats"; nothing where there was no validation."""
+    if module.validation_value is None:
+        return ""
+    return f", validation {_value_words(module, module.validation_value, digits)}"

@@ -47,6 +47,8 @@ _PARTS: dict[str, type | tuple[type, ...]] = {
 }
 AVERAGE_KEY = "averaged"
 """Under which the average of the weights stands in a checkpoint, see `fastvi.training.averaging`."""
+BEST_KEY = "best"
+"""Under which the best epoch stands in a checkpoint, see `fastvi.training.validation.BestEpoch`."""
 _ADVICE = "put a copy of it back, or start a new run"
 
 
@@ -123,6 +125,9 @@ def check_fit(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], model:
         if not isinstance(average, Mapping) or not isinstance(average.get("state_dict"), Mapping):
             raise RunError(f"{path} is not a checkpoint of fastvi: its {AVERAGE_KEY} is missing; {_ADVICE}")
         _check_shapes(average["state_dict"], model.state_dict(), path)
+    best = checkpoint.get(BEST_KEY)
+    if settings["validation_split"] and not (isinstance(best, Mapping) and best.keys() >= {"value", "epoch", "after"}):
+        raise RunError(f"{path} is not a checkpoint of fastvi: its {BEST_KEY} is missing; {_ADVICE}")
 
 
 def _check_shapes(kept: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:

@@ -22,10 +22,10 @@ from fastvi.training.lock import LOCK_NAME, holder, locked
 
 OWN_FILES = {
     "": re.compile(
-        r"config\.json|metrics\.csv|evaluation((-K[0-9]+)?-images[0-9]+)?\.json|(reconstructions|samples|manifold)\.png|"
+        r"config\.json|(metrics|divergence)\.csv|evaluation((-K[0-9]+)?-images[0-9]+)?\.json|(reconstructions|samples|manifold)\.png|"
         + re.escape(LOCK_NAME)
     ),
-    "checkpoints": re.compile(r"last\.ckpt"),
+    "checkpoints": re.compile(r"(last|best)\.ckpt"),
     "tensorboard": re.compile(r"events\.out\.tfevents\..*|hparams\.yaml"),
 }
 """Every file that fastvi writes into a run folder, by the folder in it; what is being written has a name of its own."""

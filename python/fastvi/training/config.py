@@ -10,7 +10,7 @@ from torch import nn
 
 from fastvi._registry import UnregisteredError
 from fastvi.data import Dataset
-from fastvi.training.checkpoint import check_fit, model_state, read_checkpoint
+from fastvi.training.checkpoint import BEST_KEY, check_fit, model_state, read_checkpoint
 from fastvi.training.config_file import config_bytes, is_config, parse_config
 from fastvi.training.data_record import DataRecord, require_same_data
 from fastvi.training.errors import NoCheckpointError, RunError, reason
@@ -37,6 +37,16 @@ class RunFolder:
     def checkpoint_file(self) -> Path:
         """The last checkpoint: parameters, optimiser and loop state."""
         return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def best_checkpoint_file(self) -> Path:
+        """The checkpoint of the best epoch, of a run that has patience."""
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def divergence_file(self) -> Path:
+        """Divergence of each latent dimension, one row for each validation, CSV."""
+        return self.path / "divergence.csv"
 
     @property
     def metrics_file(self) -> Path:
@@ -140,12 +150,25 @@ class RunFolder:
             return 0
 
     def load_model(self) -> nn.Module:
-        """Return the model with the parameters of the last checkpoint."""
+        """Return the model of the run: with the parameters of the last checkpoint, or of its best epoch's."""
         config = self.read_config()
-        state = model_state(self.read_checkpoint(config))
         model = config.build_model()
-        model.load_state_dict(state)
+        model.load_state_dict(self.read_model_state(config))
         return model.eval()
+
+    def read_model_state(self, config: TrainingConfig) -> dict[str, Any]:
+        """Return the parameters of the run's model: of the best epoch where the run has patience, else the last.
+
+        Raises
+        ------
+        RunError
+            See `read_checkpoint`.
+        """
+        checkpoint = self.read_checkpoint(config)
+        if config.patience and checkpoint[BEST_KEY]["epoch"]:
+            checkpoint = read_checkpoint(self.best_checkpoint_file)
+            check_fit(checkpoint, config.lasting(), config.build_outline(), self.best_checkpoint_file)
+        return model_state(checkpoint)
 
     def _read(self) -> tuple[TrainingConfig, DataRecord | None]:
         try:

@@ -6,7 +6,7 @@ import csv
 import importlib.util
 import io
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,24 @@ class MetricsFile(RunLogger):
         write_run_file(self.path, text.getvalue().encode())
 
 
+class DivergenceFile(MetricsFile):
+    """A CSV file of the divergence of each latent dimension, in nats, a row for each validation."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Do nothing: these are in `MetricsFile`."""
+
+    def log_divergence(self, epoch: int, divergence: Sequence[float], step: int) -> None:
+        """Add a row and write the file.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written.
+        """
+        columns = {f"divergence_{dimension}": nats for dimension, nats in enumerate(divergence)}
+        super().log_metrics({"epoch": epoch, **columns}, step)
+
+
 class TensorBoardEvents(RunLogger):
     """Events for TensorBoard.
 
@@ -142,7 +160,10 @@ class TensorBoardEvents(RunLogger):
 
 def make_loggers(folder: RunFolder, checkpoint_step: int) -> list[Logger]:
     """Return the loggers of a run that goes on from step ``checkpoint_step``."""
-    loggers: list[Logger] = [MetricsFile(folder.metrics_file, checkpoint_step)]
+    loggers: list[Logger] = [
+        MetricsFile(folder.metrics_file, checkpoint_step),
+        DivergenceFile(folder.divergence_file, checkpoint_step),
+    ]
     if importlib.util.find_spec("tensorboard"):
         loggers.append(TensorBoardEvents(folder.path / "tensorboard", checkpoint_step))
     return loggers

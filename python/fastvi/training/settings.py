@@ -18,7 +18,12 @@ from fastvi.data import BINARIZATIONS, Dataset
 from fastvi.models import MODELS, DataShape, ModelOptions
 from fastvi.objectives import OBJECTIVES, Objective
 from fastvi.ops._private import MULTIPLIED_BY_PROCESSOR
-from fastvi.training.trainer_settings import TrainerSettings, check_trainer_settings, with_trainer_defaults
+from fastvi.training.trainer_settings import (
+    TrainerSettings,
+    check_trainer_settings,
+    validation_count,
+    with_trainer_defaults,
+)
 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Of the arithmetic in training, by the names of PyTorch Lightning; runs without the setting have the first."""
@@ -248,8 +253,10 @@ def check_data(config: TrainingConfig, data: Dataset) -> None:
     ValueError
         If they are not, if there are no labels, or more classes than the run has.
     """
+    from fastvi.data.rows import shape_of
     from fastvi.models.likelihoods import LIKELIHOODS, VALUES, is_of_counts, values_of
 
+    validation_count(config, shape_of(data.train)[0])
     likelihood = getattr(config.model, "likelihood", None)
     kind = values_of(data.likelihood)
     if likelihood in LIKELIHOODS and values_of(likelihood) not in (kind, VALUES[2]):

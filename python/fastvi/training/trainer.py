@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from fastvi.data import DataError, Dataset
-from fastvi.data.rows import mean_of_rows, shape_of
+from fastvi.data.rows import shape_of
 from fastvi.seeding import mix_seed
 from fastvi.training._lightning import (
     ClusterEnvironment,
@@ -26,7 +26,14 @@ from fastvi.training._lightning import (
     rank_zero_only,
 )
 from fastvi.training.batches import INITIALISATION_STREAM
-from fastvi.training.callbacks import AtomicCheckpointIO, EpochLines, FormerSigterm, LastCheckpoint, ProgressBar
+from fastvi.training.callbacks import (
+    AtomicCheckpointIO,
+    EpochLines,
+    FormerSigterm,
+    LastCheckpoint,
+    ProgressBar,
+    Validation,
+)
 from fastvi.training.config import RunFolder
 from fastvi.training.data_record import DataRecord, require_same_data
 from fastvi.training.errors import DivergenceError, RunError
@@ -43,6 +50,7 @@ from fastvi.training.processes import (
     rank,
 )
 from fastvi.training.settings import TrainingConfig, check_data, check_memory, check_settings
+from fastvi.training.sources import training_mean
 
 
 class TrainingInterruptedError(BaseException):
@@ -145,10 +153,13 @@ def _train(
     loggers: list[Logger] = []
     in_all(lambda: loggers.extend(make_loggers(folder, checkpoint_step) if is_first() else ()))
     checkpoint_io = AtomicCheckpointIO()
-    last_checkpoint = LastCheckpoint(folder.checkpoint_file, checkpoint_io, checkpoint_step, checkpoint_every)
+    last_checkpoint = LastCheckpoint(
+        folder.checkpoint_file, folder.best_checkpoint_file, checkpoint_io, checkpoint_step, checkpoint_every
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix_seed(config.seed, INITIALISATION_STREAM))
-        module = VariationalModule(config, config.build_model(mean_of_rows(data.train)), data)
+        module = VariationalModule(config, config.build_model(training_mean(config, data)), data)
+    shown = ProgressBar(console) if progress else EpochLines(console)
     with _quiet_lightning(), _interruptible():
         trainer = Trainer(
             accelerator=device,
@@ -157,7 +168,7 @@ def _train(
             strategy="auto" if (processes, machines) == (1, 1) else "ddp",
             max_epochs=config.epochs,
             logger=loggers,
-            callbacks=[ProgressBar(console) if progress else EpochLines(console), FormerSigterm(), last_checkpoint],
+            callbacks=[Validation(), shown, FormerSigterm(), last_checkpoint],
             plugins=[checkpoint_io, environment],
             log_every_n_steps=1,  # nothing is logged by step; a larger number only makes short epochs a warning
             enable_progress_bar=False,
@@ -173,7 +184,19 @@ def _train(
         except DivergenceError as error:
             kept = _kept_checkpoint(last_checkpoint.saved_step, int(trainer.num_training_batches))
             raise DivergenceError(f"{error}: try a smaller `learning_rate`{kept}") from error
+    if config.patience:
+        module.result.load_state_dict(from_first(lambda: folder.read_model_state(config)))
+    if module.best.epoch:
+        console.print(_best_words(module), highlight=False)
     return module.result.cpu().eval()
+
+
+def _best_words(module: VariationalModule) -> str:
+    """Say which epoch was the best by validation, and whether the run's model is that."""
+    what = f"validation {module.objective.value_name} {module.best.value:.3f}"
+    if not module.config.patience:
+        return f"best {what}, after epoch {module.best.epoch}; the model is that of the last epoch"
+    return f"the model is that of epoch {module.best.epoch}, with the best {what}"
 
 
 def _kept_checkpoint(step: int, steps_per_epoch: int) -> str:

@@ -106,3 +106,18 @@ def check_trainer_settings(settings: TrainerSettings) -> None:
         raise ValueError(f"validation_split must be a fraction below 1 or a whole number of examples, got {split}")
     if only.patience > 0 and split == 0.0:
         raise ValueError("patience needs validation_split: it counts epochs without a better validation value")
+
+
+def validation_count(settings: TrainerSettings, count: int) -> int:
+    """Return how many of ``count`` training examples are kept for validation.
+
+    Raises
+    ------
+    ValueError
+        If none would be left to train.
+    """
+    split = settings.validation_split
+    chosen = int(split) if split >= 1.0 or split == 0.0 else max(1, round(split * count))
+    if chosen >= count:
+        raise ValueError(f"validation_split {split:g} would leave none of the {count:,} training examples to train")
+    return chosen
