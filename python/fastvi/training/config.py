@@ -152,8 +152,9 @@ class RunFolder:
     def load_model(self) -> nn.Module:
         """Return the model of the run: with the parameters of the last checkpoint, or of its best epoch's."""
         config = self.read_config()
+        state = self.read_model_state(config)
         model = config.build_model()
-        model.load_state_dict(self.read_model_state(config))
+        model.load_state_dict(state)
         return model.eval()
 
     def read_model_state(self, config: TrainingConfig) -> dict[str, Any]:
