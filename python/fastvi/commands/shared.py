@@ -98,9 +98,24 @@ def load_data(name: str, place: Path | DataSource | None, download: bool, consol
             dataset = place.load()
     except DataError as error:
         fail(str(error))
-    for warning in caught if console is not None else ():
-        console.print(f"warning: {as_options(str(warning.message))}")  # type: ignore[union-attr]  # not None here
+    if console is not None:
+        console.print(as_options(_described(dataset)))
+        for warning in caught:
+            console.print(f"warning: {as_options(str(warning.message))}")
     return dataset
+
+
+def _described(data: Dataset) -> str:
+    """What was read, in a line: where numbers were taken for something else than was meant, it shows."""
+    from fastvi.data.rows import shape_of
+
+    *leading, width = data.image_shape
+    what = f"rows of {width:,} values" if leading == [1] else f"images of {' x '.join(map(str, data.image_shape))}"
+    classes = "" if data.num_classes is None else f", in {data.num_classes:,} classes"
+    return (
+        f"{data.name}: {shape_of(data.train)[0]:,} {what} to train, {data.test.shape[0]:,} to test{classes}; "
+        f"likelihood {data.likelihood}"
+    )
 
 
 def data_folder(name: str, given: Path | None, run: RunFolder | None = None) -> Path | None:

@@ -55,8 +55,8 @@ def from_arrays(
     image_size
         (H, W) of rows (N, D) that are images.
     likelihood
-        A name of ``fastvi.models.LIKELIHOODS``. None: ``"bernoulli"`` where all values are in [0, 1],
-        ``"real-gaussian"`` for others.
+        A name of ``fastvi.models.LIKELIHOODS``. None: where all values are in [0, 1] ``"bernoulli"``, of images with
+        channels ``"gaussian"``; ``"real-gaussian"`` for others.
     divide_by
         The values are divided by it; None: uint8 are divided by 255, unless they are counts by the likelihood or hold 0
         and 1 alone.
@@ -145,7 +145,7 @@ def assemble(
         test = _test_rows(test_name, test_part, image_size, row_format, part)
         _check_finite(test_name, test, test_part)
     train = _selected(values, rest, tested)
-    kind = _likelihood(likelihood, standardize, [test, train if isinstance(train, Tensor) else some_rows(train, 256)])
+    kind = likelihood or _fitting(row_format, standardize, [test, some_rows(train, 256)])
     if values_of(kind) == VALUES[0]:
         for owner, rows in ((name, train), (test_name, test)):
             _check_unit(owner, rows, kind)
@@ -179,8 +179,9 @@ def _opened(
     values = part.values
     if isinstance(values, StreamedArrays | ImageFolder):
         row_format = values.row_format
-        if divide_by is not None or are_counts:
-            row_format = replace(row_format, divisor=divide_by or 1.0)
+        if divide_by is None and not are_counts:
+            return values, row_format
+        row_format = replace(row_format, divisor=divide_by or 1.0)
         return values.with_format(row_format), row_format
     if not isinstance(values, np.ndarray):
         return values, format_of(name, shape_of(values), image_size)
@@ -246,11 +247,12 @@ class _Selected:
         return self._source.rows(self._chosen[indices])
 
 
-def _likelihood(given: str | None, standardize: bool, samples: list[Tensor]) -> str:
-    if given is not None:
-        return given
+def _fitting(row_format: RowFormat, standardize: bool, samples: list[Tensor]) -> str:
+    """The usual likelihood of values: that of colours is a density, because no colour is a coin that was tossed."""
     are_unit = all(bool((rows.min() >= 0) & (rows.max() <= 1)) for rows in samples)
-    return "bernoulli" if are_unit and not standardize else "real-gaussian"
+    if standardize or not are_unit:
+        return "real-gaussian"
+    return "bernoulli" if len(row_format.image_shape) == 2 else "gaussian"
 
 
 def _check_unit(name: str, rows: Tensor | RowSource, likelihood: str) -> None:

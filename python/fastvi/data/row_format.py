@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,7 +45,7 @@ class RowFormat:
         if self.channels_last:
             values = np.moveaxis(values, -1, 1)
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, which is told with its place
-            rows = np.ascontiguousarray(values).reshape(len(values), -1).astype(np.float32)
+            rows = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:])).astype(np.float32)
         if self.divisor != 1.0:
             rows /= np.float32(self.divisor)
         tensor = torch.from_numpy(rows)
@@ -69,7 +70,7 @@ def format_of(name: str, shape: Sequence[int], image_size: tuple[int, int] | Non
     name
         Of the data, for messages.
     shape
-        Of the array. Where both its second and its last size may be the channels, the last are.
+        Of the array. Where both its second and its last size may be the channels, the last are, unless the second is 1.
     image_size
         (H, W), for rows (N, D) that are images: D is H * W, or that times C with one channel after the other.
 
@@ -94,7 +95,7 @@ def format_of(name: str, shape: Sequence[int], image_size: tuple[int, int] | Non
         return RowFormat(_fitting(name, tuple(shape[1:]), image_size))
     if len(shape) == 2:
         return RowFormat(_image_of_row(name, shape[1], image_size))
-    if shape[3] in _CHANNELS:
+    if shape[3] in _CHANNELS and shape[1] != 1:
         planes, channels_last = (shape[3], shape[1], shape[2]), True
     elif shape[1] in _CHANNELS:
         planes, channels_last = (shape[1], shape[2], shape[3]), False

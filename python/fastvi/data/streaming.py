@@ -161,9 +161,11 @@ class StreamedArrays:
         self.dtype = first.dtype
         self._chosen: Tensor | None = None
         self._width = math.prod(first.shape[1:])
+        self._are_bits = False
         if row_format is None and self.dtype == np.uint8:
             largest = self.raw(evenly_spaced(min(_ROWS_IN_DIGEST, len(self)), len(self))).max()
-            self.row_format = replace(self.row_format, divisor=255.0 if largest > 1 else 1.0)
+            self._are_bits = bool(largest <= 1)
+            self.row_format = replace(self.row_format, divisor=1.0 if self._are_bits else 255.0)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -190,9 +192,17 @@ class StreamedArrays:
         Raises
         ------
         DataError
-            If a file cannot be read any more, or a value is NaN or infinite.
+            If a file cannot be read any more, a value is NaN or infinite, or a byte is more than 1 where those that
+            were looked at are not.
         """
         raw = self.raw(indices)
+        if self._are_bits and bool((raw > 1).any()):
+            row = int(np.argmax((raw > 1).reshape(len(raw), -1).any(1)))
+            path, place = self._place(int(indices[row]))
+            raise DataError(
+                f"{path}: row {place} holds the byte {raw[row].max()}, and the rows that were looked at 0 and 1 alone: "
+                "`divide_by` says what bytes are divided by, 255 for grey values"
+            )
         rows = self.row_format(raw)
         if self.dtype.kind == "f" and not bool(rows.isfinite().all()):
             row, column = torch.nonzero(~rows.isfinite())[0].tolist()
@@ -221,7 +231,7 @@ class StreamedArrays:
 
     def with_format(self, row_format: RowFormat) -> StreamedArrays:
         """Return the same data whose values become rows in another way."""
-        return self._with(row_format=row_format)
+        return self._with(row_format=row_format, _are_bits=False)  # who names a divisor vouches for it
 
     def digest(self) -> str:
         """Return a digest of shapes, dtypes, choice of rows, format, and 256 evenly spaced rows as they stand.
