@@ -102,16 +102,13 @@ def make_from(registry: Registry[Any], name: str, given: Mapping[str, Any], data
 
     See `options_for` for what ends the command, and fields that do not go together.
     """
+    from fastvi.training.usual_settings import with_usual_options
+
     fields = options_for(registry, name, given)
-    for option in _options_of(registry[name]):
-        if option.name in fields:
-            continue
-        if option.from_data is not None:
-            fields[option.name] = getattr(data, option.from_data)
-        elif option.usual is not dataclasses.MISSING:
-            fields[option.name] = option.usual
-        elif option.default is dataclasses.MISSING:
-            fail(f"{_flag(option.name)} must be given for the {registry.what} {name}")
+    try:
+        fields = with_usual_options(registry, name, fields, data)
+    except TypeError as error:
+        fail(_with_flags(_options_of(registry[name]), str(error)))
     try:
         return registry.make(name, **fields)
     except (ValueError, TypeError) as error:

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from fastvi.data import Dataset, DataSource
     from fastvi.training.config import RunFolder, TrainingConfig
 
-_DEFAULT_EPOCHS = {"digits": 200, "digits-counts": 200}
 _OPTIONS_TO_REPEAT = (
     "data_dir",
     "device",
@@ -245,6 +244,7 @@ def _new_config(context: typer.Context, dataset: Dataset, name: str) -> Training
     from fastvi.training.config import TrainingConfig, check_memory, check_settings
     from fastvi.training.settings import PRECISIONS, check_data
     from fastvi.training.trainer_settings import TrainerSettings
+    from fastvi.training.usual_settings import usual_binarization, usual_epochs
 
     chosen, given = context.params, given_options(context)
     objective_name = choose("objective", chosen["objective"], OBJECTIVES)
@@ -254,8 +254,7 @@ def _new_config(context: typer.Context, dataset: Dataset, name: str) -> Training
         fail(f"--learning-rate must be positive, got {chosen['learning_rate']}")
     objective = make_from(OBJECTIVES, objective_name, given, dataset)
     if chosen["binarization"] is None:
-        is_grey = bool(((dataset.test > 0) & (dataset.test < 1)).any())
-        binarization = "dynamic" if is_grey and getattr(model, "likelihood", None) == "bernoulli" else "none"
+        binarization = usual_binarization(model, dataset)
     else:
         binarization = choose("binarization", chosen["binarization"], BINARIZATIONS)
     config = TrainingConfig(
@@ -264,7 +263,7 @@ def _new_config(context: typer.Context, dataset: Dataset, name: str) -> Training
         objective=objective,
         model=model,
         binarization=binarization,
-        epochs=chosen["epochs"] or _DEFAULT_EPOCHS.get(chosen["data"], 20),
+        epochs=chosen["epochs"] or usual_epochs(name),
         batch_size=chosen["batch_size"],
         learning_rate=chosen["learning_rate"],
         seed=chosen["seed"],

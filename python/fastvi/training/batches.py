@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastvi.seeding import mix_seed
 
-SHUFFLE_STREAM, BINARIZATION_STREAM, NOISE_STREAM, INITIALISATION_STREAM, VALIDATION_STREAM = range(5)
+SHUFFLE_STREAM, BINARIZATION_STREAM, NOISE_STREAM, INITIALISATION_STREAM, VALIDATION_STREAM, MODEL_STREAM = range(6)
 """First counter of `mix_seed`: the purposes for which a run draws."""
 
 
@@ -27,12 +27,18 @@ class Batch(NamedTuple):
         Place of its first example in the whole batch.
     global_size
         Examples in the whole batch, over all processes.
+    examples
+        The examples themselves, where a source gives no indices.
+    state
+        Of such a source after this batch, in an object that hides it.
     """
 
     step: int
     indices: Tensor
     row_offset: int
     global_size: int
+    examples: Any = None
+    state: Any = None
 
 
 class ShuffledBatches:

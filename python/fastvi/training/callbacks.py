@@ -19,6 +19,8 @@ from fastvi.training.files import write_run_file
 from fastvi.training.module import VariationalModule
 from fastvi.training.processes import from_first
 
+NO_FOLDER = Path("/dev/null/no-run-folder")
+"""Stands for the folder of a run that has none; no file can be below it."""
 _SECONDS_BETWEEN_REFRESHES = 0.2
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -51,6 +53,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Read a checkpoint made of tensors and plain values, whatever ``weights_only`` asks, for all processes."""
         checkpoint: dict[str, Any] = from_first(lambda: read_checkpoint(Path(path)))
         return checkpoint
+
+
+class MemoryCheckpointIO(AtomicCheckpointIO):
+    """Keeps the checkpoints of a run without a folder, by the names of their files; others' are written.
+
+    Attributes
+    ----------
+    kept
+        Contents of the files.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, bytes] = {}
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Keep ``checkpoint`` where it belongs to the run, of which no folder is named."""
+        if Path(path).parent.parent == NO_FOLDER:
+            self.kept[Path(path).name] = checkpoint_bytes(checkpoint)
+        else:
+            super().save_checkpoint(checkpoint, path, storage_options)
 
 
 class LastCheckpoint(Checkpoint):
@@ -96,7 +119,9 @@ class LastCheckpoint(Checkpoint):
         assert isinstance(pl_module, VariationalModule)
         if pl_module.is_best and pl_module.config.patience:
             self._write(trainer, self.best_path)
-        self._save(trainer)
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        if is_last or not isinstance(self._io, MemoryCheckpointIO):
+            self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         self._write(trainer, self.path)

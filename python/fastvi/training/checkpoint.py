@@ -17,6 +17,7 @@ from torch import Tensor
 from fastvi._archive import LENGTH, archive_bytes, has_checksum, is_whole
 from fastvi.training.config_file import FORMAT_KEY, check_format, from_former
 from fastvi.training.errors import NoCheckpointError, RunError, reason
+from fastvi.training.own_model import OWN_MODEL
 from fastvi.training.settings import with_later_settings
 
 _END, _END_BYTES = b"PK\5\6", 22  # of an archive without a comment
@@ -49,6 +50,8 @@ AVERAGE_KEY = "averaged"
 """Under which the average of the weights stands in a checkpoint, see `fastvi.training.averaging`."""
 BEST_KEY = "best"
 """Under which the best epoch stands in a checkpoint, see `fastvi.training.validation.BestEpoch`."""
+SOURCE_KEY = "source"
+"""Under which the state of a source stands that has one, see `fastvi.training.sources`."""
 _ADVICE = "put a copy of it back, or start a new run"
 
 
@@ -74,6 +77,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise NoCheckpointError(f"{path.parent.parent} has no checkpoint yet: {path} is missing") from error
     except OSError as error:
         raise RunError(f"{path} cannot be read: {reason(error)}") from error
+    return checkpoint_of(content, path)
+
+
+def checkpoint_of(content: bytes, path: Path) -> dict[str, Any]:
+    """Return the checkpoint of a file's content; ``path`` is for messages. Errors: see `read_checkpoint`."""
     archive = _checked(content)
     if archive is None:
         raise RunError(f"{path} is damaged: {_ADVICE}")
@@ -185,11 +193,19 @@ def _check_parts(checkpoint: Any, path: Path) -> None:
     for name, kind in _PARTS.items():
         if not isinstance(checkpoint.get(name), kind):
             raise RunError(f"{path} is not a checkpoint of fastvi: its {name} is missing or of another type; {_ADVICE}")
+    is_own = _is_of_own_model(checkpoint.get("settings"))
     for name, value in checkpoint["state_dict"].items():
-        if not isinstance(name, str) or not isinstance(value, Tensor) or value.dtype != torch.float32:
+        is_tensor = isinstance(value, Tensor) and (is_own or value.dtype == torch.float32)
+        if not isinstance(name, str) or not is_tensor:
             raise RunError(f"{path} is not a checkpoint of fastvi: {name} is not a float32 tensor; {_ADVICE}")
     if checkpoint["global_step"] < 0 or checkpoint["epoch"] < 0:
         raise RunError(f"{path} is not a checkpoint of fastvi: its step or epoch is negative; {_ADVICE}")
+
+
+def _is_of_own_model(settings: Any) -> bool:
+    """Whether the run's model is a module of the user's own, which may hold tensors of any dtype."""
+    model = settings.get("model") if isinstance(settings, Mapping) else None
+    return isinstance(model, Mapping) and model.get("name") == OWN_MODEL
 
 
 def _words(shape: tuple[int, ...] | None) -> str:

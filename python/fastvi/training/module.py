@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,11 +15,12 @@ from fastvi.data import Dataset
 from fastvi.seeding import mix_seed
 from fastvi.training._lightning import LightningModule, LightningOptimizer
 from fastvi.training.averaging import WeightAverage
-from fastvi.training.batches import NOISE_STREAM, Batch
-from fastvi.training.checkpoint import AVERAGE_KEY, BEST_KEY
+from fastvi.training.batches import MODEL_STREAM, NOISE_STREAM, Batch
+from fastvi.training.checkpoint import AVERAGE_KEY, BEST_KEY, SOURCE_KEY
 from fastvi.training.config_file import FORMAT_KEY, RUN_FORMAT
 from fastvi.training.errors import DivergenceError
 from fastvi.training.loggers import DivergenceFile
+from fastvi.training.own_model import OwnModel
 from fastvi.training.processes import from_first
 from fastvi.training.schedules import rate_factor
 from fastvi.training.settings import TrainingConfig
@@ -43,6 +45,8 @@ class VariationalModule(LightningModule):
         The epoch with the best validation value, and whether that is the latest one.
     validation_value, divergence
         Of the latest validation, see `fastvi.training.validation.Sums`; None where there was none.
+    history
+        The figures of each epoch.
     latest_value
         The objective's mean over the latest batch, over all processes, a tensor without a graph.
     """
@@ -57,6 +61,8 @@ class VariationalModule(LightningModule):
         self.best = BestEpoch(self.objective.is_bound)
         self.is_best = False
         self._validated_epochs = 0
+        self._latest_batch: Batch | None = None
+        self.history: list[dict[str, float]] = []
         self.validation_value: float | None = None
         self.divergence: list[float] | None = None
         self.average = WeightAverage(model, config.weight_averaging) if config.weight_averaging else None
@@ -82,7 +88,9 @@ class VariationalModule(LightningModule):
         objective = self.objective.at_step(batch.step)
         noise_seed = mix_seed(self.config.seed, NOISE_STREAM, batch.step)
         examples = self.source.present(batch)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16-mixed"):
+        self._latest_batch = batch
+        precise = self.config.precision != "bf16-mixed"
+        with self._own_noise(batch.step), torch.autocast(self.device.type, torch.bfloat16, enabled=not precise):
             try:
                 total = objective(self.model, examples, seed=noise_seed, row_offset=batch.row_offset).sum()
             except FloatingPointError as error:  # the model's own words for what became infinite or NaN
@@ -96,6 +104,16 @@ class VariationalModule(LightningModule):
         sign = -1 if objective.is_bound else 1
         loss = total * (sign * self.trainer.world_size / batch.global_size)
         self._take_step(loss, batch.step)
+
+    @contextlib.contextmanager
+    def _own_noise(self, step: int) -> Iterator[None]:
+        """Let what a module of the user's own draws by PyTorch's generators depend on (seed, step), such as dropout."""
+        if not isinstance(self.config.model, OwnModel):
+            yield
+            return
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(mix_seed(self.config.seed, MODEL_STREAM, step, self.trainer.global_rank))
+            yield
 
     def _take_step(self, loss: Tensor, step: int) -> None:
         """Move the parameters down the gradient of ``loss``, as the trainer's settings say for this step."""
@@ -167,7 +185,10 @@ class VariationalModule(LightningModule):
         if self.divergence is not None:
             metrics["collapsed_dims"] = sum(nats < COLLAPSE_THRESHOLD for nats in self.divergence)
         self.log_dict(metrics, logger=False)  # for callbacks that watch a figure
+        self._latest_batch = None
         row = {"epoch": epoch, **metrics, "seconds": time.monotonic() - self._epoch_start}
+
+        self.history.append({"step": self.global_step, **row})
 
         def log() -> None:
             for logger in self.loggers:
@@ -209,6 +230,9 @@ class VariationalModule(LightningModule):
         checkpoint["epoch_examples"] = self._epoch_examples
         if self.average is not None:
             checkpoint[AVERAGE_KEY] = self.average.state_dict()
+        state = self.source.state(self._latest_batch)
+        if state is not None:
+            checkpoint[SOURCE_KEY] = state
         if self.source.validates:
             checkpoint[BEST_KEY] = self.best.state_dict(self._validated_epochs)
 
@@ -218,6 +242,8 @@ class VariationalModule(LightningModule):
         self._epoch_examples = checkpoint["epoch_examples"]
         if self.average is not None:
             self.average.load_state_dict(checkpoint[AVERAGE_KEY])
+        if SOURCE_KEY in checkpoint:
+            self.source.restore(checkpoint[SOURCE_KEY])
         if self.source.validates:
             state = checkpoint[BEST_KEY]
             self.best.load_state_dict(state)

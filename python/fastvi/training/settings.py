@@ -18,6 +18,7 @@ from fastvi.data import BINARIZATIONS, Dataset
 from fastvi.models import MODELS, DataShape, ModelOptions
 from fastvi.objectives import OBJECTIVES, Objective
 from fastvi.ops._private import MULTIPLIED_BY_PROCESSOR
+from fastvi.training.own_model import OWN_MODEL, OwnModel
 from fastvi.training.trainer_settings import (
     TrainerSettings,
     check_trainer_settings,
@@ -92,7 +93,7 @@ class TrainingConfig(TrainerSettings):
     @property
     def model_name(self) -> str:
         """Name of the model's options in `fastvi.models.MODELS`."""
-        return MODELS.name_of(self.model)
+        return OWN_MODEL if isinstance(self.model, OwnModel) else MODELS.name_of(self.model)
 
     @property
     def num_samples(self) -> int:
@@ -117,7 +118,11 @@ class TrainingConfig(TrainerSettings):
         """Return the settings by name; those of the objective and the model are ``{name, **fields}``."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         settings["objective"] = OBJECTIVES.as_fields(self.objective)
-        settings["model"] = MODELS.as_fields(self.model)
+        settings["model"] = (
+            {"name": OWN_MODEL, **dataclasses.asdict(self.model)}
+            if isinstance(self.model, OwnModel)
+            else MODELS.as_fields(self.model)
+        )
         return settings
 
     @classmethod
@@ -138,7 +143,7 @@ class TrainingConfig(TrainerSettings):
             raise ValueError("; ".join(wrong))
         made = {
             "objective": OBJECTIVES.from_fields(settings["objective"]),
-            "model": MODELS.from_fields(settings["model"]),
+            "model": _model_from(settings["model"]),
         }
         config = cls(**{**settings, **made})
         check_settings(config)
@@ -155,6 +160,13 @@ class TrainingConfig(TrainerSettings):
     def may_be_extended(self) -> bool:
         """Whether a run can go on for more epochs: not where every step's learning rate depends on their number."""
         return self.schedule == "constant"
+
+
+def _model_from(fields: Any) -> ModelOptions:
+    if isinstance(fields, Mapping) and fields.get("name") == OWN_MODEL:
+        return OwnModel(**{name: value for name, value in fields.items() if name != "name"})
+    made: ModelOptions = MODELS.from_fields(fields)
+    return made
 
 
 def with_later_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,6 +213,8 @@ def check_settings(config: TrainingConfig) -> None:
         raise ValueError(f"image_shape must be (height, width) or (channels, height, width), got {config.image_shape}")
     if config.binarization not in BINARIZATIONS:
         raise ValueError(f"binarization must be one of {', '.join(BINARIZATIONS)}, got {config.binarization!r}")
+    if isinstance(config.model, OwnModel) and not config.model.is_attached:
+        return  # what it is made of is known once it is there
     try:
         outline = config.build_outline()
         config.objective.check_model(outline)

@@ -13,6 +13,7 @@ from fastvi.data import Dataset, Presenter
 from fastvi.data.rows import mean_of_rows, shape_of
 from fastvi.seeding import mix_seed
 from fastvi.training.batches import BINARIZATION_STREAM, VALIDATION_STREAM, Batch, OrderedBatches, ShuffledBatches
+from fastvi.training.own_model import shaped
 from fastvi.training.settings import TrainingConfig
 from fastvi.training.trainer_settings import validation_count
 
@@ -39,6 +40,18 @@ class Source(ABC):
     @abstractmethod
     def present(self, batch: Batch, validating: bool = False) -> Any:
         """Return the examples of a batch as the objective takes them: a tensor, or a pair with their labels."""
+
+    mean: Tensor | None = None
+    """Mean of the rows, shape (D,), for a model that starts from it; None where it is not known."""
+    can_be_resumed: bool = True
+    """Whether a run can go on in the middle, with the examples that it would have met."""
+
+    def state(self, batch: Batch | None) -> Any:
+        """Return what a checkpoint after ``batch`` keeps of the source, None being the end of an epoch; or None."""
+        return None
+
+    def restore(self, state: Any) -> None:  # noqa: B027  # nothing to restore, unless a source says so
+        """Go to a state that `state` gave."""
 
     def to(self, device: torch.device) -> None:  # noqa: B027  # nothing to move, unless a source says so
         """Move what is kept to a device."""
@@ -82,6 +95,7 @@ class DatasetSource(Source):
         stream = (VALIDATION_STREAM, _BINARIZATION) if validating else (BINARIZATION_STREAM, batch.step)
         indices = batch.indices if chosen is None else chosen.index_select(0, batch.indices)
         images = self._presenter(indices, mix_seed(self._config.seed, *stream), batch.row_offset)
+        images = shaped(self._config.model, images)
         return images if self._labels is None else (images, self._labels.index_select(0, indices))
 
     def to(self, device: torch.device) -> None:
