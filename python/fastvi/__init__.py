@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fastvi.nn import fuse as fuse
     from fastvi.nn import unfuse as unfuse
     from fastvi.ops import *  # noqa: F403  # the names stand there, and only there
+    from fastvi.training.fitted import load as load
+    from fastvi.training.fitting import fit as fit
 
     __version__: str
 
@@ -39,7 +41,7 @@ _SUBMODULES = frozenset(
         "training",
     }
 )
-_OF_MODULES = {"fuse": "nn", "unfuse": "nn"}
+_OF_MODULES = {"fuse": "nn", "unfuse": "nn", "fit": "training.fitting", "load": "training.fitted"}
 """Names that are not operations, and the modules that have them."""
 
 

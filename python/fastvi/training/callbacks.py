@@ -176,7 +176,8 @@ class ProgressBar(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar."""
-        total = int(trainer.num_training_batches) * (trainer.max_epochs or 0)
+        batches = trainer.num_training_batches
+        total = int(batches) * (trainer.max_epochs or 0) if math.isfinite(batches) else None
         self._task = self._progress.add_task("", total=total, completed=trainer.global_step, epoch="", value="")
         self._progress.start()
 

@@ -79,7 +79,7 @@ def claimed(
     out: Path | None,
     overwrite: bool,
     config: TrainingConfig,
-    record: DataRecord,
+    record: DataRecord | None,
     tell: Callable[[str], None],
 ) -> Iterator[RunFolder]:
     """Give a folder with the settings of a new run in it, which no other process writes within the block.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import io
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from fastvi.training._lightning import Logger
 from fastvi.training.config import RunFolder
 from fastvi.training.errors import RunError, reason
 from fastvi.training.files import write_run_file
+from fastvi.training.rows_file import rows_bytes
 
 
 class RunLogger(Logger):
@@ -87,11 +87,7 @@ class MetricsFile(RunLogger):
         if self.rows and row.keys() != self.rows[0].keys():
             raise RunError(f"{self.path} has other columns than {', '.join(row)}: move it away to go on")
         self.rows.append(row)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_run_file(self.path, text.getvalue().encode())
+        write_run_file(self.path, rows_bytes(self.rows))
 
 
 class DivergenceFile(MetricsFile):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastvi._options import option
 from fastvi.models import DataShape, ModelOptions
+from fastvi.training.errors import RunError
 
 OWN_MODEL = "own"
 """Under which a run stores that its model is not one of `fastvi.models.MODELS`."""
@@ -55,12 +56,12 @@ class OwnModel(ModelOptions):
 
         Raises
         ------
-        ValueError
+        RunError
             If there is none: a run's folder does not hold its code.
         """
         module: nn.Module | None = vars(self).get("_module")
         if module is None:
-            raise ValueError(
+            raise RunError(
                 f"the model is of the class {self.class_name} of your own: give one by fastvi.load(path, model=...)"
             )
         if torch.get_default_device().type != "meta":

@@ -257,7 +257,7 @@ def _train(
         except DataError as error:  # of a source, whose rows are read in the midst of training
             raise RunError(str(error)) from error
         except DivergenceError as error:
-            kept = _kept_checkpoint(last_checkpoint.saved_step, int(trainer.num_training_batches))
+            kept = _kept_checkpoint(last_checkpoint.saved_step, trainer.num_training_batches)
             raise DivergenceError(f"{error}: try a smaller `learning_rate`{kept}") from error
     module.result.cpu().eval()
     return module
@@ -271,7 +271,7 @@ def _best_words(module: VariationalModule) -> str:
     return f"the model is that of epoch {module.best.epoch}, with the best {what}"
 
 
-def _kept_checkpoint(step: int, steps_per_epoch: int) -> str:
+def _kept_checkpoint(step: int, steps_per_epoch: float) -> str:
     """Say which checkpoint a run that failed has left; nothing where it has none."""
     if step == 0:
         return ""
