@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,9 @@ from fastvi.training.data_record import DataRecord
 from fastvi.training.errors import RunError
 from fastvi.training.fitted import Fit
 from fastvi.training.given_data import GivenData, given_data, is_stream
-from fastvi.training.loader_source import LoaderSource
+from fastvi.training.loader_source import LoaderSource, has_state
 from fastvi.training.own_model import OwnModel
-from fastvi.training.settings import TrainingConfig, check_settings
+from fastvi.training.settings import TrainingConfig, check_data, check_settings
 from fastvi.training.sources import Source
 from fastvi.training.trainer_settings import TRAINER_DEFAULTS
 from fastvi.training.usual_settings import usual_binarization, usual_epochs, with_usual_options
@@ -149,6 +149,8 @@ def fit(
     )
     if config.uses_labels:
         config = dataclasses.replace(config, num_classes=facts.num_classes)
+    if isinstance(facts, Dataset):
+        check_data(config, facts)
     check_settings(config)
     source: Dataset | Source = facts if isinstance(facts, Dataset) else LoaderSource(config, data, facts.likelihood)
     chosen_device = _device(device)
@@ -195,7 +197,7 @@ def _sorted_options(model: Any, objective: Any, options: Mapping[str, Any]) -> d
         if not owners:
             near = difflib.get_close_matches(name, everything, 1)
             hint = f", did you mean {near[0]}?" if near else ""
-            raise TypeError(f"fit: unknown option {name!r}{hint} The options here are {', '.join(everything)}")
+            raise TypeError(f"fit: unknown option {name!r}{hint}; the options here are {', '.join(everything)}")
         found[owners[0]][name] = value
     return found
 
@@ -224,14 +226,17 @@ def _given(model: Any, data: Any, uses_labels: bool, likelihood: str | None, pla
     return GivenData(_facts_of(data, is_own, likelihood, places["image_size"]))  # type: ignore[arg-type]  # as it says
 
 
-def _facts_of(loader: Iterable[Any], is_own: bool, likelihood: str | None, image_size: Any) -> SimpleNamespace:
+def _facts_of(loader: Any, is_own: bool, likelihood: str | None, image_size: Any) -> SimpleNamespace:
     """Return what the first batch tells: it is taken once more when training begins."""
     if iter(loader) is loader:
         raise TypeError(
             f"fit: data must be an iterable that can begin again for each epoch, got a {type(loader).__name__}"
         )
+    place = loader.state_dict() if has_state(loader) else None
     with torch.random.fork_rng(devices=[]):
         first = next(iter(loader), None)
+    if has_state(loader):
+        loader.load_state_dict(place)
     if first is None:
         raise ValueError("fit: data must give at least one batch, got none")
     x = first[0] if isinstance(first, tuple | list) else first

@@ -61,7 +61,7 @@ class LoaderSource(Source):
     def can_be_resumed(self) -> bool:  # type: ignore[override]  # depends on the loader
         """Whether the loader has a ``state_dict``, or gives the same batches for the same seed."""
         loader = self._loader
-        if _has_state(loader):
+        if has_state(loader):
             return True
         return isinstance(loader, torch_data.DataLoader) and length_of(loader) is not None
 
@@ -110,7 +110,7 @@ class LoaderSource(Source):
 
     def state(self, batch: Batch | None) -> Any:
         """Return the loader's state after ``batch``; None where it has none."""
-        if not _has_state(self._loader):
+        if not has_state(self._loader):
             return None
         return self._loader.state_dict() if batch is None else batch.state.value  # type: ignore[attr-defined]
 
@@ -141,10 +141,10 @@ class UncountedBatches:
         skipped, length = 0, length_of(self._loader)
         if self._epoch == 0 and length is not None:
             self._epoch, skipped = divmod(self._step, length)
-            skipped = 0 if _has_state(self._loader) else skipped
+            skipped = 0 if has_state(self._loader) else skipped
         noise = _Noise(mix_seed(self._seed, SHUFFLE_STREAM, self._epoch))
         own = getattr(self._loader, "generator", None)
-        if isinstance(own, torch.Generator) and not _has_state(self._loader):
+        if isinstance(own, torch.Generator) and not has_state(self._loader):
             own.manual_seed(mix_seed(self._seed, SHUFFLE_STREAM, self._epoch))
         self._epoch += 1
         with noise.used():
@@ -157,10 +157,17 @@ class UncountedBatches:
             if skipped:
                 skipped -= 1
                 continue
-            state = _Hidden(self._loader.state_dict()) if _has_state(self._loader) else None
+            state = _Hidden(self._loader.state_dict()) if has_state(self._loader) else None
             size = _size(examples)
             self._step += 1
             yield Batch(self._step - 1, torch.arange(size), 0, size, _as_tuple(examples), state)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the present step; that there is this method tells Lightning that the batches can be resumed."""
+        return {"step": self._step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Do nothing: the step is known, and the loader has its own state."""
 
 
 class LoaderBatches(UncountedBatches):
@@ -203,7 +210,8 @@ def length_of(loader: Any) -> int | None:
     return len(loader)
 
 
-def _has_state(loader: Any) -> bool:
+def has_state(loader: Any) -> bool:
+    """Return whether a loader knows its place, and takes one."""
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
