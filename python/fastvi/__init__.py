@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from fastvi.nn import fuse as fuse
     from fastvi.nn import unfuse as unfuse
     from fastvi.ops import *  # noqa: F403  # the names stand there, and only there
-    from fastvi.training.fitted import load as load
-    from fastvi.training.fitting import fit as fit
 
     __version__: str
 

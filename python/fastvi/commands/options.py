@@ -18,6 +18,7 @@ import typer.main
 from typer.core import TyperCommand
 
 from fastvi._terminal import LARGEST_COUNT, fail, number_of_float32, whole_number
+from fastvi.commands.config_option import with_config
 
 if TYPE_CHECKING:
     from fastvi._options import Option
@@ -48,6 +49,11 @@ class CommandWithOptions(TyperCommand):
     @params.setter
     def params(self, own: list[Any]) -> None:
         self._own, self._added = own, ()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options, those of a ``--config`` file too."""
+        parsed: list[str] = super().parse_args(ctx, with_config(self.get_params(ctx), args))
+        return parsed
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; what was given of the registries' options is for `given_options`."""

@@ -55,6 +55,7 @@ _OPTIONS_TO_REPEAT = (
     "evaluation_samples",
     "evaluation_limit",
     "progress",
+    "logger",
 )
 """Options of fastvi train that are not settings of the run: they hold for one command."""
 
@@ -109,6 +110,17 @@ def train(
     evaluation_samples: Annotated[int, count("K of that evaluation.")] = 5000,
     evaluation_limit: Annotated[int, count("Most test images it uses, evenly spaced.")] = 1000,
     progress: ShowProgress = True,
+    logger: Annotated[
+        str | None,
+        typer.Option(
+            help="Where figures go beside metrics.csv, separated by commas: tensorboard, wandb, mlflow; default: "
+            "tensorboard if it is installed.",
+        ),
+    ] = None,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="PATH", help="TOML file of options by their long names; those given win."),
+    ] = None,
 ) -> None:
     """Train a variational autoencoder; without any option, on scikit-learn's digits in a minute.
 
@@ -120,14 +132,16 @@ def train(
     from fastvi.training.claim import claimed, reopened
     from fastvi.training.config import RunError, RunFolder
     from fastvi.training.data_record import DataRecord
+    from fastvi.training.extra_loggers import logger_names
     from fastvi.training.figures import evaluate_run, evaluation_examples, some_examples
     from fastvi.training.pictures import write_pictures
     from fastvi.training.processes import from_first, is_first, join_processes
     from fastvi.training.settings import bfloat16_obstacle
 
     try:
+        chosen_loggers = logger_names(logger)
         join_processes()
-    except RunError as error:
+    except (RunError, ValueError, ImportError) as error:
         fail(str(error))
     console = make_console(soft_wrap=True, quiet=not is_first())
     if threads is not None:
@@ -182,6 +196,7 @@ def train(
             progress=show_bar,
             checkpoint_every=checkpoint_every,
             device=device,
+            logger_names=chosen_loggers,
         )
         if not is_first():
             return

@@ -167,7 +167,7 @@ def load(path: Path | str, model: nn.Module | Callable[[], nn.Module] | None = N
 
     Examples
     --------
-    >>> import tempfile, fastvi
+    >>> import tempfile, torch, fastvi
     >>> x = torch.rand(200, 16, generator=torch.Generator().manual_seed(0)).round()
     >>> fitted = fastvi.fit("vae", x, epochs=1, latent_dim=2, hidden_dims=(8,))
     >>> again = fastvi.load(fitted.save(tempfile.mkdtemp()))

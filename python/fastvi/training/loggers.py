@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from fastvi.training._lightning import Logger
 from fastvi.training.config import RunFolder
 from fastvi.training.errors import RunError, reason
+from fastvi.training.extra_loggers import extra_loggers, usual_loggers
 from fastvi.training.files import write_run_file
 from fastvi.training.rows_file import rows_bytes
 
@@ -154,12 +154,12 @@ class TensorBoardEvents(RunLogger):
                 raise RunError(f"{self.path} cannot be written: {reason(error)}") from error
 
 
-def make_loggers(folder: RunFolder, checkpoint_step: int) -> list[Logger]:
-    """Return the loggers of a run that goes on from step ``checkpoint_step``."""
+def make_loggers(folder: RunFolder, checkpoint_step: int, names: Sequence[str] | None = None) -> list[Logger]:
+    """Return the loggers of a run that goes on from step ``checkpoint_step``, by `logger_names`."""
     loggers: list[Logger] = [
         MetricsFile(folder.metrics_file, checkpoint_step),
         DivergenceFile(folder.divergence_file, checkpoint_step),
     ]
-    if importlib.util.find_spec("tensorboard"):
+    if "tensorboard" in (usual_loggers() if names is None else names):
         loggers.append(TensorBoardEvents(folder.path / "tensorboard", checkpoint_step))
-    return loggers
+    return [*loggers, *extra_loggers(names or (), folder)]

@@ -74,6 +74,7 @@ def train(
     device: str = "cpu",
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
+    logger_names: Sequence[str] | None = None,
 ) -> nn.Module:
     """Train a model, from the last checkpoint of ``folder`` if it has one, and return it.
 
@@ -99,6 +100,8 @@ def train(
         ``"cpu"``, or ``"cuda"`` for PyTorch's current GPU, in one process. The model comes back on the CPU.
     callbacks, loggers
         Of PyTorch Lightning, beside those of the run.
+    logger_names
+        See `fastvi.training.extra_loggers.logger_names`.
 
     Raises
     ------
@@ -125,7 +128,7 @@ def train(
                 "nothing tells which examples come next; start a new run"
             )
         own: list[Logger] = []
-        in_all(lambda: own.extend(make_loggers(folder, checkpoint_step) if is_first() else ()))
+        in_all(lambda: own.extend(make_loggers(folder, checkpoint_step, logger_names) if is_first() else ()))
         io, every, shown = AtomicCheckpointIO(), checkpoint_every, _shown(console, progress)
         module = _train(config, data, folder, checkpoint_step, io, [shown, *callbacks], [*own, *loggers], every, device)
         if config.patience:
