@@ -192,13 +192,14 @@ def test_what_an_objective_lacks_in_a_model_is_told_in_flags(arguments, message,
         ("auto", "there is no GPU", 1, "cpu"),
         ("cpu", None, 1, "cpu"),
         ("cuda", None, 1, "cuda"),
-        ("cuda", None, 2, "Error: --device cuda: several processes train on the CPU"),
+        ("cuda", None, 2, "Error: --device cuda: 2 processes need a GPU each, this machine has 1"),
         ("cuda", "there is no GPU", 1, "Error: --device cuda: there is no GPU"),
     ],
 )
 def test_device_is_chosen_by_what_stands_in_its_way(monkeypatch, capsys, wanted, obstacle, processes, expected):
     monkeypatch.setattr(_backends, "cuda_obstacle", lambda: obstacle)
     monkeypatch.setattr(training_processes, "layout", lambda: (processes, 1))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     if not expected.startswith("Error"):
         assert choose_device(wanted) == expected
         return

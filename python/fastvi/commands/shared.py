@@ -69,13 +69,12 @@ def choose(name: str, wanted: str, choices: Iterable[str]) -> str:
 
 def choose_device(wanted: str) -> str:
     """Return "cpu" or "cuda"; "auto" is the GPU where nothing stands in its way."""
-    from fastvi.ops._backends import cuda_obstacle
+    from fastvi.training.devices import gpu_obstacle
     from fastvi.training.errors import RunError
-    from fastvi.training.processes import layout
 
     choose("device", wanted, ("auto", "cpu", "cuda"))
     try:
-        obstacle = cuda_obstacle() if layout() == (1, 1) else "several processes train on the CPU"
+        obstacle = gpu_obstacle()
     except RunError as error:
         fail(str(error))
     if wanted == "cuda" and obstacle is not None:

@@ -23,6 +23,7 @@ from fastvi.objectives import OBJECTIVES, Objective
 from fastvi.training.claim import claimed, reopened
 from fastvi.training.config import RunFolder
 from fastvi.training.data_record import DataRecord
+from fastvi.training.devices import gpu_obstacle
 from fastvi.training.errors import RunError
 from fastvi.training.fitted import Fit
 from fastvi.training.given_data import GivenData, given_data, is_stream
@@ -279,12 +280,9 @@ def _folder(
 
 
 def _device(wanted: str) -> str:
-    from fastvi.ops._backends import cuda_obstacle
-    from fastvi.training.processes import layout
-
     if wanted not in ("auto", "cpu", "cuda"):
         raise ValueError(f"fit: device must be one of auto, cpu, cuda, got {wanted!r}")
-    obstacle = cuda_obstacle() if layout() == (1, 1) else "several processes train on the CPU"
+    obstacle = gpu_obstacle()
     if wanted == "cuda" and obstacle is not None:
         raise RunError(f"device cuda: {obstacle}")
     return "cpu" if wanted == "cpu" or obstacle is not None else "cuda"

@@ -184,7 +184,8 @@ class VariationalModule(LightningModule):
             metrics[f"validation_{name}"] = self.validation_value
         if self.divergence is not None:
             metrics["collapsed_dims"] = sum(nats < COLLAPSE_THRESHOLD for nats in self.divergence)
-        self.log_dict(metrics, logger=False)  # for callbacks that watch a figure
+        # For callbacks that watch a figure; it is the same in all processes.
+        self.log_dict(metrics, logger=False, sync_dist=self.trainer.world_size > 1)
         self._latest_batch = None
         row = {"epoch": epoch, **metrics, "seconds": time.monotonic() - self._epoch_start}
 

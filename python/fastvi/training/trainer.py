@@ -42,6 +42,7 @@ from fastvi.training.callbacks import (
 from fastvi.training.checkpoint import checkpoint_of, model_state
 from fastvi.training.config import RunFolder
 from fastvi.training.data_record import DataRecord, require_same_data
+from fastvi.training.devices import devices_of
 from fastvi.training.errors import DivergenceError, RunError
 from fastvi.training.lock import locked
 from fastvi.training.loggers import make_loggers
@@ -97,7 +98,8 @@ def train(
     checkpoint_every
         Also write a checkpoint every so many steps.
     device
-        ``"cpu"``, or ``"cuda"`` for PyTorch's current GPU, in one process. The model comes back on the CPU.
+        ``"cpu"``, or ``"cuda"`` for PyTorch's current GPU, or in each of several processes that of its local
+        rank. The model comes back on the CPU.
     callbacks, loggers
         Of PyTorch Lightning, beside those of the run.
     logger_names
@@ -241,7 +243,7 @@ def _train(
     with _quiet_lightning(), _interruptible():
         trainer = Trainer(
             accelerator=device,
-            devices=[torch.cuda.current_device()] if device == "cuda" else processes,
+            devices=devices_of(device),
             num_nodes=machines,
             strategy="auto" if (processes, machines) == (1, 1) else "ddp",
             max_epochs=config.epochs,
