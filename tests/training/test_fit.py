@@ -114,6 +114,19 @@ class Pairs(torch.utils.data.Dataset):
         return X[index].reshape(4, 4), int(LABELS[index])
 
 
+def test_bytes_are_divided_by_255_unless_they_are_0_and_1() -> None:
+    """In an array, a dataset and a loader alike."""
+    for scale in (1, 255):
+        images = (scale * X).to(torch.uint8)
+        dataset = [(image, 0) for image in images]
+        kinds = [images, torch.utils.data.Subset(dataset, range(120)), DataLoader(images, batch_size=20)]
+        found = [fastvi.fit("vae", kind, epochs=1, **SMALL) for kind in kinds]
+        assert {each.config.model.likelihood for each in found} == {"bernoulli"}
+        for one, other in zip(found, (X, X, DataLoader(X, batch_size=20)), strict=True):
+            expected = fastvi.fit("vae", other, epochs=1, **SMALL)
+            torch.testing.assert_close(dict(one.model.state_dict()), dict(expected.model.state_dict()))
+
+
 def test_datasets_of_torch_keep_their_shape_and_labels() -> None:
     found = fastvi.fit("conditional-vae", Pairs(), epochs=1, **SMALL)
     assert found.config.image_shape == (4, 4)

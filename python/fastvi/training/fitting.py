@@ -26,7 +26,7 @@ from fastvi.training.data_record import DataRecord
 from fastvi.training.devices import gpu_obstacle
 from fastvi.training.errors import RunError
 from fastvi.training.fitted import Fit
-from fastvi.training.given_data import GivenData, given_data, is_stream
+from fastvi.training.given_data import GivenData, divisor_of, given_data, is_stream
 from fastvi.training.loader_source import LoaderSource, has_state
 from fastvi.training.own_model import OwnModel
 from fastvi.training.settings import TrainingConfig, check_data, check_settings
@@ -153,7 +153,9 @@ def fit(
     if isinstance(facts, Dataset):
         check_data(config, facts)
     check_settings(config)
-    source: Dataset | Source = facts if isinstance(facts, Dataset) else LoaderSource(config, data, facts.likelihood)
+    source: Dataset | Source = (
+        facts if isinstance(facts, Dataset) else LoaderSource(config, data, facts.likelihood, facts.divisor)
+    )
     chosen_device = _device(device)
     console = Console() if progress else Console(quiet=True)
     shared: dict[str, Any] = {"console": console, "progress": progress, "device": chosen_device}
@@ -245,11 +247,14 @@ def _facts_of(loader: Any, is_own: bool, likelihood: str | None, image_size: Any
         raise TypeError(f"fit: data must give batches that are tensors, or pairs of them, got {type(x).__name__}")
     shape = tuple(x.shape[1:])
     image_shape = image_size or (shape if len(shape) in (2, 3) and not is_own else (1, math.prod(shape)))
+    divisor = divisor_of(x, x.dtype == torch.uint8)
     if likelihood is None:
-        likelihood = "bernoulli" if bool(((x >= 0) & (x <= 1)).all()) or x.dtype == torch.uint8 else "real-gaussian"
+        scaled = x / divisor
+        likelihood = "bernoulli" if bool(((scaled >= 0) & (scaled <= 1)).all()) else "real-gaussian"
     labels = first[1] if isinstance(first, tuple | list) and len(first) > 1 else None
     num_classes = None if labels is None else getattr(loader, "num_classes", 1 + int(labels.max()))
-    return SimpleNamespace(name="data", image_shape=image_shape, likelihood=likelihood, num_classes=num_classes)
+    facts = {"name": "data", "image_shape": image_shape, "likelihood": likelihood}
+    return SimpleNamespace(**facts, num_classes=num_classes, divisor=divisor)
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ from torch import Tensor
 from fastvi.data import DATASET_NAMES, DataError, Dataset, DataSource, from_arrays, load_dataset
 from fastvi.data.parts import as_array
 from fastvi.data.rows import RowSource, shape_of
-from fastvi.data.splitting import split_rows
+from fastvi.data.splitting import evenly_spaced, split_rows
 
 _NAME = "data"
+_EXAMPLES_LOOKED_AT = 64
 
 
 class GivenData(NamedTuple):
@@ -56,6 +57,11 @@ class DatasetRows:
     def __init__(self, examples: Any) -> None:
         self._examples = examples
         self.name = type(examples).__name__
+        self._divisor = 1.0
+        if len(examples):
+            looked_at = evenly_spaced(min(len(examples), _EXAMPLES_LOOKED_AT), len(examples)).tolist()
+            if as_array(self.name, self._values(0)).dtype == np.uint8:
+                self._divisor = max(divisor_of(self._example(index), True) for index in looked_at)
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -87,8 +93,11 @@ class DatasetRows:
         return torch.tensor([int(self._examples[index][1]) for index in range(len(self))])
 
     def _example(self, index: int) -> Tensor:
+        return as_floats(self.name, self._values(index), self._divisor)
+
+    def _values(self, index: int) -> Any:
         found = self._examples[index]
-        return as_floats(self.name, found[0] if isinstance(found, tuple | list) else found)
+        return found[0] if isinstance(found, tuple | list) else found
 
 
 class SparseRows:
@@ -108,13 +117,24 @@ class SparseRows:
         return torch.from_numpy(np.asarray(self._matrix[indices.numpy()].toarray(), dtype=np.float32))
 
 
-def as_floats(name: str, values: Any) -> Tensor:
-    """Return float32 values, bytes divided by 255."""
+def as_floats(name: str, values: Any, divisor: float | None = None) -> Tensor:
+    """Return float32 values divided by ``divisor``; None: bytes by 255, unless they are 0 and 1 alone.
+
+    Raises
+    ------
+    DataError
+        If they are no numbers.
+    """
     array = as_array(name, values)
     if array.dtype.kind in "US":
         raise DataError(f"{name}: expected numbers, got words")
     tensor = torch.tensor(array, dtype=torch.float32)
-    return tensor / 255.0 if array.dtype == np.uint8 else tensor
+    return tensor / (divisor_of(tensor, array.dtype == np.uint8) if divisor is None else divisor)
+
+
+def divisor_of(values: Tensor, are_bytes: bool) -> float:
+    """Return 255 for bytes above 1, else 1."""
+    return 255.0 if are_bytes and values.numel() and float(values.max()) > 1.0 else 1.0
 
 
 def is_stream(data: Any) -> bool:

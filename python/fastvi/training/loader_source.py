@@ -34,6 +34,8 @@ class LoaderSource(Source):
         Gives batches: tensors (B, ...), or pairs with labels (B,).
     likelihood
         Of the values.
+    divisor
+        What the values are divided by for a model of fastvi.
 
     Raises
     ------
@@ -41,7 +43,7 @@ class LoaderSource(Source):
         If a setting asks for what batches in passing cannot give.
     """
 
-    def __init__(self, config: TrainingConfig, loader: Iterable[Any], likelihood: str) -> None:
+    def __init__(self, config: TrainingConfig, loader: Iterable[Any], likelihood: str, divisor: float = 1.0) -> None:
         if config.validation_split:
             raise ValueError("validation_split needs data that can be indexed: give the loader's dataset in its place")
         if config.binarization == "static":
@@ -51,6 +53,7 @@ class LoaderSource(Source):
         self._config = config
         self._loader = loader
         self._likelihood = likelihood
+        self._divisor = divisor
 
     @property
     def validates(self) -> bool:
@@ -93,8 +96,7 @@ class LoaderSource(Source):
         config = self._config
         x, *others = batch.examples if isinstance(batch.examples, tuple | list) else (batch.examples,)
         if not isinstance(config.model, OwnModel):
-            x = x.flatten(1)
-            x = x / 255.0 if x.dtype == torch.uint8 else x.float()
+            x = x.flatten(1).float() / self._divisor
             if x.shape[1] != math.prod(config.image_shape):
                 raise RunError(f"data: expected rows of {math.prod(config.image_shape)} values, got {x.shape[1]}")
             try:
