@@ -127,6 +127,19 @@ def test_bytes_are_divided_by_255_unless_they_are_0_and_1() -> None:
             torch.testing.assert_close(dict(one.model.state_dict()), dict(expected.model.state_dict()))
 
 
+def test_grey_values_of_a_loader_are_binarised_anew_each_time(tmp_path) -> None:
+    def loader():
+        return DataLoader(TensorDataset(0.5 * X), batch_size=20, shuffle=True)
+
+    whole = fastvi.fit("vae", loader(), epochs=3, out=tmp_path / "whole", **SMALL)
+    assert whole.config.binarization == "dynamic"
+    with pytest.raises(StopHereError):
+        fastvi.fit("vae", loader(), epochs=3, out=tmp_path / "part", callbacks=[StopAt(9)], **SMALL)
+    assert_same(fastvi.fit("vae", loader(), epochs=3, out=tmp_path / "part", resume=True, **SMALL).model, whole.model)
+    grey = fastvi.fit("vae", loader(), epochs=1, binarization="none", likelihood="gaussian", **SMALL)
+    assert grey.config.model.likelihood == "gaussian"
+
+
 def test_datasets_of_torch_keep_their_shape_and_labels() -> None:
     found = fastvi.fit("conditional-vae", Pairs(), epochs=1, **SMALL)
     assert found.config.image_shape == (4, 4)

@@ -133,8 +133,7 @@ def fit(
         else _made(MODELS, model, given_options["model"], facts)
     )
     if binarization is None:
-        known = isinstance(facts, Dataset) and not isinstance(made_model, OwnModel)
-        binarization = usual_binarization(made_model, facts) if known else "none"
+        binarization = "none" if isinstance(made_model, OwnModel) else usual_binarization(made_model, facts)
     config = TrainingConfig(
         data=facts.name,
         image_shape=tuple(facts.image_shape),
@@ -248,13 +247,13 @@ def _facts_of(loader: Any, is_own: bool, likelihood: str | None, image_size: Any
     shape = tuple(x.shape[1:])
     image_shape = image_size or (shape if len(shape) in (2, 3) and not is_own else (1, math.prod(shape)))
     divisor = divisor_of(x, x.dtype == torch.uint8)
+    scaled = x.flatten(1).float() / divisor
     if likelihood is None:
-        scaled = x / divisor
         likelihood = "bernoulli" if bool(((scaled >= 0) & (scaled <= 1)).all()) else "real-gaussian"
     labels = first[1] if isinstance(first, tuple | list) and len(first) > 1 else None
     num_classes = None if labels is None else getattr(loader, "num_classes", 1 + int(labels.max()))
     facts = {"name": "data", "image_shape": image_shape, "likelihood": likelihood}
-    return SimpleNamespace(**facts, num_classes=num_classes, divisor=divisor)
+    return SimpleNamespace(**facts, num_classes=num_classes, divisor=divisor, test=scaled)
 
 
 @contextlib.contextmanager

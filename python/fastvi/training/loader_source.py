@@ -12,6 +12,7 @@ import torch.utils.data as torch_data
 from torch import Tensor
 
 from fastvi.data import DataError, Presenter
+from fastvi.data.dataset import check_values
 from fastvi.seeding import mix_seed
 from fastvi.training.batches import BINARIZATION_STREAM, SHUFFLE_STREAM, Batch
 from fastvi.training.errors import RunError
@@ -96,14 +97,17 @@ class LoaderSource(Source):
         config = self._config
         x, *others = batch.examples if isinstance(batch.examples, tuple | list) else (batch.examples,)
         if not isinstance(config.model, OwnModel):
-            x = x.flatten(1).float() / self._divisor
+            x = x.flatten(1).float()
+            x = x if self._divisor == 1.0 else x / self._divisor
             if x.shape[1] != math.prod(config.image_shape):
                 raise RunError(f"data: expected rows of {math.prod(config.image_shape)} values, got {x.shape[1]}")
             try:
-                presenter = Presenter(x, config.binarization, likelihood=self._likelihood)
-                x = presenter(batch.indices, mix_seed(config.seed, BINARIZATION_STREAM, batch.step))
-            except (ValueError, TypeError, DataError) as error:
-                raise RunError(str(error).replace("Presenter: images", "data: its batches")) from error
+                check_values("data: its batches", x, self._likelihood)
+            except DataError as error:
+                raise RunError(str(error)) from error
+            if config.binarization == "dynamic":
+                seed = mix_seed(config.seed, BINARIZATION_STREAM, batch.step)
+                x = Presenter(x, "dynamic", likelihood=self._likelihood)(batch.indices, seed)
         if not config.uses_labels:
             return x
         if not others:

@@ -8,8 +8,6 @@ from typing import Any
 
 from fastvi._options import options_of
 from fastvi._registry import Registry
-from fastvi.data import Dataset
-from fastvi.data.rows import some_rows
 
 USUAL_EPOCHS = 20
 _EPOCHS_OF_SMALL_DATA = {"digits": 200, "digits-counts": 200}
@@ -20,9 +18,9 @@ def usual_epochs(data: str) -> int:
     return _EPOCHS_OF_SMALL_DATA.get(data, USUAL_EPOCHS)
 
 
-def usual_binarization(model: Any, data: Dataset) -> str:
-    """Return ``"dynamic"`` for grey values under the Bernoulli likelihood, ``"none"`` else."""
-    rows = some_rows(data.test)
+def usual_binarization(model: Any, data: Any) -> str:
+    """Return ``"dynamic"`` for grey values under the Bernoulli likelihood, ``"none"`` else, by ``data.test``."""
+    rows = data.test
     is_grey = bool(((rows > 0) & (rows < 1)).any())
     return "dynamic" if is_grey and getattr(model, "likelihood", None) == "bernoulli" else "none"
 
