@@ -23,6 +23,8 @@ from fastvi.data.streaming import StreamedArrays
 from fastvi.models.likelihoods import LIKELIHOODS, VALUES, values_of
 
 _NAMES_SHOWN = 5
+_ROWS_SEEN = 256
+"""Of a source, so many rows are looked at before training; each batch is, when it is read."""
 _SPREADS = (0.1, 10.0)
 """Standard deviations of columns beyond these make training slow: then a warning tells of standardising them."""
 
@@ -145,9 +147,10 @@ def assemble(
         test = _test_rows(test_name, test_part, image_size, row_format, part)
         _check_finite(test_name, test, test_part)
     train = _selected(values, rest, tested)
-    kind = likelihood or _fitting(row_format, standardize, [test, some_rows(train, 256)])
+    seen = some_rows(train, _ROWS_SEEN)
+    kind = likelihood or _fitting(row_format, standardize, [test, seen])
     if values_of(kind) == VALUES[0]:
-        for owner, rows in ((name, train), (test_name, test)):
+        for owner, rows in ((name, seen), (test_name, test)):
             _check_unit(owner, rows, kind)
     if standardize:
         train, test = _standardized(train, test, row_format)
@@ -220,7 +223,7 @@ def _check_finite(name: str, rows: Tensor, part: Part) -> None:
     if bool(rows.isfinite().all()):
         return
     row, column = torch.nonzero(~rows.isfinite())[0].tolist()
-    where = f"row {row}" if part.first_line is None else f"line {part.first_line + row}"
+    where = f"row {row}" if part.lines is None else f"line {part.lines[row]}"
     which = str(column) if part.columns is None else part.columns[column]
     raise DataError(f"{name}: {where}, column {which}: expected a finite number, got {rows[row, column].item()}")
 
@@ -255,9 +258,8 @@ def _fitting(row_format: RowFormat, standardize: bool, samples: list[Tensor]) ->
     return "bernoulli" if len(row_format.image_shape) == 2 else "gaussian"
 
 
-def _check_unit(name: str, rows: Tensor | RowSource, likelihood: str) -> None:
-    seen = some_rows(rows, 256)
-    least, largest = seen.min().item(), seen.max().item()
+def _check_unit(name: str, rows: Tensor, likelihood: str) -> None:
+    least, largest = rows.min().item(), rows.max().item()
     if least < 0 or largest > 1:
         grey = "grey values are divided by `divide_by` 255, counts take `likelihood` poisson, " if least >= 0 else ""
         raise DataError(
