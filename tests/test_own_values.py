@@ -57,6 +57,13 @@ def test_whatever_numpy_takes():
         torch.testing.assert_close(from_arrays(given).train, expected.train, rtol=0, atol=0)
 
 
+def test_a_data_frame_is_an_array_whatever_its_columns_are_called():
+    pandas = pytest.importorskip("pandas", reason="pandas is absent")
+    frame = pandas.DataFrame({"rows": [0.5, 0.1, 0.2], "b": [1.0, 1.0, 0.0]})
+    data = from_arrays(frame, test_split=1)
+    torch.testing.assert_close(data.train, torch.tensor([[0.1, 1.0], [0.2, 0.0]]), rtol=0, atol=0)
+
+
 # Values
 
 

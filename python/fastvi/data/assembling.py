@@ -17,7 +17,7 @@ from fastvi.data.dataset import Dataset
 from fastvi.data.image_folder import ImageFolder
 from fastvi.data.parts import Part, as_array, classes_of
 from fastvi.data.row_format import RowFormat, divisor_of, format_of
-from fastvi.data.rows import RowSource, shape_of, some_rows
+from fastvi.data.rows import RowSource, is_source, shape_of, some_rows
 from fastvi.data.splitting import parse_split, split_rows
 from fastvi.data.streaming import StreamedArrays
 from fastvi.models.likelihoods import LIKELIHOODS, VALUES, values_of
@@ -87,7 +87,7 @@ def from_arrays(
     >>> data.train.shape, data.test.shape, data.image_shape, data.likelihood
     (torch.Size([8, 60]), torch.Size([2, 60]), (10, 6), 'bernoulli')
     """
-    if isinstance(train, RowSource) and not isinstance(train, Tensor):
+    if is_source(train):
         part = Part(train, None if labels is None else as_array(f"{name}: labels", labels))
     else:
         columns = getattr(train, "columns", None)
@@ -153,7 +153,7 @@ def assemble(
         for owner, rows in ((name, seen), (test_name, test)):
             _check_unit(owner, rows, kind)
     if standardize:
-        train, test = _standardized(train, test, row_format)
+        train, test = _standardized(name, train, test, row_format)
     elif values_of(kind) == VALUES[2]:
         _warn_of_scales(name, train, likelihood is None and divide_by is None)
     if len(row_format.image_shape) == 2 and row_format.image_shape[0] == 1 and not kind.endswith("bernoulli"):
@@ -240,6 +240,7 @@ class _Selected:
     """Some rows of a source."""
 
     def __init__(self, source: RowSource, chosen: Tensor) -> None:
+        self.name = getattr(source, "name", type(source).__name__)
         self._source = source
         self._chosen = chosen
 
@@ -268,7 +269,9 @@ def _check_unit(name: str, rows: Tensor, likelihood: str) -> None:
         )
 
 
-def _standardized(train: Tensor | RowSource, test: Tensor, row_format: RowFormat) -> tuple[Tensor | RowSource, Tensor]:
+def _standardized(
+    name: str, train: Tensor | RowSource, test: Tensor, row_format: RowFormat
+) -> tuple[Tensor | RowSource, Tensor]:
     scaled = row_format.standardized(some_rows(train))
     assert scaled.shift is not None
     assert scaled.scale is not None
@@ -276,7 +279,7 @@ def _standardized(train: Tensor | RowSource, test: Tensor, row_format: RowFormat
     if isinstance(train, Tensor):
         return (train - scaled.shift) / scaled.scale, test
     if not isinstance(train, StreamedArrays | ImageFolder):
-        raise DataError("`standardize` is for arrays and files: a source gives its rows as they are to be")
+        raise DataError(f"{name}: `standardize` is for arrays and files: a source gives its rows as they are to be")
     return train.with_format(scaled), test
 
 
