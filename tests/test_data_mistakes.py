@@ -263,6 +263,13 @@ def a_cell_that_is_no_number(folder, generator):
     return Path(folder) / "data.csv"
 
 
+@mistake("line 5, column b: expected a finite number, got nan")
+def a_cell_that_is_not_finite(folder, generator):
+    word = generator.choice(["nan", "NaN", " nan "])
+    (Path(folder) / "data.csv").write_text(f"a,b\n1,2\n\n3,4\n5,{word}\n")
+    return Path(folder) / "data.csv"
+
+
 @mistake("line 3: expected 2 cells, got ")
 def a_line_of_another_length(folder, generator):
     (Path(folder) / "data.csv").write_text(f"a,b\n1,2\n{generator.choice(['3', '3,4,5'])}\n5,6\n")
