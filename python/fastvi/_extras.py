@@ -59,7 +59,4 @@ def require_extra(library: str, extra: str, purpose: str) -> Any:
 
 def missing(library: str, extra: str, purpose: str) -> str:
     """Return the line that says which extra brings a library that is not installed."""
-    return (
-        f"{purpose} needs {LIBRARIES.get(library, library)}, which is not installed: "
-        f'pip install "fastvi[{extra}]"'
-    )
+    return f'{purpose} needs {LIBRARIES.get(library, library)}, which is not installed: pip install "fastvi[{extra}]"'

@@ -21,7 +21,6 @@ from fastvi.commands.train import train
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # errors are whole lines then, not broken by the sides of a box
 )

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from fastvi._terminal import as_options, fail, parse_path, reason
+from fastvi.commands.completion import data_names
 from fastvi.commands.shared import choose, choose_device, count, data_folder, load_data, path, run_data
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.console import Console
     from torch import Tensor
 
@@ -31,6 +32,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|PATH",
+        autocompletion=data_names,
         help="Other data: a data set by name, or a file or folder of your own, read as the run's own data are; default: "
         "the run's own.",
     ),
@@ -113,7 +115,9 @@ def run_examples(
         dataset = _other_data(opened, data, data_dir, console)
     if split == "train":
         if not isinstance(dataset.train, torch.Tensor):
-            fail("--split train: the training rows stay on the disk, and are read in batches; name some of them by --data")
+            fail(
+                "--split train: the training rows stay on the disk, and are read in batches; name some of them by --data"
+            )
         dataset = replace(dataset, test=dataset.train, test_labels=dataset.train_labels)
     try:
         examples = evaluation_examples(dataset, opened.config)
@@ -186,6 +190,8 @@ def one_line() -> Iterator[None]:
 
 def npz_bytes(arrays: Mapping[str, np.ndarray[Any, Any] | Tensor | None]) -> bytes:
     """Return an npz file of the arrays that there are."""
+    import numpy as np
+
     found = {name: _as_array(value) for name, value in arrays.items() if value is not None}
     file = io.BytesIO()
     np.savez(file, **found)  # type: ignore[arg-type]  # NumPy's stubs take the names for its own arguments
@@ -230,4 +236,6 @@ def show_arrays(title: str, arrays: Mapping[str, Any], console: Console) -> None
 
 
 def _as_array(value: Any) -> np.ndarray[Any, Any]:
+    import numpy as np
+
     return value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()  # type: ignore[no-any-return]

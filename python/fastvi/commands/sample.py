@@ -26,7 +26,9 @@ def sample(
     out: Out,
     number: Annotated[
         int,
-        typer.Option("-n", "--number", parser=whole_number(1, LARGEST_COUNT), metavar="COUNT", help="How many examples."),
+        typer.Option(
+            "-n", "--number", parser=whole_number(1, LARGEST_COUNT), metavar="COUNT", help="How many examples."
+        ),
     ] = 100,
     mean: Annotated[bool, typer.Option("--mean", help="Means of p(x|z) in place of draws from it.")] = False,
     seed: Annotated[int, seed_option("Seed of the draws.")] = 0,
