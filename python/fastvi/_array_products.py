@@ -73,15 +73,15 @@ def of_truth(x: Any, like: Any) -> Any:
     return x
 
 
-def check_observations(operation: str, x: Array) -> None:
+def check_observations(operation: str, x: Observations) -> None:
     """Reject values outside [0, 1], NaN among them."""
-    x = check_array(operation, "x", x)
-    bounds = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
+    values = check_array(operation, "x", x)
+    bounds = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if not (bounds[0] >= 0.0 and bounds[1] <= 1.0):
         raise ValueError(f"{operation}: x must lie in [0, 1], got {describe_range(bounds)}")
 
 
-def check_counts(operation: str, x: Array, total_count: Array | None, validate_args: bool) -> None:
+def check_counts(operation: str, x: Array, total_count: Any, validate_args: bool) -> None:
     """Reject counts below zero, and a total count that is not above it, where they are to be looked at; NaN as well."""
     if not check_flag(operation, "validate_args", validate_args):
         return
@@ -108,8 +108,10 @@ def linear_bernoulli_log_prob(
     (5, 3)
     """
     operation = "linear_bernoulli_log_prob"
-    x = of_truth(x, h)
-    named = check_arrays(operation, {"h": h, "weight": weight} | ({} if bias is None else {"bias": bias}) | {"x": x})
+    targets: Any = of_truth(x, h)
+    named = check_arrays(
+        operation, {"h": h, "weight": weight} | ({} if bias is None else {"bias": bias}) | {"x": targets}
+    )
     h, weight, bias, x = named["h"], named["weight"], named.get("bias"), named["x"]
     if check_flag(operation, "validate_args", validate_args):
         check_observations(operation, x)
@@ -213,8 +215,8 @@ def mlp_bernoulli_log_prob(
     (5, 3)
     """
     operation = "mlp_bernoulli_log_prob"
-    x = of_truth(x, z)
-    (z, x), layers = _layers(operation, {"z": z, "x": x}, weights, biases, activation)
+    targets: Any = of_truth(x, z)
+    (z, x), layers = _layers(operation, {"z": z, "x": targets}, weights, biases, activation)
     if check_flag(operation, "validate_args", validate_args):
         check_observations(operation, x)
     features = layers[-1][0].shape[0]

@@ -212,7 +212,7 @@ class CommandGroup(TyperGroup):
         named = [name for names in self.sections.values() for name in names]
         others = {"Other commands": tuple(name for name in self.list_commands(ctx) if name not in named)}
         width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
-        for title, names in (self.sections | others).items():
+        for title, names in {**self.sections, **others}.items():
             found = [(name, self.get_command(ctx, name)) for name in names]
             rows = [(name, command.get_short_help_str(width)) for name, command in found if command is not None]
             if rows:

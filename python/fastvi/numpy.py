@@ -1,9 +1,9 @@
 """The operations of :mod:`fastvi.ops` on NumPy arrays: the same kernels and numbers, forward only, without PyTorch.
 
-Arrays are float32, float64 or float16, of any strides. A parameter that is the same everywhere may be a number, which takes
-the dtype of the arrays; Bernoulli observations may be truth values. Results are new arrays; one without dimensions is an
-array of shape ``()``, too. A seed is a number or a `numpy.random.Generator`, from which the seed is drawn; None takes it
-from the operating system's entropy.
+Arrays are float32, float64 or float16, of any strides. A parameter that is the same everywhere may be a number, which
+takes the dtype of the arrays; Bernoulli observations may be truth values. Results are new arrays; one without
+dimensions is an array of shape ``()``, too. A seed is a number or a `numpy.random.Generator`, from which the seed is
+drawn; None takes it from the operating system's entropy.
 """
 
 from __future__ import annotations

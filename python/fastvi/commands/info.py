@@ -30,7 +30,7 @@ def info() -> None:
     if hasattr(os, "sched_getaffinity"):
         threads += f", {len(os.sched_getaffinity(0))} of them for this process"
     rows = {
-        "fastvi": importlib.metadata.version("fastvi"),
+        "fastvi": (_versions(["fastvi"]) or ["from its sources, not installed"])[0].removeprefix("fastvi "),
         "Python": f"{sys.version.split()[0]}, {platform.platform()}",
         "PyTorch": f"{torch.__version__}, {_torch_build()}",
         "libraries": ", ".join(_versions(_LIBRARIES)),

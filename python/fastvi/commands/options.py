@@ -48,7 +48,7 @@ TRAIN_SECTIONS = {
     "Evaluation at the end": ("run_evaluation", "evaluation_samples", "evaluation_limit"),
     "Machine": ("device", "threads"),
 }
-"""Sections of the help of ``fastvi train``, by the names of the options; any other option is in the one without names."""
+"""Sections of the help of ``fastvi train``, by the options' names; any other option is in the one without names."""
 
 
 class CommandWithOptions(TyperCommand):

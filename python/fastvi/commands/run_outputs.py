@@ -33,8 +33,8 @@ Data = Annotated[
     typer.Option(
         metavar="NAME|PATH",
         autocompletion=data_names,
-        help="Other data: a data set by name, or a file or folder of your own, read as the run's own data are; default: "
-        "the run's own.",
+        help="Other data: a data set by name, or a file or folder of your own, read as the run's own data are; "
+        "default: the run's own.",
     ),
 ]
 Split = Annotated[str, typer.Option(help="test or train: which examples of data that have both.")]
@@ -59,7 +59,7 @@ class Opened:
     device: str
 
     def images(self, rows: Tensor) -> np.ndarray[Any, Any]:
-        """Return rows (N, D) in the shape of the run's images, (N, height, width); rows that are no images as they are."""
+        """Return rows (N, D) in the shape of the run's images, (N, height, width); rows that are none as they are."""
         shape = self.config.image_shape
         array: np.ndarray[Any, Any] = rows.detach().cpu().numpy()
         return array if len(shape) == 2 and shape[0] == 1 else array.reshape(-1, *shape)
@@ -115,9 +115,7 @@ def run_examples(
         dataset = _other_data(opened, data, data_dir, console)
     if split == "train":
         if not isinstance(dataset.train, torch.Tensor):
-            fail(
-                "--split train: the training rows stay on the disk, and are read in batches; name some of them by --data"
-            )
+            fail("--split train: the training rows stay on the disk; name some of them by --data")
         dataset = replace(dataset, test=dataset.train, test_labels=dataset.train_labels)
     try:
         examples = evaluation_examples(dataset, opened.config)
@@ -150,7 +148,7 @@ def _other_data(opened: Opened, data: str, data_dir: Path | None, console: Conso
         else:
             source = DataSource(data, test_split=data, likelihood=likelihood)
             if Path(data).is_dir():
-                source = replace(source, image_size=config.image_shape[-2:])
+                source = replace(source, image_size=(config.image_shape[-2], config.image_shape[-1]))
         if not Path(data).exists():
             fail(f"--data must be one of {', '.join(DATASET_NAMES)}, or a path, and {data} is not there")
         try:
@@ -238,4 +236,4 @@ def show_arrays(title: str, arrays: Mapping[str, Any], console: Console) -> None
 def _as_array(value: Any) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    return value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()  # type: ignore[no-any-return]
+    return value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()

@@ -1,4 +1,4 @@
-"""What a trained model can do, and how well: L_K by streaming, annealing, active units, samples, codes, scores, programs.
+"""What a trained model can do, and how well: L_K by streaming, annealing, active units, samples, codes, scores.
 
 L_K and active units as in Burda, Grosse & Salakhutdinov 2016, sections 3 and 5; L_5000 is their estimate of log p(x).
 """

@@ -171,7 +171,7 @@ def _as_pt2(program: Any) -> bytes:
 def _as_onnx(name: str, program: Any) -> bytes:
     given = ("x" if name == "encoder" else "z", "labels")[: len(program.graph_signature.user_inputs)]
     outputs = [node.meta["val"] for node in program.graph.output_node().args[0]]
-    found = ("x",) if name == "decoder" else ("code",)
+    found: tuple[str, ...] = ("x",) if name == "decoder" else ("code",)
     if len(outputs) > 1:
         found = ("mean", "logvar" if outputs[1].dim() == 2 else "scale_tril")
     for library in ("onnx", "onnxscript"):
