@@ -1,4 +1,4 @@
-"""Numbers, truth values, ``axis`` and generators of seeds, as NumPy's users give them, and truth values as PyTorch's."""
+"""Numbers, truth values, ``axis`` and generators of seeds as NumPy's users give them; truth values as PyTorch's."""
 
 from __future__ import annotations
 

@@ -131,7 +131,13 @@ class Operation(Generic[Result]):
     def __call__(self, *arguments: Any) -> Result:
         """Run on the arguments of the public function, by the route that they need."""
         if not torch.compiler.is_compiling():
-            result = self.attempt(*arguments)
+            try:
+                result = self.attempt(*arguments)
+            except TypeError:
+                given = self._without_truths(arguments)
+                if given is arguments:
+                    raise
+                result, arguments = self.attempt(*given), given
             if result is None:
                 given = self._without_truths(arguments) if self.truths else arguments
                 return self._recorded(self.normalise(*given))
