@@ -70,7 +70,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     timing = Timing(median=1e-6, best=1e-6, lower_quartile=1e-6, upper_quartile=1e-6, calls_per_block=1, peak_bytes=0)
     result = Result("normal", "[/b]", "forward", 1, 4000, 1e9, {EAGER: timing, FASTVI: timing})
     monkeypatch.setattr(trainer, "train", untrained)
-    monkeypatch.setattr(data, "_load_digits", lambda: images)
+    monkeypatch.setattr("fastvi.data.named._load_digits", lambda: images)
     monkeypatch.setattr(harness, "run", lambda *_, **__: [result])
 
 

@@ -1,7 +1,10 @@
 """Data of a user's own, as users write them."""
 
 import numpy as np
+import torch
 from PIL import Image
+
+from fastvi.data.splitting import evenly_spaced
 
 BYTES = np.random.default_rng(0).integers(0, 256, (30, 6, 5), dtype=np.uint8)
 
@@ -23,3 +26,15 @@ def write_images(folder, count, shape=(4, 6), suffix=".png", seed=0):
     for place, picture in enumerate(pixels):
         Image.fromarray(picture).save(folder / f"{place:03d}{suffix}")
     return pixels
+
+
+def rows_of(array, divisor=255.0):
+    return torch.from_numpy(array.reshape(len(array), -1).astype(np.float32)) / divisor
+
+
+def assert_split(data, rows, count):
+    """The test rows are spread evenly, and the others train in their order."""
+    tested = evenly_spaced(count, len(rows))
+    rest = [row for row in range(len(rows)) if row not in tested.tolist()]
+    torch.testing.assert_close(data.test, rows[tested], rtol=0, atol=0)
+    torch.testing.assert_close(data.train, rows[rest], rtol=0, atol=0)

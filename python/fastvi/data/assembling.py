@@ -17,12 +17,14 @@ from fastvi.data.dataset import Dataset
 from fastvi.data.image_folder import ImageFolder
 from fastvi.data.parts import Part, as_array, classes_of
 from fastvi.data.row_format import RowFormat, divisor_of, format_of
-from fastvi.data.rows import RowSource, shape_of, some_rows
+from fastvi.data.rows import RowSource, is_source, shape_of, some_rows
 from fastvi.data.splitting import parse_split, split_rows
 from fastvi.data.streaming import StreamedArrays
 from fastvi.models.likelihoods import LIKELIHOODS, VALUES, values_of
 
 _NAMES_SHOWN = 5
+_ROWS_SEEN = 256
+"""Of a source, so many rows are looked at before training; each batch is, when it is read."""
 _SPREADS = (0.1, 10.0)
 """Standard deviations of columns beyond these make training slow: then a warning tells of standardising them."""
 
@@ -85,7 +87,7 @@ def from_arrays(
     >>> data.train.shape, data.test.shape, data.image_shape, data.likelihood
     (torch.Size([8, 60]), torch.Size([2, 60]), (10, 6), 'bernoulli')
     """
-    if isinstance(train, RowSource) and not isinstance(train, Tensor):
+    if is_source(train):
         part = Part(train, None if labels is None else as_array(f"{name}: labels", labels))
     else:
         columns = getattr(train, "columns", None)
@@ -145,12 +147,13 @@ def assemble(
         test = _test_rows(test_name, test_part, image_size, row_format, part)
         _check_finite(test_name, test, test_part)
     train = _selected(values, rest, tested)
-    kind = likelihood or _fitting(row_format, standardize, [test, some_rows(train, 256)])
+    seen = some_rows(train, _ROWS_SEEN)
+    kind = likelihood or _fitting(row_format, standardize, [test, seen])
     if values_of(kind) == VALUES[0]:
-        for owner, rows in ((name, train), (test_name, test)):
+        for owner, rows in ((name, seen), (test_name, test)):
             _check_unit(owner, rows, kind)
     if standardize:
-        train, test = _standardized(train, test, row_format)
+        train, test = _standardized(name, train, test, row_format)
     elif values_of(kind) == VALUES[2]:
         _warn_of_scales(name, train, likelihood is None and divide_by is None)
     if len(row_format.image_shape) == 2 and row_format.image_shape[0] == 1 and not kind.endswith("bernoulli"):
@@ -220,7 +223,7 @@ def _check_finite(name: str, rows: Tensor, part: Part) -> None:
     if bool(rows.isfinite().all()):
         return
     row, column = torch.nonzero(~rows.isfinite())[0].tolist()
-    where = f"row {row}" if part.first_line is None else f"line {part.first_line + row}"
+    where = f"row {row}" if part.lines is None else f"line {part.lines[row]}"
     which = str(column) if part.columns is None else part.columns[column]
     raise DataError(f"{name}: {where}, column {which}: expected a finite number, got {rows[row, column].item()}")
 
@@ -237,6 +240,7 @@ class _Selected:
     """Some rows of a source."""
 
     def __init__(self, source: RowSource, chosen: Tensor) -> None:
+        self.name = getattr(source, "name", type(source).__name__)
         self._source = source
         self._chosen = chosen
 
@@ -255,9 +259,8 @@ def _fitting(row_format: RowFormat, standardize: bool, samples: list[Tensor]) ->
     return "bernoulli" if len(row_format.image_shape) == 2 else "gaussian"
 
 
-def _check_unit(name: str, rows: Tensor | RowSource, likelihood: str) -> None:
-    seen = some_rows(rows, 256)
-    least, largest = seen.min().item(), seen.max().item()
+def _check_unit(name: str, rows: Tensor, likelihood: str) -> None:
+    least, largest = rows.min().item(), rows.max().item()
     if least < 0 or largest > 1:
         grey = "grey values are divided by `divide_by` 255, counts take `likelihood` poisson, " if least >= 0 else ""
         raise DataError(
@@ -266,7 +269,9 @@ def _check_unit(name: str, rows: Tensor | RowSource, likelihood: str) -> None:
         )
 
 
-def _standardized(train: Tensor | RowSource, test: Tensor, row_format: RowFormat) -> tuple[Tensor | RowSource, Tensor]:
+def _standardized(
+    name: str, train: Tensor | RowSource, test: Tensor, row_format: RowFormat
+) -> tuple[Tensor | RowSource, Tensor]:
     scaled = row_format.standardized(some_rows(train))
     assert scaled.shift is not None
     assert scaled.scale is not None
@@ -274,7 +279,7 @@ def _standardized(train: Tensor | RowSource, test: Tensor, row_format: RowFormat
     if isinstance(train, Tensor):
         return (train - scaled.shift) / scaled.scale, test
     if not isinstance(train, StreamedArrays | ImageFolder):
-        raise DataError("`standardize` is for arrays and files: a source gives its rows as they are to be")
+        raise DataError(f"{name}: `standardize` is for arrays and files: a source gives its rows as they are to be")
     return train.with_format(scaled), test
 
 

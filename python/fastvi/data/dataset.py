@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastvi._array_files import DataError
-from fastvi.data.rows import RowSource, shape_of
+from fastvi.data.rows import RowSource, is_source, shape_of
 from fastvi.models.likelihoods import LIKELIHOODS, VALUES, values_of
 from fastvi.ops._values import describe_range, range_outside_unit_interval
 
@@ -78,8 +78,7 @@ grey values from 0 to 255 are divided by 255 first
         self._check_image_shape(self.image_shape)
         width = math.prod(self.image_shape)
         for purpose, images in (("training", self.train), ("test", self.test)):
-            is_source = purpose == "training" and not isinstance(images, Tensor) and isinstance(images, RowSource)
-            if not is_source and not isinstance(images, Tensor):
+            if not isinstance(images, Tensor) and not (purpose == "training" and is_source(images)):
                 raise DataError(f"{self.name}: the {purpose} images must be a tensor, got {type(images).__name__}")
             shape = shape_of(images)
             if len(shape) != 2 or shape[1] != width:

@@ -28,18 +28,15 @@ class Part:
         Names of the columns, where the file has some.
     test
         The test rows that lie in the same file.
-    first_line
-        Line of the file that the first row stands in, for messages; None where rows have no lines.
-    is_table
-        The rows are of a table, not of images.
+    lines
+        Line of the file that each row ends in, for messages; None where rows have no lines.
     """
 
     values: npt.NDArray[Any] | RowSource
     labels: npt.NDArray[Any] | None = None
     columns: tuple[str, ...] | None = None
     test: Part | None = None
-    first_line: int | None = None
-    is_table: bool = False
+    lines: tuple[int, ...] | None = None
 
 
 def classes_of(

@@ -41,6 +41,11 @@ class RowSource(Protocol):
         ...
 
 
+def is_source(rows: object) -> bool:
+    """Whether rows are a source, and nothing that is an array: data frames have methods of that name, too."""
+    return isinstance(rows, RowSource) and not hasattr(rows, "__array__")
+
+
 def shape_of(rows: Tensor | RowSource) -> tuple[int, ...]:
     """Return (N, D)."""
     if isinstance(rows, Tensor):

@@ -231,7 +231,7 @@ class StreamedArrays:
 
     def with_format(self, row_format: RowFormat) -> StreamedArrays:
         """Return the same data whose values become rows in another way."""
-        return self._with(row_format=row_format, _are_bits=self._are_bits and row_format.divisor == 1.0)
+        return self._with(row_format=row_format, _are_bits=False)  # who names a divisor vouches for it
 
     def digest(self) -> str:
         """Return a digest of shapes, dtypes, choice of rows, format, and 256 evenly spaced rows as they stand.

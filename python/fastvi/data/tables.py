@@ -50,7 +50,7 @@ def read_csv_part(path: Path, labels_from: str | None) -> Part:
     except ValueError as error:
         raise _wrong_cell(path, names, rows, kept) from error
     columns = tuple(names[place] for place in kept) if has_names else None
-    return Part(values, labels, columns, first_line=rows[0][0], is_table=True)
+    return Part(values, labels, columns, lines=tuple(number for number, _ in rows))
 
 
 def read_labels(path: Path) -> npt.NDArray[Any]:
@@ -114,7 +114,7 @@ def read_parquet_part(path: Path, labels_from: str | None) -> Part:
         if not (pandas.api.types.is_numeric_dtype(dtype) or pandas.api.types.is_bool_dtype(dtype)):
             raise DataError(f"{path}: column {names[place]}: expected numbers, got {dtype}")
     values = frame.iloc[:, kept].to_numpy(dtype=np.float64, na_value=np.nan)
-    return Part(values, labels, tuple(names[place] for place in kept), is_table=True)
+    return Part(values, labels, tuple(names[place] for place in kept))
 
 
 def _cells(path: Path) -> list[tuple[int, list[str]]]:
