@@ -245,7 +245,9 @@ def test_grey_data_from_a_folder_are_binarised_unless_told_otherwise(tmp_path):
 def test_missing_extra_is_named(monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "lightning" else real(name))
-    assert_one_clear_line(call("train"), "fastvi train needs the 'train' extra: pip install \"fastvi[train]\"")
+    assert_one_clear_line(
+        call("train"), 'fastvi train needs PyTorch Lightning, which is not installed: pip install "fastvi[train]"'
+    )
 
 
 def interrupt_after(monkeypatch, step_to_interrupt):

@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 import torch
 import typer
+from PIL import Image
 from typer.main import get_command
 
 from fastvi import _files, _native, _terminal, data
 from fastvi.benchmarks import harness
 from fastvi.benchmarks.results import EAGER, FASTVI, Result, Timing
 from fastvi.cli import app
-from fastvi.training import figures, files, pictures, trainer
+from fastvi.training import figures, files, trainer
 from fastvi.training.config import RunFolder, TrainingConfig
 from support.command import SHORT_EVALUATION, call
 
@@ -292,7 +293,7 @@ def refuse(*_: Any, **__: Any) -> Any:
 
 
 def test_evaluation_follows_pictures_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures.Image.Image, "save", refuse)
+    monkeypatch.setattr(Image.Image, "save", refuse)
     result = call("train", *SMALL, *SHORT_EVALUATION, "--out", "run")
     assert_one_error(result, "not all pictures were written: run/", ".png: No space left on device")
     assert "test L_50" in result.stdout

@@ -24,6 +24,8 @@ def with_config(parameters: Sequence[Any], arguments: Sequence[str]) -> list[str
     arguments
         As they came; those without ``--config`` come back as they are.
     """
+    if not any(_OPTION in parameter.opts for parameter in parameters):
+        return list(arguments)
     rest: list[str] = []
     files: list[str] = []
     waiting = iter(arguments)

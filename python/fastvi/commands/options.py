@@ -11,13 +11,13 @@ import functools
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 import typer.main
 from typer.core import TyperCommand
 
-from fastvi._terminal import LARGEST_COUNT, fail, number_of_float32, whole_number
+from fastvi._terminal import LARGEST_COUNT, fail, number_of_float32, whole_number, write_sections
 from fastvi.commands.config_option import with_config
 
 if TYPE_CHECKING:
@@ -29,9 +29,33 @@ _METAVARS = {int: "COUNT", float: "NUMBER", str: "TEXT", tuple: "COUNTS"}
 _GIVEN = "fastvi.given_options"
 
 
+TRAIN_SECTIONS = {
+    "Data": (
+        "data",
+        "data_dir",
+        "download",
+        "test_split",
+        "labels_from",
+        "array",
+        "image_size",
+        "colour",
+        "divide_by",
+        "standardize",
+        "binarization",
+    ),
+    "Objective and model": ("objective", "model"),
+    "Training": (),
+    "Output": ("out", "overwrite", "resume", "checkpoint_every", "progress", "logger"),
+    "Evaluation at the end": ("run_evaluation", "evaluation_samples", "evaluation_limit"),
+    "Machine": ("device", "threads"),
+}
+"""Sections of the help of ``fastvi train``, by the options' names; any other option is in the one without names."""
+
+
 class CommandWithOptions(TyperCommand):
     """A command that has the options of the trainer and of every registered objective and model, as it finds them."""
 
+    sections: ClassVar[Mapping[str, tuple[str, ...]]] = TRAIN_SECTIONS
     _own: list[Any]
     _all: list[Any]
     _added: tuple[Any, ...]
@@ -63,11 +87,10 @@ class CommandWithOptions(TyperCommand):
         return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the command's own options, then those of each objective and each model."""
+        """Write the command's own options by section, then those of each objective and each model."""
         names = {parameter.name for parameter in _parameters(*_entries())}
-        own = [parameter.get_help_record(ctx) for parameter in self.get_params(ctx) if parameter.name not in names]
-        with formatter.section("Options"):
-            formatter.write_dl([record for record in own if record is not None])
+        own = [parameter for parameter in self.get_params(ctx) if parameter.name not in names]
+        write_sections(ctx, formatter, own, self.sections)
         with formatter.section("Options of the trainer"):
             formatter.write_dl([_help(option) for option in _trainer_options()])
         for registry in _registries():

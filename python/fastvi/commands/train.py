@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastvi._extras import missing
 from fastvi._terminal import FAILED_EXIT_CODE, fail, make_console, reason, show_error
+from fastvi.commands.completion import data_names, model_names, objective_names
 from fastvi.commands.data_options import (
     Array,
     Colour,
@@ -65,8 +67,9 @@ def train(
     data: Annotated[
         str,
         typer.Option(
+            autocompletion=data_names,
             help="digits, digits-counts, mnist, fashion-mnist, mnist-binarized or frey; or the path of your own: an "
-            "npz, npy, pt, csv or parquet file, or a folder of images or npy files."
+            "npz, npy, pt, csv or parquet file, or a folder of images or npy files.",
         ),
     ] = "digits",
     test_split: TestSplit = None,
@@ -79,9 +82,16 @@ def train(
     data_dir: DataDir = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data into DATA_DIR.")] = False,
     objective: Annotated[
-        str, typer.Option(help="What is trained, such as elbo, iwae, stl or dreg; each has options of its own, below.")
+        str,
+        typer.Option(
+            autocompletion=objective_names,
+            help="What is trained, such as elbo, iwae, stl or dreg; each has options of its own, below.",
+        ),
     ] = "iwae",
-    model: Annotated[str, typer.Option(help="Which model, such as vae; each has options of its own, below.")] = "vae",
+    model: Annotated[
+        str,
+        typer.Option(autocompletion=model_names, help="Which model, such as vae; each has options of its own, below."),
+    ] = "vae",
     epochs: Annotated[int | None, count("Passes over the training images; default: 200 for digits, else 20.")] = None,
     batch_size: Annotated[int, count("Examples for each step, shared by all processes.")] = 100,
     learning_rate: Annotated[float, number("Adam's step size.")] = 1e-3,
@@ -203,7 +213,13 @@ def train(
         examples = evaluation_examples(dataset, config)
         drawn = True
         try:
-            write_pictures(trained, examples, dataset.image_shape, folder.path)
+            write_pictures(
+                trained,
+                examples,
+                dataset.image_shape,
+                folder.path,
+                grey=None if config.binarization == "none" else dataset.test,
+            )
         except OSError as error:
             show_error(f"not all pictures were written: {reason(error)}")
             drawn = False
@@ -226,8 +242,9 @@ def train(
 
 
 def _require_train_extra() -> None:
-    if not all(importlib.util.find_spec(name) for name in ("lightning", "PIL", "sklearn")):
-        fail("fastvi train needs the 'train' extra: pip install \"fastvi[train]\"")
+    for name in ("lightning", "PIL", "sklearn"):
+        if importlib.util.find_spec(name) is None:
+            fail(missing(name, "train", "fastvi train"))
 
 
 def _how_to_go_on(context: typer.Context, run: RunFolder) -> str:

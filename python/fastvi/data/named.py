@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fastvi._array_files import MAX_ARRAY_BYTES, DataError, read_idx, read_npz
+from fastvi._extras import require_extra
 from fastvi.data.dataset import Dataset
 from fastvi.data.splitting import evenly_spaced
 
@@ -88,10 +89,9 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
 
 def _load_digits() -> Dataset:
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
-    except ImportError as error:
-        raise DataError('the data set digits is part of scikit-learn: pip install "fastvi[train]"') from error
-    digits = load_digits()
+        digits = require_extra("sklearn.datasets", "train", "the data set digits").load_digits()
+    except ModuleNotFoundError as error:
+        raise DataError(str(error)) from error
     train, test = _split_evenly(digits.data.astype(np.float32) / np.float32(_DIGITS_POINTS), _DIGITS_TEST_COUNT)
     train_labels, test_labels = _split_evenly(digits.target.astype(np.int64), _DIGITS_TEST_COUNT)
     return Dataset("digits", train, test, (8, 8), "bernoulli", train_labels, test_labels)
@@ -211,7 +211,9 @@ def _download(name: str, data_dir: Path) -> None:
     try:
         import torchvision  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
-        raise DataError(f"`download` needs torchvision, which cannot be imported ({error})") from error
+        raise DataError(
+            f"`download` needs torchvision, which cannot be imported: pip install torchvision ({error})"
+        ) from error
     try:
         getattr(torchvision.datasets, classes[name])(str(data_dir), download=True)
     except (OSError, RuntimeError) as error:

@@ -254,8 +254,11 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the mean of p(x|z), shape (..., D), for ``z`` of shape (..., Z)."""
-        likelihood = LIKELIHOODS[self.likelihood]
-        return likelihood.mean(likelihood.split(self.likelihood_head(self.decoder(z))))
+        return LIKELIHOODS[self.likelihood].mean(self.decode_parts(z))
+
+    def decode_parts(self, z: Tensor) -> tuple[Tensor, ...]:
+        """Return the numbers of p(x|z), each (..., D): what its `fastvi.models.Likelihood` calls parts."""
+        return LIKELIHOODS[self.likelihood].split(self.likelihood_head(self.decoder(z)))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the mean of p(x|z) at the posterior's mean, shape (B, D), for ``x`` of shape (B, D)."""

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fastvi._examples import select_examples
+from fastvi._extras import require_extra
 from fastvi.data import evenly_spaced
 from fastvi.objectives.model import has_bound
 from fastvi.training.files import atomic_write
 
-_MINIMUM_TILE_HEIGHT = 28
+_MINIMUM_TILE_HEIGHT = 64
 _GAP_SHADE = 0.35
 _SAMPLE_COLUMNS = 12
 _SAMPLES = _SAMPLE_COLUMNS**2
@@ -25,7 +25,11 @@ _SAMPLES = _SAMPLE_COLUMNS**2
 
 @torch.inference_mode()
 def write_pictures(
-    model: Any, test_images: Tensor | tuple[Tensor, Tensor], image_shape: tuple[int, ...], folder: Path
+    model: Any,
+    test_images: Tensor | tuple[Tensor, Tensor],
+    image_shape: tuple[int, ...],
+    folder: Path,
+    grey: Tensor | None = None,
 ) -> list[Path]:
     """Write reconstructions.png, samples.png and, when the latent space is a plane, manifold.png.
 
@@ -43,6 +47,8 @@ def write_pictures(
         (height, width), or (channels, height, width) with the product D; three channels are red, green and blue.
     folder
         Where the files go.
+    grey
+        The test images before they were binarised, (M, D): each stands above its binarised twin.
 
     Returns
     -------
@@ -53,7 +59,7 @@ def write_pictures(
     if len(image_shape) == 2 and image_shape[0] == 1:
         return []
     if hasattr(model, "reconstruct"):
-        pictures["reconstructions.png"] = _reconstructions(model, test_images)
+        pictures["reconstructions.png"] = _reconstructions(model, test_images, grey)
     if has_bound(model) and hasattr(model, "sample"):
         pictures["samples.png"] = model.sample(_SAMPLES, seed=0), _SAMPLE_COLUMNS
     elif has_bound(model) and hasattr(model, "decode") and hasattr(model, "latent_dim"):
@@ -96,17 +102,22 @@ def save_grid(images: Tensor, columns: int, path: Path) -> None:
     shades = (canvas.nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).permute(1, 2, 0)
     with atomic_write(path) as file:
         # Pillow, not matplotlib: a picture of pixels needs neither the backend nor the fonts that its settings name.
-        Image.fromarray((shades if channels == 3 else shades[..., 0]).contiguous().numpy()).save(file, format="PNG")
+        image = require_extra("PIL.Image", "train", "a picture")
+        image.fromarray((shades if channels == 3 else shades[..., 0]).contiguous().numpy()).save(file, format="PNG")
 
 
-def _reconstructions(model: Any, test_images: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
-    """Rows of originals, each followed by the row of their reconstructions."""
-    columns, pairs = 12, 4
+def _reconstructions(
+    model: Any, test_images: Tensor | tuple[Tensor, Tensor], grey: Tensor | None
+) -> tuple[Tensor, int]:
+    """Rows of originals, in grey and then binarised where both are there, and the row of their reconstructions."""
+    columns, groups = 12, 4
     count = test_images.shape[0] if isinstance(test_images, Tensor) else test_images[0].shape[0]
-    chosen = select_examples(test_images, evenly_spaced(columns * pairs, count))
+    places = evenly_spaced(columns * groups, count)
+    chosen = select_examples(test_images, places)
     originals = chosen if isinstance(chosen, Tensor) else chosen[0]
     reconstructed = model.reconstruct(chosen)
-    rows = [images.reshape(pairs, columns, -1) for images in (originals, reconstructed)]
+    shown = ([] if grey is None else [grey[places]]) + [originals, reconstructed.to(originals)]
+    rows = [images.reshape(groups, columns, -1) for images in shown]
     return torch.stack(rows, 1).flatten(0, 2), columns
 
 
