@@ -195,13 +195,14 @@ def test_what_an_objective_lacks_in_a_model_is_told_in_flags(arguments, message,
         ("auto", "there is no GPU", 1, "cpu"),
         ("cpu", None, 1, "cpu"),
         ("cuda", None, 1, "cuda"),
-        ("cuda", None, 2, "Error: --device cuda: several processes train on the CPU"),
+        ("cuda", None, 2, "Error: --device cuda: 2 processes need a GPU each, this machine has 1"),
         ("cuda", "there is no GPU", 1, "Error: --device cuda: there is no GPU"),
     ],
 )
 def test_device_is_chosen_by_what_stands_in_its_way(monkeypatch, capsys, wanted, obstacle, processes, expected):
     monkeypatch.setattr(_backends, "cuda_obstacle", lambda: obstacle)
     monkeypatch.setattr(training_processes, "layout", lambda: (processes, 1))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     if not expected.startswith("Error"):
         assert choose_device(wanted) == expected
         return
@@ -247,7 +248,9 @@ def test_grey_data_from_a_folder_are_binarised_unless_told_otherwise(tmp_path):
 def test_missing_extra_is_named(monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "lightning" else real(name))
-    assert_one_clear_line(call("train"), "fastvi train needs the 'train' extra: pip install \"fastvi[train]\"")
+    assert_one_clear_line(
+        call("train"), 'fastvi train needs PyTorch Lightning, which is not installed: pip install "fastvi[train]"'
+    )
 
 
 def interrupt_after(monkeypatch, step_to_interrupt):

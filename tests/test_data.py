@@ -405,7 +405,7 @@ def test_every_name_has_a_loader(tmp_path):
                 load_dataset(name, tmp_path)
 
 
-@pytest.mark.parametrize("image_shape", [(4,), 4, (2.0, 2.0), (-2, -2), (2, 2, 1), None])
+@pytest.mark.parametrize("image_shape", [(4,), 4, (2.0, 2.0), (-2, -2), (2, 2, 1, 1), (1, 0, 4), None])
 def test_an_image_shape_that_is_none_is_named(image_shape):
     rows = torch.zeros(3, 4)
     with pytest.raises(DataError, match=r"^own: the image shape must be "):

@@ -19,10 +19,11 @@ from fastvi.cli import app
 from fastvi.data import DataError, Dataset, load_dataset
 from fastvi.models import LIKELIHOODS, VAE, GeneralVAE, GeneralVAEOptions
 from fastvi.models.base import DataShape
-from fastvi.models.likelihoods import LOG_COUNT_RANGE, LOGVAR_RANGE, is_of_counts
+from fastvi.models.likelihoods import LOG_COUNT_RANGE, LOGVAR_RANGE, REAL_LOGVAR_RANGE, is_of_counts, is_of_reals
 from fastvi.objectives import ELBO, IWAE
 
 COUNTS = [name for name in LIKELIHOODS if is_of_counts(name)]
+REALS = [name for name in LIKELIHOODS if is_of_reals(name)]
 
 
 def outputs(name: str) -> torch.Tensor:
@@ -41,6 +42,8 @@ def observations(name: str) -> torch.Tensor:
     x = torch.rand(5, 4, dtype=torch.float64, generator=generator)
     if name == "bernoulli":
         return x.round()
+    if name in REALS:
+        return 20.0 * x - 15.0
     return (x * 5).floor() if name in COUNTS else x
 
 
@@ -52,6 +55,10 @@ def expected(name: str, parts: tuple[torch.Tensor, ...]) -> Distribution:
         return ContinuousBernoulli(logits=first, lims=(0.4999, 0.5001))
     if name == "gaussian":
         return Normal(first.sigmoid(), torch.exp(0.5 * parts[1].clamp(*LOGVAR_RANGE)))
+    if name == "real-gaussian":
+        return Normal(first, torch.exp(0.5 * parts[1].clamp(*REAL_LOGVAR_RANGE)))
+    if name == "real-laplace":
+        return Laplace(first, torch.exp(parts[1].clamp(*(end / 2 for end in REAL_LOGVAR_RANGE))))
     if name == "laplace":
         return Laplace(first.sigmoid(), torch.exp(parts[1].clamp(*(end / 2 for end in LOGVAR_RANGE))))
     if name == "poisson":
@@ -95,7 +102,7 @@ def test_the_mean_of_a_continuous_bernoulli_is_accurate_everywhere():
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_a_decoder_begins_at_the_mean_of_the_data(name):
     torch.manual_seed(0)
-    data_mean = torch.tensor([0.02, 0.3, 0.5, 0.97]) * (7.0 if name in COUNTS else 1.0)
+    data_mean = torch.tensor([0.02, 0.3, 0.5, 0.97]) * (7.0 if name in COUNTS else -70.0 if name in REALS else 1.0)
     model = VAE(4, 2, (3,), likelihood=name, data_mean=data_mean)
     with torch.no_grad():
         model.likelihood_head.weight.zero_()
@@ -129,7 +136,7 @@ def test_models_learn(name, objective):
 def test_values_that_have_no_likelihood_are_refused(name):
     model = VAE(4, 2, (3,), likelihood=name)
     x = -torch.ones(5, 4)
-    if name in ("gaussian", "laplace"):
+    if name in ("gaussian", "laplace", *REALS):
         assert model.log_likelihood(x, torch.zeros(2, 5, 2)).isfinite().all()
         return
     with pytest.raises(ValueError, match="x"):
@@ -138,6 +145,7 @@ def test_values_that_have_no_likelihood_are_refused(name):
 
 def test_counts_and_their_likelihoods():
     assert COUNTS == ["poisson", "negative-binomial", "zero-inflated-negative-binomial"]
+    assert REALS == ["real-gaussian", "real-laplace"]
 
 
 def test_a_data_set_of_counts():

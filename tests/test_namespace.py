@@ -99,4 +99,4 @@ except ImportError as error:
 """
     names, message = run_python(code).splitlines()
     assert names == "BernoulliLogits DiagLaplace DiagNormal LinearBernoulli"
-    assert message == "fastvi.pyro.DiagNormal needs Pyro, which is not installed: pip install 'fastvi[pyro]'"
+    assert message == 'fastvi.pyro.DiagNormal needs Pyro, which is not installed: pip install "fastvi[pyro]"'

@@ -199,7 +199,12 @@ BAD_CALLS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("shapes", lambda: fnp.kl_normal(ROW, np.zeros(2)), ValueError, r"kl_normal: .*mean \(2, 3\), logvar \(2,\)"),
     ("no dimension", lambda: fnp.normal_entropy(np.zeros(())), ValueError, "normal_entropy: logvar has no dimension"),
     ("free bits", lambda: fnp.kl_normal(ROW, ROW, free_bits=-1.0), ValueError, "free_bits is -1.0, expected a non-neg"),
-    ("seed type", lambda: fnp.standard_normal(2, seed=1.5), TypeError, "seed must be an int or None, got float"),
+    (
+        "seed type",
+        lambda: fnp.standard_normal(2, seed=1.5),
+        TypeError,
+        "seed must be an int, a numpy.*Generator or None, got float",
+    ),
     ("seed range", lambda: fnp.rsample_normal(ROW, ROW, seed=2**63), ValueError, r"seed is 9.*expected .* \[0, 2\^63"),
     ("negative seed", lambda: fnp.rsample_normal(ROW, ROW, seed=-1), ValueError, "seed is -1, expected"),
     (

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from fastvi.data import Dataset, load_dataset
 from fastvi.objectives import ELBO
-from fastvi.training import module
 from fastvi.training.config import RunFolder
+from fastvi.training.module import VariationalModule
 from fastvi.training.trainer import train
+from fastvi.training.trainer_settings import ADAM_EPSILON
 from support import runs
 
 CONFIG = dataclasses.replace(runs.CONFIG, objective=ELBO(), epochs=1)
@@ -28,7 +29,7 @@ def test_steps_on_means_are_those_on_sums(digits):
     by_mean = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
     by_sum = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
     optimizers = [
-        torch.optim.Adam([by_mean], lr=1e-3, eps=module.ADAM_EPSILON),
+        torch.optim.Adam([by_mean], lr=1e-3, eps=ADAM_EPSILON),
         torch.optim.Adam([by_sum], lr=1e-3, eps=1e-4),
     ]
     gradients = 1e-4 * torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -53,7 +54,11 @@ def test_a_resumed_run_keeps_the_epsilon_it_began_with(digits, tmp_path, monkeyp
         train(config, digits, folder, console=Console(file=io.StringIO()), progress=False)
 
     with monkeypatch.context() as older:
-        older.setattr(module, "ADAM_EPSILON", 1e-4)
+        older.setattr(
+            VariationalModule,
+            "configure_optimizers",
+            lambda self: torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, eps=1e-4, fused=True),
+        )
         run(CONFIG)
     assert epsilon() == {1e-4}
     run(dataclasses.replace(CONFIG, epochs=2))

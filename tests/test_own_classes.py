@@ -183,18 +183,18 @@ def test_data_without_labels_are_one_line(monkeypatch, tmp_path):
     bare = Dataset("digits", whole.train, whole.test, (8, 8), "bernoulli")
     options = ("--objective", "cross-entropy", "--model", "classifier", *SHORT, "--out", "run", "--no-evaluate")
     with monkeypatch.context() as patch:
-        patch.setattr("fastvi.data._load_digits", lambda: bare)
+        patch.setattr("fastvi.data.named._load_digits", lambda: bare)
         assert_one_clear_line(call("train", *options), "cross-entropy needs labels, and the data digits have none")
     assert not Path("run").exists()
     assert call("train", *options).exit_code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("fastvi.data._load_digits", lambda: bare)
+        patch.setattr("fastvi.data.named._load_digits", lambda: bare)
         for arguments in (("evaluate", "run"), ("train", "--resume", "run", "--epochs", 3)):
             assert_one_clear_line(
                 call(*arguments), "the data are not those of the run run: its images have other labels"
             )
     shuffled = dataclasses.replace(whole, train_labels=whole.train_labels.flip(0))
-    monkeypatch.setattr("fastvi.data._load_digits", lambda: shuffled)
+    monkeypatch.setattr("fastvi.data.named._load_digits", lambda: shuffled)
     assert_one_clear_line(call("train", "--resume", "run", "--epochs", 3), "its images have other labels than these")
     folder = RunFolder(tmp_path / "python")
     config = run_config(CrossEntropy(), Classifier(), num_classes=10)
@@ -207,7 +207,7 @@ def test_labels_that_a_run_does_not_use_may_come_and_go(monkeypatch):
     whole = load_dataset("digits")
     bare = Dataset("digits", whole.train, whole.test, (8, 8), "bernoulli")
     with monkeypatch.context() as patch:
-        patch.setattr("fastvi.data._load_digits", lambda: bare)
+        patch.setattr("fastvi.data.named._load_digits", lambda: bare)
         assert call("train", *AUTOENCODER, *SHORT, "--out", "run").exit_code == 0
     assert call("train", "--resume", "run", "--epochs", 3).exit_code == 0
 

@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 import torch
 import typer
+from PIL import Image
 from typer.main import get_command
 
 from fastvi import _files, _native, _terminal, data
 from fastvi.benchmarks import harness
 from fastvi.benchmarks.results import EAGER, FASTVI, Result, Timing
 from fastvi.cli import app
-from fastvi.training import figures, files, pictures, trainer
+from fastvi.training import figures, files, trainer
 from fastvi.training.config import RunFolder, TrainingConfig
 from support.command import SHORT_EVALUATION, call
 
@@ -69,7 +70,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     timing = Timing(median=1e-6, best=1e-6, lower_quartile=1e-6, upper_quartile=1e-6, calls_per_block=1, peak_bytes=0)
     result = Result("normal", "[/b]", "forward", 1, 4000, 1e9, {EAGER: timing, FASTVI: timing})
     monkeypatch.setattr(trainer, "train", untrained)
-    monkeypatch.setattr(data, "_load_digits", lambda: images)
+    monkeypatch.setattr("fastvi.data.named._load_digits", lambda: images)
     monkeypatch.setattr(harness, "run", lambda *_, **__: [result])
 
 
@@ -292,7 +293,7 @@ def refuse(*_: Any, **__: Any) -> Any:
 
 
 def test_evaluation_follows_pictures_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures.Image.Image, "save", refuse)
+    monkeypatch.setattr(Image.Image, "save", refuse)
     result = call("train", *SMALL, *SHORT_EVALUATION, "--out", "run")
     assert_one_error(result, "not all pictures were written: run/", ".png: No space left on device")
     assert "test L_50" in result.stdout

@@ -449,19 +449,20 @@ def test_pictures(tmp_path, digits, latent_dim):
     paths = write_pictures(model, digits.test, (8, 8), tmp_path)
     names = {path.name for path in paths}
     assert names == {"reconstructions.png", "samples.png"} | ({"manifold.png"} if latent_dim == 2 else set())
-    tile = 8 * 4 + 4  # enlarged four times, with a gap as wide
+    gap = 8
+    tile = 8 * gap + gap  # enlarged eight times, with a gap as wide
     sizes = {path.name: imread(path).shape[:2] for path in paths}
-    assert sizes["reconstructions.png"] == (8 * tile + 4, 12 * tile + 4)
-    assert sizes["samples.png"] == (12 * tile + 4, 12 * tile + 4)
-    assert sizes.get("manifold.png", (724, 724)) == (20 * tile + 4, 20 * tile + 4)
+    assert sizes["reconstructions.png"] == (8 * tile + gap, 12 * tile + gap)
+    assert sizes["samples.png"] == (12 * tile + gap, 12 * tile + gap)
+    assert sizes.get("manifold.png", (1448, 1448)) == (20 * tile + gap, 20 * tile + gap)
 
 
 def test_grid_holds_the_images_row_by_row(tmp_path):
     images = torch.linspace(0.0, 1.0, 5).reshape(5, 1, 1).expand(5, 28, 28)
     save_grid(images, 3, tmp_path / "grid.png")
     grey = torch.from_numpy(imread(tmp_path / "grid.png"))
-    assert grey.shape == (2 * 29 + 1, 3 * 29 + 1)
-    centres = torch.stack([grey[15 + 29 * (number // 3), 15 + 29 * (number % 3)] for number in range(5)])
+    assert grey.shape == (2 * 87 + 3, 3 * 87 + 3)  # enlarged three times
+    centres = torch.stack([grey[45 + 87 * (number // 3), 45 + 87 * (number % 3)] for number in range(5)])
     # Eight bits to a pixel.
     torch.testing.assert_close(centres, torch.linspace(0.0, 1.0, 5), rtol=0, atol=1 / 255)
 

@@ -40,7 +40,7 @@ _SUBMODULES = frozenset(
         "training",
     }
 )
-_OF_MODULES = {"fuse": "nn", "unfuse": "nn"}
+_OF_MODULES = {"fuse": "nn", "unfuse": "nn", "fit": "training.fitting", "load": "training.fitted"}
 """Names that are not operations, and the modules that have them."""
 
 

@@ -1,4 +1,4 @@
-"""Arrays of bytes in idx and npz files; a damaged file of either kind is a `DataError` that names it.
+"""Arrays in idx, npz and npy files; a damaged file of any kind is a `DataError` that names it.
 
 Every size that a file declares is held against what the file can hold before any memory is asked for.
 """
@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +30,28 @@ _DEFLATE_RATIO = 1032
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1 | 0x40
 """Bits of a zip member's flags: a password, or the strong encryption that came later."""
+# What zipfile raises for a damaged archive: BadZipFile for most, a checksum that differs among them; zlib.error
+# for bad blocks; EOFError for too few; NotImplementedError for a version or a flag that it does not know;
+# struct.error for fields that are cut short; OSError and ValueError for places before the beginning of the file
+# and for names that are not UTF-8; OverflowError for places beyond the largest file there can be.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    struct.error,
+    OSError,
+    ValueError,
+    OverflowError,
+)
 _NPY_MAGIC = b"\x93NUMPY"
 _NPY_LENGTH_FORMATS = {1: "<H", 2: "<I", 3: "<I"}
 """How each version of the npy format writes the length of its header."""
 _NPY_MAX_HEADER = 10_000
 """NumPy's own bound on the header that it parses; that of a plain array has about a hundred bytes."""
+NPY_MAX_START = _NPY_MAX_HEADER + 12
+"""No array's data begin later than this in an npy file."""
+_PLAIN_DTYPES = r"[<>|=]?(b1|[iu][1248]|f[248]|[US][1-9][0-9]{0,5})"
 _NAMES_SHOWN = 5
 
 
@@ -81,24 +99,94 @@ def read_npz(path: Path, key: str) -> Bytes:
         If the file cannot be read, is not such an archive, is damaged, or has no array of bytes under ``key``.
     """
     member = _read_zip_member(path, _read_file(path), key)
-    if member[:6] != _NPY_MAGIC or len(member) < 8 or member[6] not in _NPY_LENGTH_FORMATS:
+    layout = npy_layout(path, key, member, len(member), "bytes (uint8)")
+    if layout.dtype.lstrip("|<>=") != "u1":
+        raise DataError(f"{path}: {key} must hold bytes (uint8), got {_dtype_name(layout.dtype)}")
+    array: Bytes = _from_member(path, key, member, layout)
+    return array
+
+
+def read_npz_numbers(path: Path, key: str) -> npt.NDArray[Any]:
+    """Read one array of numbers, truth values or words from an npz archive, as `read_npz` reads bytes.
+
+    Raises
+    ------
+    DataError
+        See `read_npz`; and if the array holds complex numbers, records or Python objects.
+    """
+    member = _read_zip_member(path, _read_file(path), key)
+    layout = npy_layout(path, key, member, len(member))
+    check_plain(path, key, layout)
+    return _from_member(path, key, member, layout)
+
+
+def npz_names(path: Path) -> list[str]:
+    """Return the names of the arrays in an npz archive, in their order.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or is not such an archive.
+    """
+    content = _read_file(path)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return [info.filename.removesuffix(".npy") for info in archive.infolist()]
+    except _ZIP_ERRORS as error:
+        raise _no_archive(path, error) from error
+
+
+class NpyLayout(NamedTuple):
+    """What the header of an array in NumPy's npy format says, and where its data begin, in bytes."""
+
+    dtype: str
+    fortran_order: bool
+    shape: tuple[int, ...]
+    start: int
+
+
+def npy_layout(path: Path, key: str, head: bytes, size: int, wanted: str = "numbers") -> NpyLayout:
+    """Return what a header says: ``head`` are the first bytes of ``size`` in all, `NPY_MAX_START` of them or all.
+
+    Raises
+    ------
+    DataError
+        If it is not such a header, or a damaged one; it names ``key``, the array, ``path``, and what was ``wanted``.
+    """
+    if head[:6] != _NPY_MAGIC or len(head) < 8 or head[6] not in _NPY_LENGTH_FORMATS:
         raise DataError(f"{path}: {key} is not an array in NumPy's npy format")
-    length_format = _NPY_LENGTH_FORMATS[member[6]]
+    length_format = _NPY_LENGTH_FORMATS[head[6]]
     start = 8 + struct.calcsize(length_format)
-    if len(member) < start:
+    if len(head) < start:
         raise DataError(f"{path}: the header of {key} is cut short")
-    (length,) = struct.unpack_from(length_format, member, 8)
-    if length > min(_NPY_MAX_HEADER, len(member) - start):
+    (length,) = struct.unpack_from(length_format, head, 8)
+    if length > min(_NPY_MAX_HEADER, size - start):
         raise DataError(f"{path}: {key} declares a header of {length} bytes, expected about a hundred")
-    dtype, fortran_order, shape = _parse_npy_header(path, key, member[start : start + length])
-    if dtype.lstrip("|<>=") != "u1":
-        raise DataError(f"{path}: {key} must hold bytes (uint8), got {_dtype_name(dtype)}")
-    data = memoryview(member)[start + length :]
-    if math.prod(shape) != len(data):
+    return NpyLayout(*_parse_npy_header(path, key, head[start : start + length], wanted), start + length)
+
+
+def check_plain(path: Path, key: str, layout: NpyLayout) -> None:
+    """Check that an array holds numbers, truth values or words.
+
+    Raises
+    ------
+    DataError
+        If it does not; it says what it holds.
+    """
+    if not re.fullmatch(_PLAIN_DTYPES, layout.dtype):
         raise DataError(
-            f"{path}: {key} must have {math.prod(shape)} bytes for its shape {_shown(shape)}, got {len(data)}"
+            f"{path}: {key} must hold numbers (bool, integers or floating point), got {_dtype_name(layout.dtype)}"
         )
-    return np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran_order else "C")
+
+
+def _from_member(path: Path, key: str, member: bytes, layout: NpyLayout) -> npt.NDArray[Any]:
+    data, dtype, shape = memoryview(member)[layout.start :], np.dtype(layout.dtype), layout.shape
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise DataError(
+            f"{path}: {key} must have {math.prod(shape) * dtype.itemsize} bytes for its shape {_shown(shape)}, "
+            f"got {len(data)}"
+        )
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if layout.fortran_order else "C")
 
 
 def _read_file(path: Path) -> bytes:
@@ -149,25 +237,16 @@ def _read_zip_member(path: Path, content: bytes, key: str) -> bytes:
             if info.file_size > min(MAX_ARRAY_BYTES, ratio * min(info.compress_size, len(content))):
                 raise DataError(f"{path}: {key} declares {info.file_size} bytes, more than the file can hold")
             return archive.read(info)
-    # What zipfile raises for a damaged archive: BadZipFile for most, a checksum that differs among them; zlib.error
-    # for bad blocks; EOFError for too few; NotImplementedError for a version or a flag that it does not know;
-    # struct.error for fields that are cut short; OSError and ValueError for places before the beginning of the file
-    # and for names that are not UTF-8; OverflowError for places beyond the largest file there can be.
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        struct.error,
-        OSError,
-        ValueError,
-        OverflowError,
-    ) as error:
-        words = str(error)[:200] or type(error).__name__  # it may quote a name of any length
-        raise DataError(f"{path}: cannot be read as an npz archive ({words})") from error
+    except _ZIP_ERRORS as error:
+        raise _no_archive(path, error) from error
 
 
-def _parse_npy_header(path: Path, key: str, header: bytes) -> tuple[str, bool, tuple[int, ...]]:
+def _no_archive(path: Path, error: Exception) -> DataError:
+    words = str(error)[:200] or type(error).__name__  # it may quote a name of any length
+    return DataError(f"{path}: cannot be read as an npz archive ({words})")
+
+
+def _parse_npy_header(path: Path, key: str, header: bytes, wanted: str) -> tuple[str, bool, tuple[int, ...]]:
     """Data type, order and shape from a header, which is a dictionary written as a Python literal."""
     try:
         fields = ast.literal_eval(header.decode("utf-8").strip())
@@ -178,7 +257,7 @@ def _parse_npy_header(path: Path, key: str, header: bytes) -> tuple[str, bool, t
         raise DataError(f"{path}: the header of {key} must hold descr, fortran_order and shape")
     dtype, fortran_order, shape = fields["descr"], fields["fortran_order"], fields["shape"]
     if not isinstance(dtype, str):
-        raise DataError(f"{path}: {key} must hold bytes (uint8), got an array of records")
+        raise DataError(f"{path}: {key} must hold {wanted}, got an array of records")
     if not isinstance(fortran_order, bool):
         raise DataError(f"{path}: the header of {key} is damaged: fortran_order is neither True nor False")
     if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):

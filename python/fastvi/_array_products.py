@@ -14,6 +14,7 @@ from fastvi._perceptron import IDENTITY, INDICES, check_head, check_layers, read
 from fastvi._sizes import check_flag, describe_range, refuse_signs
 
 Array: TypeAlias = NDArray[np.floating[Any]]
+Observations: TypeAlias = Array | NDArray[np.bool_]
 
 _NATIVE = _native.module().numpy
 DTYPES = frozenset({np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)})
@@ -65,15 +66,22 @@ def narrow(array: Array, dtype: np.dtype[Any]) -> Array:
         return array.astype(dtype, copy=False)
 
 
-def check_observations(operation: str, x: Array) -> None:
+def of_truth(x: Any, like: Any) -> Any:
+    """Observations: truth values as 0 and 1 in the dtype of the array ``like``; anything else as it is."""
+    if is_array(x) and x.dtype == bool and is_array(like) and like.dtype.kind == "f":
+        return x.astype(like.dtype)
+    return x
+
+
+def check_observations(operation: str, x: Observations) -> None:
     """Reject values outside [0, 1], NaN among them."""
-    x = check_array(operation, "x", x)
-    bounds = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
+    values = check_array(operation, "x", x)
+    bounds = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if not (bounds[0] >= 0.0 and bounds[1] <= 1.0):
         raise ValueError(f"{operation}: x must lie in [0, 1], got {describe_range(bounds)}")
 
 
-def check_counts(operation: str, x: Array, total_count: Array | None, validate_args: bool) -> None:
+def check_counts(operation: str, x: Array, total_count: Any, validate_args: bool) -> None:
     """Reject counts below zero, and a total count that is not above it, where they are to be looked at; NaN as well."""
     if not check_flag(operation, "validate_args", validate_args):
         return
@@ -84,7 +92,7 @@ def check_counts(operation: str, x: Array, total_count: Array | None, validate_a
 
 
 def linear_bernoulli_log_prob(
-    h: Array, weight: Array, bias: Array | None, x: Array, validate_args: bool = False
+    h: Array, weight: Array, bias: Array | None, x: Observations, validate_args: bool = False
 ) -> Array:
     """``bernoulli_log_prob(x, h @ weight.T + bias)``, as :func:`fastvi.linear_bernoulli_log_prob`.
 
@@ -100,7 +108,10 @@ def linear_bernoulli_log_prob(
     (5, 3)
     """
     operation = "linear_bernoulli_log_prob"
-    named = check_arrays(operation, {"h": h, "weight": weight} | ({} if bias is None else {"bias": bias}) | {"x": x})
+    targets: Any = of_truth(x, h)
+    named = check_arrays(
+        operation, {"h": h, "weight": weight} | ({} if bias is None else {"bias": bias}) | {"x": targets}
+    )
     h, weight, bias, x = named["h"], named["weight"], named.get("bias"), named["x"]
     if check_flag(operation, "validate_args", validate_args):
         check_observations(operation, x)
@@ -186,7 +197,7 @@ def mlp_bernoulli_log_prob(
     z: Array,
     weights: Sequence[Array],
     biases: Sequence[Array | None] | None,
-    x: Array,
+    x: Observations,
     activation: str = "tanh",
     validate_args: bool = False,
 ) -> Array:
@@ -204,7 +215,8 @@ def mlp_bernoulli_log_prob(
     (5, 3)
     """
     operation = "mlp_bernoulli_log_prob"
-    (z, x), layers = _layers(operation, {"z": z, "x": x}, weights, biases, activation)
+    targets: Any = of_truth(x, z)
+    (z, x), layers = _layers(operation, {"z": z, "x": targets}, weights, biases, activation)
     if check_flag(operation, "validate_args", validate_args):
         check_observations(operation, x)
     features = layers[-1][0].shape[0]

@@ -6,6 +6,8 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+from fastvi._sizes import choose_axis
+
 ArrayType = TypeVar("ArrayType")
 Self = TypeVar("Self", bound="RunningLogMeanExp[Any]")
 
@@ -48,8 +50,8 @@ class RunningLogMeanExp(ABC, Generic[ArrayType]):
 
     _library: ClassVar[Any]
 
-    def __init__(self, dim: int = 0) -> None:
-        self.dim = dim
+    def __init__(self, dim: int = 0, *, axis: int | None = None) -> None:
+        self.dim: int = choose_axis("LogMeanExp", dim, axis)
         self._summary: Summary | None = None
 
     @abstractmethod

@@ -95,6 +95,21 @@ def check_flag(operation: str, name: str, value: object) -> bool:
     return bool(value)
 
 
+def choose_axis(operation: str, dim: Any, axis: Any) -> Any:
+    """The one of two names of an argument that was given, ``dim`` being 0 unless it was.
+
+    Raises
+    ------
+    TypeError
+        If both were.
+    """
+    if axis is None:
+        return dim
+    if not (type(dim) is int and dim == 0):
+        raise TypeError(f"{operation}: dim and axis are two names of one argument, got both")
+    return axis
+
+
 def check_seed(operation: str, seed: object, expected: str) -> int:
     """A seed, as int.
 

@@ -9,9 +9,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -49,9 +49,13 @@ def show_error(message: str) -> None:
 
     An argument's name in backquotes, as Python's users know it, becomes the option: `data_dir` is --data-dir.
     """
+    typer.echo(f"Error: {as_options(message)}", err=True)
+
+
+def as_options(message: str) -> str:
+    """Return a message on one printable line, with arguments' names in backquotes as options."""
     options = re.sub(r"`([a-z][a-z_]*)`", lambda found: "--" + found[1].replace("_", "-"), message)
-    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in options)
-    typer.echo(f"Error: {line}", err=True)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in options)
 
 
 def fail(message: str) -> NoReturn:
@@ -175,8 +179,45 @@ def _lost_output(streams: list[io.TextIOWrapper]) -> bool:
     return lost
 
 
+def write_sections(
+    context: Any, formatter: Any, options: Iterable[Any], sections: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Write the help of options in sections, by the names in each; the one without names takes the others."""
+    rows: dict[str, list[tuple[str, str]]] = {title: [] for title in sections}
+    rows["Other"] = []
+    rest = next((title for title, names in sections.items() if not names), "Other")
+    section_of = {name: title for title, names in sections.items() for name in names} | {"help": "Other"}
+    for option in options:
+        record = option.get_help_record(context)
+        if record is not None and option.param_type_name == "option":
+            rows[section_of.get(option.name, rest)].append(record)
+    for title, records in rows.items():
+        if records:
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
 class CommandGroup(TyperGroup):
     """Commands with a common name, whose errors are clear."""
+
+    sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Train and evaluate": ("train", "evaluate"),
+        "Take out of a run": ("sample", "encode", "reconstruct", "score", "export"),
+        "This machine": ("bench", "info"),
+    }
+    """Sections of the help, by the names of the commands."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands by section; one that is in none comes last."""
+        named = [name for names in self.sections.values() for name in names]
+        others = {"Other commands": tuple(name for name in self.list_commands(ctx) if name not in named)}
+        width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
+        for title, names in {**self.sections, **others}.items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [(name, command.get_short_help_str(width)) for name, command in found if command is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run one of them."""

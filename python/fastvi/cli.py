@@ -1,4 +1,4 @@
-"""The command line: ``fastvi train``, ``evaluate``, ``bench`` and ``info``."""
+"""The command line: ``fastvi train``, ``evaluate``, what is taken out of a run, ``bench`` and ``info``."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ import typer
 
 from fastvi._terminal import CommandGroup
 from fastvi.benchmarks import bench
+from fastvi.commands.encode import encode, reconstruct
 from fastvi.commands.evaluate import evaluate
+from fastvi.commands.export import export
 from fastvi.commands.info import info
 from fastvi.commands.options import CommandWithOptions
+from fastvi.commands.sample import sample
+from fastvi.commands.score import score
 from fastvi.commands.train import train
 
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # errors are whole lines then, not broken by the sides of a box
 )
 app.command("train", cls=CommandWithOptions)(train)
 app.command("evaluate")(evaluate)
+for _command in (sample, encode, reconstruct, score, export):
+    app.command(_command.__name__)(_command)
 app.command("bench")(bench)
 app.command("info")(info)
 

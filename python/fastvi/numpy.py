@@ -1,13 +1,14 @@
 """The operations of :mod:`fastvi.ops` on NumPy arrays: the same kernels and numbers, forward only, without PyTorch.
 
-Arrays are float32, float64 or float16, of any strides. Results are new arrays; one without dimensions is an array of
-shape ``()``, too. A seed of None is drawn from the operating system's entropy: NumPy's generators have no say in it.
+Arrays are float32, float64 or float16, of any strides. A parameter that is the same everywhere may be a number, which
+takes the dtype of the arrays; Bernoulli observations may be truth values. Results are new arrays; one without
+dimensions is an array of shape ``()``, too. A seed is a number or a `numpy.random.Generator`, from which the seed is
+drawn; None takes it from the operating system's entropy.
 """
 
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,10 +16,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastvi import _native
+from fastvi._array_arguments import Number, Seed, seed_of, with_numbers
 from fastvi._array_products import (
     DTYPE_NAMES,
     DTYPES,
     Array,
+    Observations,
     check_array,
     check_counts,
     check_observations,
@@ -28,11 +31,12 @@ from fastvi._array_products import (
     mlp,
     mlp_bernoulli_log_prob,
     narrow,
+    of_truth,
     plain,
     widen,
 )
 from fastvi._running import RunningLogMeanExp, Summary
-from fastvi._sizes import MAX_SEED, check_flag, check_integer, check_number, check_seed, check_shape
+from fastvi._sizes import check_flag, check_integer, check_number, check_shape, choose_axis
 
 __all__ = [
     "LogMeanExp",
@@ -63,10 +67,6 @@ __all__ = [
 _NATIVE = _native.module().numpy
 
 
-def _seed(operation: str, seed: int | None) -> int:
-    return secrets.randbelow(MAX_SEED) if seed is None else check_seed(operation, seed, "an int or None")
-
-
 def _complete_prior(mean: Any, prior_mean: Any, prior_logvar: Any) -> tuple[Any, Any]:
     """A prior with one parameter given gets the standard normal's other one, in the dtype that both should have."""
     if (prior_mean is None) != (prior_logvar is None) and is_array(mean):
@@ -75,7 +75,7 @@ def _complete_prior(mean: Any, prior_mean: Any, prior_logvar: Any) -> tuple[Any,
     return prior_mean, prior_logvar
 
 
-def standard_normal(shape: int | Sequence[int], seed: int | None = None, *, dtype: DTypeLike = np.float64) -> Array:
+def standard_normal(shape: int | Sequence[int], seed: Seed = None, *, dtype: DTypeLike = np.float64) -> Array:
     """Draws from N(0, 1), as :func:`fastvi.standard_normal`; float64 by default, as everywhere in NumPy.
 
     Raises: see :func:`fastvi.standard_normal`.
@@ -103,15 +103,15 @@ def standard_normal(shape: int | Sequence[int], seed: int | None = None, *, dtyp
             raise
         what = f"shape {sizes} and dtype {np.dtype(dtype)}"
         raise MemoryError(f"standard_normal: no memory for a result of {what}") from None
-    _NATIVE.fill_standard_normal(out, _seed("standard_normal", seed))
+    _NATIVE.fill_standard_normal(out, seed_of("standard_normal", seed))
     return out
 
 
 def rsample_normal(
-    mean: Array,
-    logvar: Array,
+    mean: Number,
+    logvar: Number,
     sample_shape: int | Sequence[int] = (),
-    seed: int | None = None,
+    seed: Seed = None,
     row_offset: int = 0,
 ) -> Array:
     """Samples ``mean + exp(logvar / 2) * eps`` of a diagonal Gaussian, as :func:`fastvi.rsample_normal`.
@@ -131,15 +131,17 @@ def rsample_normal(
     >>> bool(np.all(whole[:, 2:] == shard))
     True
     """
-    result: Array = _NATIVE.rsample_normal(mean, logvar, _seed("rsample_normal", seed), sample_shape, row_offset)
+    operation = "rsample_normal"
+    mean, logvar = with_numbers(operation, {}, {"mean": mean, "logvar": logvar})
+    result: Array = _NATIVE.rsample_normal(mean, logvar, seed_of(operation, seed), sample_shape, row_offset)
     return result
 
 
 def kl_normal(
-    mean: Array,
-    logvar: Array,
-    prior_mean: Array | None = None,
-    prior_logvar: Array | None = None,
+    mean: Number,
+    logvar: Number,
+    prior_mean: Number | None = None,
+    prior_logvar: Number | None = None,
     free_bits: float = 0.0,
 ) -> Array:
     """KL divergence of diagonal Gaussians in nats, over the last dimension, as :func:`fastvi.kl_normal`.
@@ -152,11 +154,16 @@ def kl_normal(
     >>> fastvi.numpy.kl_normal(np.ones((2, 3)), np.zeros((2, 3)))
     array([1.5, 1.5])
     """
+    mean, logvar, prior_mean, prior_logvar = with_numbers(
+        "kl_normal",
+        {},
+        {"mean": mean, "logvar": logvar, "prior_mean": prior_mean, "prior_logvar": prior_logvar},
+    )
     result: Array = _NATIVE.kl_normal(mean, logvar, *_complete_prior(mean, prior_mean, prior_logvar), free_bits)
     return result
 
 
-def normal_log_prob(x: Array, mean: Array, logvar: Array) -> Array:
+def normal_log_prob(x: Array, mean: Number, logvar: Number) -> Array:
     """Log density of a diagonal Gaussian in nats, over the last dimension, as :func:`fastvi.normal_log_prob`.
 
     Raises: see :func:`fastvi.normal_log_prob`.
@@ -167,6 +174,7 @@ def normal_log_prob(x: Array, mean: Array, logvar: Array) -> Array:
     >>> fastvi.numpy.normal_log_prob(np.zeros((5, 1, 2)), np.zeros((3, 2)), np.zeros((3, 2))).shape
     (5, 3)
     """
+    mean, logvar = with_numbers("normal_log_prob", {"x": x}, {"mean": mean, "logvar": logvar})
     result: Array = _NATIVE.normal_log_prob(x, mean, logvar)
     return result
 
@@ -186,7 +194,7 @@ def normal_entropy(logvar: Array) -> Array:
     return result
 
 
-def laplace_log_prob(x: Array, loc: Array, log_scale: Array) -> Array:
+def laplace_log_prob(x: Array, loc: Number, log_scale: Number) -> Array:
     """Log density of a diagonal Laplace distribution in nats, over the last dimension.
 
     As :func:`fastvi.laplace_log_prob`.
@@ -199,18 +207,19 @@ def laplace_log_prob(x: Array, loc: Array, log_scale: Array) -> Array:
     >>> float(fastvi.numpy.laplace_log_prob(np.zeros(3), np.zeros(3), np.zeros(3)) + 3 * np.log(2))
     0.0
     """
+    loc, log_scale = with_numbers("laplace_log_prob", {"x": x}, {"loc": loc, "log_scale": log_scale})
     result: Array = _NATIVE.laplace_log_prob(x, loc, log_scale)
     return result
 
 
 def rsample_normal_with_log_ratio(
-    mean: Array,
-    logvar: Array,
+    mean: Number,
+    logvar: Number,
     num_samples: int,
-    prior_mean: Array | None = None,
-    prior_logvar: Array | None = None,
+    prior_mean: Number | None = None,
+    prior_logvar: Number | None = None,
     detach_posterior: bool = False,
-    seed: int | None = None,
+    seed: Seed = None,
     row_offset: int = 0,
 ) -> tuple[Array, Array]:
     """Samples z of q and ``log p(z) - log q(z)``, as :func:`fastvi.rsample_normal_with_log_ratio`.
@@ -233,14 +242,19 @@ def rsample_normal_with_log_ratio(
     ((5, 4, 2), True)
     """
     operation = "rsample_normal_with_log_ratio"
+    mean, logvar, prior_mean, prior_logvar = with_numbers(
+        operation,
+        {},
+        {"mean": mean, "logvar": logvar, "prior_mean": prior_mean, "prior_logvar": prior_logvar},
+    )
     prior = _complete_prior(mean, prior_mean, prior_logvar)
     z, log_ratio = _NATIVE.rsample_normal_with_log_ratio(
-        mean, logvar, *prior, _seed(operation, seed), num_samples, detach_posterior, row_offset
+        mean, logvar, *prior, seed_of(operation, seed), num_samples, detach_posterior, row_offset
     )
     return z, log_ratio
 
 
-def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> Array:
+def bernoulli_log_prob(x: Observations, logits: Number, validate_args: bool = False) -> Array:
     """Bernoulli log-likelihood in nats, over the last dimension, as :func:`fastvi.bernoulli_log_prob`.
 
     Raises: see :func:`fastvi.bernoulli_log_prob`.
@@ -251,13 +265,15 @@ def bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> 
     >>> fastvi.numpy.bernoulli_log_prob(np.ones((3, 2)), np.zeros((5, 3, 2))).shape
     (5, 3)
     """
+    (logits,) = with_numbers("bernoulli_log_prob", {"x": x}, {"logits": logits})
+    x = of_truth(x, logits)
     if check_flag("bernoulli_log_prob", "validate_args", validate_args):
         check_observations("bernoulli_log_prob", x)
     result: Array = _NATIVE.bernoulli_log_prob(x, logits)
     return result
 
 
-def continuous_bernoulli_log_prob(x: Array, logits: Array, validate_args: bool = False) -> Array:
+def continuous_bernoulli_log_prob(x: Array, logits: Number, validate_args: bool = False) -> Array:
     """Continuous Bernoulli log density in nats, over the last dimension.
 
     As :func:`fastvi.continuous_bernoulli_log_prob`.
@@ -270,13 +286,14 @@ def continuous_bernoulli_log_prob(x: Array, logits: Array, validate_args: bool =
     >>> fastvi.numpy.continuous_bernoulli_log_prob(np.full((2, 3), 0.25), np.zeros(3))
     array([0., 0.])
     """
+    (logits,) = with_numbers("continuous_bernoulli_log_prob", {"x": x}, {"logits": logits})
     if check_flag("continuous_bernoulli_log_prob", "validate_args", validate_args):
         check_observations("continuous_bernoulli_log_prob", x)
     result: Array = _NATIVE.continuous_bernoulli_log_prob(x, logits)
     return result
 
 
-def poisson_log_prob(x: Array, log_rate: Array, validate_args: bool = False) -> Array:
+def poisson_log_prob(x: Array, log_rate: Number, validate_args: bool = False) -> Array:
     """Poisson log-likelihood in nats, over the last dimension, as :func:`fastvi.poisson_log_prob`.
 
     Raises: see :func:`fastvi.poisson_log_prob`.
@@ -287,12 +304,13 @@ def poisson_log_prob(x: Array, log_rate: Array, validate_args: bool = False) -> 
     >>> fastvi.numpy.poisson_log_prob(np.ones((3, 2)), np.zeros((5, 3, 2))).shape
     (5, 3)
     """
+    (log_rate,) = with_numbers("poisson_log_prob", {"x": x}, {"log_rate": log_rate})
     check_counts("poisson_log_prob", x, None, validate_args)
     result: Array = _NATIVE.poisson_log_prob(x, log_rate)
     return result
 
 
-def negative_binomial_log_prob(x: Array, total_count: Array, logits: Array, validate_args: bool = False) -> Array:
+def negative_binomial_log_prob(x: Array, total_count: Number, logits: Number, validate_args: bool = False) -> Array:
     """Negative binomial log-likelihood in nats, over the last dimension.
 
     As :func:`fastvi.negative_binomial_log_prob`.
@@ -305,13 +323,16 @@ def negative_binomial_log_prob(x: Array, total_count: Array, logits: Array, vali
     >>> fastvi.numpy.negative_binomial_log_prob(np.ones((3, 2)), np.ones(2), np.zeros((5, 3, 2))).shape
     (5, 3)
     """
+    total_count, logits = with_numbers(
+        "negative_binomial_log_prob", {"x": x}, {"total_count": total_count, "logits": logits}
+    )
     check_counts("negative_binomial_log_prob", x, total_count, validate_args)
     result: Array = _NATIVE.negative_binomial_log_prob(x, total_count, logits)
     return result
 
 
 def zero_inflated_negative_binomial_log_prob(
-    x: Array, total_count: Array, logits: Array, gate_logits: Array, validate_args: bool = False
+    x: Array, total_count: Number, logits: Number, gate_logits: Number, validate_args: bool = False
 ) -> Array:
     """Log-likelihood of counts that are 0 more often than a negative binomial's, in nats, over the last dimension.
 
@@ -326,12 +347,17 @@ def zero_inflated_negative_binomial_log_prob(
     >>> fastvi.numpy.zero_inflated_negative_binomial_log_prob(np.ones((3, 2)), ones, zeros, zeros).shape
     (3,)
     """
+    total_count, logits, gate_logits = with_numbers(
+        "zero_inflated_negative_binomial_log_prob",
+        {"x": x},
+        {"total_count": total_count, "logits": logits, "gate_logits": gate_logits},
+    )
     check_counts("zero_inflated_negative_binomial_log_prob", x, total_count, validate_args)
     result: Array = _NATIVE.zero_inflated_negative_binomial_log_prob(x, total_count, logits, gate_logits)
     return result
 
 
-def log_mean_exp(x: Array, dim: int = 0) -> Array:
+def log_mean_exp(x: Array, dim: int = 0, *, axis: int | None = None) -> Array:
     """Stable logarithm of the mean of the exponentials over ``dim``, as :func:`fastvi.log_mean_exp`.
 
     Raises: see :func:`fastvi.log_mean_exp`.
@@ -342,11 +368,11 @@ def log_mean_exp(x: Array, dim: int = 0) -> Array:
     >>> fastvi.numpy.log_mean_exp(np.array([[1000.0, 0.0], [1000.0, 0.0]]), dim=0)
     array([1000.,    0.])
     """
-    result: Array = _NATIVE.log_mean_exp(x, dim)
+    result: Array = _NATIVE.log_mean_exp(x, choose_axis("log_mean_exp", dim, axis))
     return result
 
 
-def importance_weights(log_weights: Array, dim: int = 0) -> Array:
+def importance_weights(log_weights: Array, dim: int = 0, *, axis: int | None = None) -> Array:
     """Weights proportional to ``exp(log_weights)`` that sum to one over ``dim``, as :func:`fastvi.importance_weights`.
 
     Raises: see :func:`fastvi.importance_weights`.
@@ -357,11 +383,11 @@ def importance_weights(log_weights: Array, dim: int = 0) -> Array:
     >>> fastvi.numpy.importance_weights(np.zeros((4, 2)))[0]
     array([0.25, 0.25])
     """
-    result: Array = _NATIVE.importance_weights(log_weights, dim)
+    result: Array = _NATIVE.importance_weights(log_weights, choose_axis("importance_weights", dim, axis))
     return result
 
 
-def effective_sample_size(log_weights: Array, dim: int = 0) -> Array:
+def effective_sample_size(log_weights: Array, dim: int = 0, *, axis: int | None = None) -> Array:
     """``1 / sum(w**2)`` of the normalised weights over ``dim``, as :func:`fastvi.effective_sample_size`.
 
     Raises: see :func:`fastvi.effective_sample_size`.
@@ -372,7 +398,7 @@ def effective_sample_size(log_weights: Array, dim: int = 0) -> Array:
     >>> float(fastvi.numpy.effective_sample_size(np.zeros(4)))
     4.0
     """
-    result: Array = _NATIVE.effective_sample_size(log_weights, dim)
+    result: Array = _NATIVE.effective_sample_size(log_weights, choose_axis("effective_sample_size", dim, axis))
     return result
 
 
@@ -383,8 +409,8 @@ class LogMeanExp(RunningLogMeanExp[Array]):
 
     Parameters
     ----------
-    dim
-        The sampling axis of the chunks.
+    dim, axis
+        The sampling axis of the chunks, by either name.
 
     Examples
     --------

@@ -10,6 +10,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from fastvi import distributions
+from fastvi._extras import require_extra
 
 if TYPE_CHECKING:
     from fastvi.distributions import BernoulliLogits as BernoulliLogits
@@ -23,17 +24,10 @@ __all__ = ["BernoulliLogits", "DiagLaplace", "DiagNormal", "LinearBernoulli"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'fastvi.pyro' has no attribute {name!r}")
-    try:
-        from pyro.distributions.torch_distribution import TorchDistributionMixin
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "pyro":
-            raise
-        raise ImportError(
-            f"fastvi.pyro.{name} needs Pyro, which is not installed: pip install 'fastvi[pyro]'"
-        ) from error
+    mixin = require_extra("pyro.distributions.torch_distribution", "pyro", f"fastvi.pyro.{name}").TorchDistributionMixin
     base = getattr(distributions, name)
     words = {"__module__": __name__, "__doc__": f"{name} of fastvi.distributions for Pyro.\n\n{base.__doc__}"}
-    made = types.new_class(name, (base, TorchDistributionMixin), exec_body=lambda namespace: namespace.update(words))
+    made = types.new_class(name, (base, mixin), exec_body=lambda namespace: namespace.update(words))
     globals()[name] = made
     return made
 

@@ -220,7 +220,10 @@ def test_without_scipy(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     bits = double(0.0, 1.0)
     assert max_entropy(lambda x: x, double(0.5), bits).eta.item() == pytest.approx(0.0)
-    with pytest.raises(ValueError, match=r'no natural parameters .* needs SciPy: pip install "fastvi\[expfam\]"'):
+    with pytest.raises(
+        ValueError,
+        match=r'no natural parameters .* needs SciPy, which is not installed: pip install "fastvi\[expfam\]"',
+    ):
         max_entropy(lambda x: x, double(1.0), bits)
     with pytest.raises(ImportError, match="to decide what is attainable needs SciPy"):
         attainable(lambda x: x, double(1.0), bits)

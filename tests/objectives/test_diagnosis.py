@@ -227,7 +227,9 @@ def test_the_picture():
 def test_a_picture_without_matplotlib_is_one_line(monkeypatch):
     found = diagnose(Line(), data(3), [STL()], repeats=2, seed=81)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'a picture needs matplotlib: pip install "fastvi\[bench\]"'):
+    with pytest.raises(
+        ImportError, match=r'a picture needs matplotlib, which is not installed: pip install "fastvi\[bench\]"'
+    ):
         found.figure()
 
 

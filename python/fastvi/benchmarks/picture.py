@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastvi._extras import require_extra
 from fastvi.benchmarks.results import FASTVI, RATIOS, Result, in_graph
 from fastvi.training.files import write_whole
 
@@ -17,13 +18,11 @@ if TYPE_CHECKING:
 def plot_obstacle(path: Path) -> str | None:
     """Why `write_plot` could not draw what ``path`` is to hold; None where it can."""
     try:
-        from matplotlib.figure import Figure
-
-        figure = Figure()
+        figure = require_extra("matplotlib.figure", "bench", "a picture").Figure()
         figure.suptitle("takes fonts too")
         _drawn(figure, path)
     except ImportError as error:
-        return f'a picture needs matplotlib: pip install "fastvi[bench]" ({error})'
+        return " ".join(str(error).split())
     except (OSError, ValueError, RuntimeError) as error:
         return f"matplotlib cannot draw it ({error})"
     return None

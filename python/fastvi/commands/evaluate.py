@@ -12,6 +12,7 @@ from fastvi.commands.shared import (
     INTERRUPTED_EXIT_CODE,
     DataDir,
     Device,
+    MovedTo,
     ShowProgress,
     Threads,
     choose,
@@ -42,6 +43,7 @@ def evaluate(
     num_samples: Annotated[int, count("K of the bound that stands for log p(x).")] = 5000,
     chunk: Chunk = None,
     limit: Annotated[int | None, count("Use so many test images, evenly spaced.")] = None,
+    data: MovedTo = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -83,7 +85,7 @@ def evaluate(
     try:
         config = folder.read_config()
         model = folder.load_model()
-        examples = evaluation_examples(run_data(folder, config, data_dir, console)[0], config)
+        examples = evaluation_examples(run_data(folder, config, data_dir, console, moved_to=data)[0], config)
     except RunError as error:
         fail(str(error))
     annealing = _annealing_settings(context, config.seed, model, examples)

@@ -11,13 +11,14 @@ import functools
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 import typer.main
 from typer.core import TyperCommand
 
-from fastvi._terminal import LARGEST_COUNT, fail, number_of_float32, whole_number
+from fastvi._terminal import LARGEST_COUNT, fail, number_of_float32, whole_number, write_sections
+from fastvi.commands.config_option import with_config
 
 if TYPE_CHECKING:
     from fastvi._options import Option
@@ -28,9 +29,33 @@ _METAVARS = {int: "COUNT", float: "NUMBER", str: "TEXT", tuple: "COUNTS"}
 _GIVEN = "fastvi.given_options"
 
 
-class CommandWithOptions(TyperCommand):
-    """A command that has the options of every registered objective and model, as they are registered when it runs."""
+TRAIN_SECTIONS = {
+    "Data": (
+        "data",
+        "data_dir",
+        "download",
+        "test_split",
+        "labels_from",
+        "array",
+        "image_size",
+        "colour",
+        "divide_by",
+        "standardize",
+        "binarization",
+    ),
+    "Objective and model": ("objective", "model"),
+    "Training": (),
+    "Output": ("out", "overwrite", "resume", "checkpoint_every", "progress", "logger"),
+    "Evaluation at the end": ("run_evaluation", "evaluation_samples", "evaluation_limit"),
+    "Machine": ("device", "threads"),
+}
+"""Sections of the help of ``fastvi train``, by the options' names; any other option is in the one without names."""
 
+
+class CommandWithOptions(TyperCommand):
+    """A command that has the options of the trainer and of every registered objective and model, as it finds them."""
+
+    sections: ClassVar[Mapping[str, tuple[str, ...]]] = TRAIN_SECTIONS
     _own: list[Any]
     _all: list[Any]
     _added: tuple[Any, ...]
@@ -49,6 +74,11 @@ class CommandWithOptions(TyperCommand):
     def params(self, own: list[Any]) -> None:
         self._own, self._added = own, ()
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options, those of a ``--config`` file too."""
+        parsed: list[str] = super().parse_args(ctx, with_config(self.get_params(ctx), args))
+        return parsed
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; what was given of the registries' options is for `given_options`."""
         names = {parameter.name for parameter in _parameters(*_entries())}
@@ -57,11 +87,12 @@ class CommandWithOptions(TyperCommand):
         return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the command's own options, then those of each objective and each model."""
+        """Write the command's own options by section, then those of each objective and each model."""
         names = {parameter.name for parameter in _parameters(*_entries())}
-        own = [parameter.get_help_record(ctx) for parameter in self.get_params(ctx) if parameter.name not in names]
-        with formatter.section("Options"):
-            formatter.write_dl([record for record in own if record is not None])
+        own = [parameter for parameter in self.get_params(ctx) if parameter.name not in names]
+        write_sections(ctx, formatter, own, self.sections)
+        with formatter.section("Options of the trainer"):
+            formatter.write_dl([_help(option) for option in _trainer_options()])
         for registry in _registries():
             for name, entry in registry.items():
                 rows = [_help(option) for option in _options_of(entry)]
@@ -90,21 +121,23 @@ def options_for(registry: Registry[Any], name: str, given: Mapping[str, Any]) ->
     return fields
 
 
+def trainer_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the trainer that were given; a value that cannot be ends the command."""
+    return {option.name: _value(option, given[option.name]) for option in _trainer_options() if option.name in given}
+
+
 def make_from(registry: Registry[Any], name: str, given: Mapping[str, Any], data: Dataset) -> Any:
     """Return the object of a registry's class, with the usual values of what was not given.
 
     See `options_for` for what ends the command, and fields that do not go together.
     """
+    from fastvi.training.usual_settings import with_usual_options
+
     fields = options_for(registry, name, given)
-    for option in _options_of(registry[name]):
-        if option.name in fields:
-            continue
-        if option.from_data is not None:
-            fields[option.name] = getattr(data, option.from_data)
-        elif option.usual is not dataclasses.MISSING:
-            fields[option.name] = option.usual
-        elif option.default is dataclasses.MISSING:
-            fail(f"{_flag(option.name)} must be given for the {registry.what} {name}")
+    try:
+        fields = with_usual_options(registry, name, fields, data)
+    except TypeError as error:
+        fail(_with_flags(_options_of(registry[name]), str(error)))
     try:
         return registry.make(name, **fields)
     except (ValueError, TypeError) as error:
@@ -183,7 +216,15 @@ def _registries() -> tuple[Registry[Any], ...]:
 
 
 def _entries() -> tuple[tuple[tuple[str, type], ...], ...]:
-    return tuple(tuple(registry.items()) for registry in _registries())
+    from fastvi.training.trainer_settings import TrainerSettings
+
+    return (*(tuple(registry.items()) for registry in _registries()), (("trainer", TrainerSettings),))
+
+
+def _trainer_options() -> tuple[Option, ...]:
+    from fastvi.training.trainer_settings import TrainerSettings
+
+    return _options_of(TrainerSettings)
 
 
 def _options_of(entry: type) -> tuple[Option, ...]:
@@ -206,7 +247,7 @@ def _parameters(*entries: tuple[tuple[str, type], ...]) -> tuple[Any, ...]:
             if option.at_least <= in_registry.setdefault(option.name, option).at_least:
                 in_registry[option.name] = option
         for name in named.keys() & in_registry.keys():
-            fail(f"{_flag(name)} is an option of an objective and of a model: give one of the fields another name")
+            fail(f"{_flag(name)} is an option of an objective and of a model, or of the trainer: give it another name")
         named |= in_registry
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(option))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastvi._terminal import LARGEST_COUNT, MAX_THREADS, fail, finite_number, parse_path, whole_number
+from fastvi._terminal import LARGEST_COUNT, MAX_THREADS, as_options, fail, finite_number, parse_path, whole_number
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fastvi.data import Dataset
+    from fastvi.data import Dataset, DataSource
     from fastvi.training.config import RunFolder, TrainingConfig
 
 INTERRUPTED_EXIT_CODE = 130
@@ -40,6 +41,10 @@ def path(description: str) -> Any:
     return typer.Option(parser=parse_path, metavar="PATH", help=description)
 
 
+MovedTo = Annotated[
+    str | None,
+    typer.Option("--data", metavar="PATH", help="Where data of your own are now, if they are not where they were."),
+]
 DataDir = Annotated[Path | None, path("Folder of the data files; default: FASTVI_DATA.")]
 Threads = Annotated[
     int | None,
@@ -62,13 +67,12 @@ def choose(name: str, wanted: str, choices: Iterable[str]) -> str:
 
 def choose_device(wanted: str) -> str:
     """Return "cpu" or "cuda"; "auto" is the GPU where nothing stands in its way."""
-    from fastvi.ops._backends import cuda_obstacle
+    from fastvi.training.devices import gpu_obstacle
     from fastvi.training.errors import RunError
-    from fastvi.training.processes import layout
 
     choose("device", wanted, ("auto", "cpu", "cuda"))
     try:
-        obstacle = cuda_obstacle() if layout() == (1, 1) else "several processes train on the CPU"
+        obstacle = gpu_obstacle()
     except RunError as error:
         fail(str(error))
     if wanted == "cuda" and obstacle is not None:
@@ -76,14 +80,39 @@ def choose_device(wanted: str) -> str:
     return "cpu" if wanted == "cpu" or obstacle is not None else "cuda"
 
 
-def load_data(name: str, data_dir: Path | None, download: bool) -> Dataset:
-    """Return a data set; one that cannot be read ends the command."""
-    from fastvi.data import DataError, load_dataset
+def load_data(name: str, place: Path | DataSource | None, download: bool, console: Console | None = None) -> Dataset:
+    """Return a data set known by name, or one of the user's own; one that cannot be read ends the command.
+
+    What there is to be said of the user's own goes to the console.
+    """
+    from fastvi.data import DataError, DataSource, load_dataset
 
     try:
-        return load_dataset(name, data_dir, download)
+        if not isinstance(place, DataSource):
+            return load_dataset(name, place, download)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            dataset = place.load()
     except DataError as error:
         fail(str(error))
+    if console is not None:
+        console.print(as_options(_described(dataset)))
+        for warning in caught:
+            console.print(f"warning: {as_options(str(warning.message))}")
+    return dataset
+
+
+def _described(data: Dataset) -> str:
+    """What was read, in a line: where numbers were taken for something else than was meant, it shows."""
+    from fastvi.data.rows import shape_of
+
+    *leading, width = data.image_shape
+    what = f"rows of {width:,} values" if leading == [1] else f"images of {' x '.join(map(str, data.image_shape))}"
+    classes = "" if data.num_classes is None else f", in {data.num_classes:,} classes"
+    return (
+        f"{data.name}: {shape_of(data.train)[0]:,} {what} to train, {data.test.shape[0]:,} to test{classes}; "
+        f"likelihood {data.likelihood}"
+    )
 
 
 def data_folder(name: str, given: Path | None, run: RunFolder | None = None) -> Path | None:
@@ -105,15 +134,50 @@ def data_folder(name: str, given: Path | None, run: RunFolder | None = None) -> 
     return folder
 
 
+def run_source(run: RunFolder, moved_to: str | None = None) -> DataSource | None:
+    """Return how the run's data of the user's own are read; None where its data are known by name.
+
+    Parameters
+    ----------
+    run
+        The run.
+    moved_to
+        Where the data are now; None: where they were. Data that are not there any more end the command.
+    """
+    from fastvi.data import DataSource
+
+    record = run.read_record()
+    if record is None or record.source is None:
+        if moved_to is not None:
+            fail(f"--data {moved_to}: the data of the run {run.path} are known by name, and not read from a path")
+        return None
+    source = DataSource.from_dict(record.source)
+    if moved_to is not None:
+        return source.moved_to(Path(moved_to))
+    if not Path(source.path).exists():
+        fail(f"the data of the run were in {source.path}, which is not there any more: name their place with --data")
+    return source
+
+
 def run_data(
-    run: RunFolder, config: TrainingConfig, given: Path | None, console: Console, download: bool = False
-) -> tuple[Dataset, Path | None]:
-    """Return the data of a run and their folder; data that are not those it was trained on end the command."""
+    run: RunFolder,
+    config: TrainingConfig,
+    given: Path | None,
+    console: Console,
+    download: bool = False,
+    moved_to: str | None = None,
+) -> tuple[Dataset, Path | DataSource | None]:
+    """Return the data of a run and their place; data that are not those it was trained on end the command.
+
+    ``moved_to`` names the place of data of the user's own where they are not in the place that the run remembers.
+    """
     from fastvi.training.config import RunError
 
     try:
-        folder = data_folder(config.data, given, run)
-        dataset = load_data(config.data, folder, download)
+        place: Path | DataSource | None = run_source(run, moved_to)
+        if place is None:
+            place = data_folder(config.data, given, run)
+        dataset = load_data(config.data, place, download, console)
         compared = run.check_data(dataset)
     except RunError as error:
         fail(str(error))
@@ -122,7 +186,7 @@ def run_data(
             f"{run.path} keeps no record of its data, as runs of fastvi 0.1.0: "
             "only the size of the images could be compared"
         )
-    return dataset, folder
+    return dataset, place
 
 
 def is_given(context: typer.Context, name: str) -> bool:

@@ -10,8 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastvi._extras import missing
 from fastvi._terminal import FAILED_EXIT_CODE, fail, make_console, reason, show_error
-from fastvi.commands.options import given_options, make_from, options_for, with_flags
+from fastvi.commands.completion import data_names, model_names, objective_names
+from fastvi.commands.data_options import (
+    Array,
+    Colour,
+    DivideBy,
+    ImageSize,
+    LabelsFrom,
+    Standardize,
+    TestSplit,
+    data_name,
+    own_source,
+    refuse_own_options,
+)
+from fastvi.commands.options import given_options, make_from, options_for, trainer_options, with_flags
 from fastvi.commands.shared import (
     INTERRUPTED_EXIT_CODE,
     DataDir,
@@ -31,10 +45,9 @@ from fastvi.commands.shared import (
 )
 
 if TYPE_CHECKING:
-    from fastvi.data import Dataset
+    from fastvi.data import Dataset, DataSource
     from fastvi.training.config import RunFolder, TrainingConfig
 
-_DEFAULT_EPOCHS = {"digits": 200, "digits-counts": 200, "moving-spot": 100}
 _OPTIONS_TO_REPEAT = (
     "data_dir",
     "device",
@@ -44,6 +57,7 @@ _OPTIONS_TO_REPEAT = (
     "evaluation_samples",
     "evaluation_limit",
     "progress",
+    "logger",
 )
 """Options of fastvi train that are not settings of the run: they hold for one command."""
 
@@ -51,18 +65,34 @@ _OPTIONS_TO_REPEAT = (
 def train(
     context: typer.Context,
     data: Annotated[
-        str, typer.Option(help="digits, digits-counts, moving-spot, mnist, fashion-mnist, mnist-binarized or frey.")
+        str,
+        typer.Option(
+            autocompletion=data_names,
+            help="digits, digits-counts, moving-spot, mnist, fashion-mnist, mnist-binarized or frey; or the path of "
+            "your own: an npz, npy, pt, csv or parquet file, or a folder of images or npy files.",
+        ),
     ] = "digits",
+    test_split: TestSplit = None,
+    labels_from: LabelsFrom = None,
+    array: Array = None,
+    image_size: ImageSize = None,
+    colour: Colour = None,
+    divide_by: DivideBy = None,
+    standardize: Standardize = False,
     data_dir: DataDir = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data into DATA_DIR.")] = False,
     objective: Annotated[
         str | None,
         typer.Option(
+            autocompletion=objective_names,
             help="What is trained, such as elbo, iwae, stl or dreg; each has options of its own, below. Default: iwae, "
-            "for autoencoders reconstruction."
+            "for autoencoders reconstruction.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Which model, such as vae; each has options of its own, below.")] = "vae",
+    model: Annotated[
+        str,
+        typer.Option(autocompletion=model_names, help="Which model, such as vae; each has options of its own, below."),
+    ] = "vae",
     epochs: Annotated[
         int | None, count("Passes over the training images; default: 200 for digits, 100 for moving-spot, else 20.")
     ] = None,
@@ -93,6 +123,17 @@ def train(
     evaluation_samples: Annotated[int, count("K of that evaluation.")] = 5000,
     evaluation_limit: Annotated[int, count("Most test images it uses, evenly spaced.")] = 1000,
     progress: ShowProgress = True,
+    logger: Annotated[
+        str | None,
+        typer.Option(
+            help="Where figures go beside metrics.csv, separated by commas: tensorboard, wandb, mlflow; default: "
+            "tensorboard if it is installed.",
+        ),
+    ] = None,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="PATH", help="TOML file of options by their long names; those given win."),
+    ] = None,
 ) -> None:
     """Train a variational autoencoder; without any option, on scikit-learn's digits in a minute.
 
@@ -104,6 +145,7 @@ def train(
     from fastvi.training.claim import claimed, reopened
     from fastvi.training.config import RunError, RunFolder
     from fastvi.training.data_record import DataRecord
+    from fastvi.training.extra_loggers import logger_names
     from fastvi.training.figures import evaluate_run, evaluation_examples, some_examples
     from fastvi.training.pictures import write_pictures
     from fastvi.training.processes import from_first, is_first, join_processes
@@ -112,8 +154,9 @@ def train(
     from fastvi.training.windows import held_out_sequences
 
     try:
+        chosen_loggers = logger_names(logger)
         join_processes()
-    except RunError as error:
+    except (RunError, ValueError, ImportError) as error:
         fail(str(error))
     console = make_console(soft_wrap=True, quiet=not is_first())
     if threads is not None:
@@ -121,15 +164,16 @@ def train(
     dataset: Dataset | None = None
     begun: RunFolder | None = None
 
-    def prepare() -> tuple[TrainingConfig, RunFolder, str, Path | None]:
+    def prepare() -> tuple[TrainingConfig, RunFolder, str, Path | DataSource | None]:
         nonlocal begun, dataset
         chosen_device = choose_device(device)
         obstacle = bfloat16_obstacle(chosen_device)
         try:
             if resume is None:
-                found_in = data_folder(data, data_dir)
-                dataset = load_data(data, found_in, download)
-                config = _new_config(context, dataset)
+                source = own_source(context, data)
+                found_in = source or data_folder(data, data_dir)
+                dataset = load_data(data, found_in, download, console)
+                config = _new_config(context, dataset, data_name(data, source))
                 if config.precision == "bf16-mixed" and obstacle is not None:
                     fail(f"--precision bf16-mixed gains nothing here: {obstacle}")
                 record = DataRecord.of(dataset, found_in, config.uses_labels, config.uses_neighbours)
@@ -137,12 +181,14 @@ def train(
             else:
                 if out is not None or overwrite:
                     fail("--resume goes on in the run's own folder: leave out --out and --overwrite")
+                refuse_own_options(context)
                 begun = folder = RunFolder(resume)
                 context.with_resource(reopened(folder, console.print))
                 config = _resumed_config(context, folder)
                 if config.precision == "bf16-mixed" and obstacle is not None:
                     console.print(f"the run's precision bf16-mixed gains nothing here: {obstacle}")
-                dataset, found_in = run_data(folder, config, data_dir, console, download)
+                moved_to = data if is_given(context, "data") and _is_of_own_data(folder) else None
+                dataset, found_in = run_data(folder, config, data_dir, console, download, moved_to)
                 folder.write_config(
                     config, DataRecord.of(dataset, found_in, config.uses_labels, config.uses_neighbours)
                 )
@@ -167,14 +213,20 @@ def train(
             progress=show_bar,
             checkpoint_every=checkpoint_every,
             device=device,
+            logger_names=chosen_loggers,
         )
         if not is_first():
             return
         examples = evaluation_examples(dataset, config)
         drawn = True
         try:
-            images = examples[:, 1] if config.uses_neighbours else examples
-            write_pictures(trained, images, dataset.image_shape, folder.path)
+            write_pictures(
+                trained,
+                examples[:, 1] if config.uses_neighbours else examples,
+                dataset.image_shape,
+                folder.path,
+                grey=None if config.binarization == "none" or config.uses_neighbours else dataset.test,
+            )
             write_trajectories(trained, held_out_sequences(dataset, config.binarization), folder.path)
         except OSError as error:
             show_error(f"not all pictures were written: {reason(error)}")
@@ -198,8 +250,9 @@ def train(
 
 
 def _require_train_extra() -> None:
-    if not all(importlib.util.find_spec(name) for name in ("lightning", "PIL", "sklearn")):
-        fail("fastvi train needs the 'train' extra: pip install \"fastvi[train]\"")
+    for name in ("lightning", "PIL", "sklearn"):
+        if importlib.util.find_spec(name) is None:
+            fail(missing(name, "train", "fastvi train"))
 
 
 def _how_to_go_on(context: typer.Context, run: RunFolder) -> str:
@@ -222,13 +275,16 @@ def _how_to_go_on(context: typer.Context, run: RunFolder) -> str:
     return f"interrupted; to go on: {command}"
 
 
-def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
-    """Return the settings of a new run from the command's options, checked."""
+def _new_config(context: typer.Context, dataset: Dataset, name: str) -> TrainingConfig:
+    """Return the settings of a new run on the data called ``name`` from the command's options, checked."""
     from fastvi.data import BINARIZATIONS
+    from fastvi.data.rows import shape_of
     from fastvi.models import MODELS
     from fastvi.objectives import OBJECTIVES
     from fastvi.training.config import TrainingConfig, check_memory, check_settings
     from fastvi.training.settings import PRECISIONS, check_data
+    from fastvi.training.trainer_settings import TrainerSettings
+    from fastvi.training.usual_settings import usual_binarization, usual_epochs
 
     chosen, given = context.params, given_options(context)
     model_name = choose("model", chosen["model"], MODELS)
@@ -238,30 +294,30 @@ def _new_config(context: typer.Context, dataset: Dataset) -> TrainingConfig:
         fail(f"--learning-rate must be positive, got {chosen['learning_rate']}")
     objective = make_from(OBJECTIVES, objective_name, given, dataset)
     if chosen["binarization"] is None:
-        is_grey = bool(((dataset.test > 0) & (dataset.test < 1)).any())
-        binarization = "dynamic" if is_grey and getattr(model, "likelihood", None) == "bernoulli" else "none"
+        binarization = usual_binarization(model, dataset)
     else:
         binarization = choose("binarization", chosen["binarization"], BINARIZATIONS)
     config = TrainingConfig(
-        data=chosen["data"],
+        data=name,
         image_shape=dataset.image_shape,
         objective=objective,
         model=model,
         binarization=binarization,
-        epochs=chosen["epochs"] or _DEFAULT_EPOCHS.get(chosen["data"], 20),
+        epochs=chosen["epochs"] or usual_epochs(name),
         batch_size=chosen["batch_size"],
         learning_rate=chosen["learning_rate"],
         seed=chosen["seed"],
         precision=choose("precision", chosen["precision"], PRECISIONS),
+        **trainer_options(given),
     )
     if config.uses_labels:
         config = dataclasses.replace(config, num_classes=dataset.num_classes)
     try:
         check_data(config, dataset)
-        check_memory(config, dataset.train.shape[0])
+        check_memory(config, shape_of(dataset.train)[0])
         check_settings(config)
     except (ValueError, TypeError) as error:
-        fail(with_flags(str(error), objective, model))
+        fail(with_flags(str(error), objective, model, TrainerSettings()))
     return config
 
 
@@ -278,19 +334,29 @@ def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig
         fail(str(error))
     names = {"objective": config.objective_name, "model": config.model_name}
     for name in ("data", "objective", "model", "binarization", "batch_size", "learning_rate", "seed", "precision"):
-        if is_given(context, name):
+        if is_given(context, name) and not (name == "data" and _is_of_own_data(folder)):
             _compare(name, context.params[name], names.get(name, getattr(config, name)), folder)
     given = given_options(context)
     for name, value in options_for(OBJECTIVES, config.objective_name, given).items():
         _compare(name, value, getattr(config.objective, name), folder)
     for name, value in options_for(MODELS, config.model_name, given).items():
         _compare(name, value, getattr(config.model, name), folder)
+    for name, value in trainer_options(given).items():
+        _compare(name, value, getattr(config, name), folder)
     if is_given(context, "epochs"):
         epochs = context.params["epochs"]
+        if epochs != config.epochs and not config.may_be_extended:
+            fail(f"--epochs {epochs}: the schedule {config.schedule} of the run is that of {config.epochs} epochs")
         if epochs < trained_epochs:
             fail(f"--epochs {epochs}: the run has already gone through {trained_epochs} epochs")
         config = dataclasses.replace(config, epochs=epochs)
     return config
+
+
+def _is_of_own_data(folder: RunFolder) -> bool:
+    """Whether the run's data are the user's own: then --data says where they are now."""
+    record = folder.read_record()
+    return record is not None and record.source is not None
 
 
 def _compare(name: str, given: Any, kept: Any, folder: RunFolder) -> None:

@@ -3,10 +3,12 @@
 Estimators have scikit-learn's interface, which has to be installed: ``pip install "fastvi[em]"``.
 """
 
+from fastvi._extras import missing
+
 try:
     import sklearn  # noqa: F401  # asked for here, so that what is missing is named
 except ModuleNotFoundError as error:
-    raise ImportError('fastvi.em needs scikit-learn, which is not installed: pip install "fastvi[em]"') from error
+    raise ModuleNotFoundError(missing("sklearn", "em", "fastvi.em"), name=error.name) from error
 
 from fastvi.em.families import Bernoulli, Categorical, ExponentialFamily, Poisson
 from fastvi.em.gaussian_mixture import GaussianMixture

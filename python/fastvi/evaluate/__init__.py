@@ -1,4 +1,4 @@
-"""Evaluation of a trained model: L_K with K in the thousands by streaming, annealing, active units, k-hat.
+"""What a trained model can do, and how well: L_K by streaming, annealing, active units, samples, codes, scores.
 
 L_K and active units as in Burda, Grosse & Salakhutdinov 2016, sections 3 and 5; L_5000 is their estimate of log p(x).
 """
@@ -9,6 +9,7 @@ from fastvi.evaluate.annealing import (
     annealing_steps,
     evaluate_by_annealing,
 )
+from fastvi.evaluate.exporting import Exported, export
 from fastvi.evaluate.figures import (
     LARGEST_BIAS,
     UNRELIABLE_SHARE,
@@ -18,7 +19,9 @@ from fastvi.evaluate.figures import (
     evaluate_loss,
     evaluation_rows,
 )
+from fastvi.evaluate.generating import Codes, Samples, encode, reconstruct, sample
 from fastvi.evaluate.latents import STARTS
+from fastvi.evaluate.scoring import Scores, score
 from fastvi.evaluate.streaming import ROWS_AT_A_TIME, StreamedBounds, stream_bounds
 from fastvi.evaluate.units import ACTIVE_UNIT_THRESHOLD, active_units, active_units_of_layers
 from fastvi.mcmc.paths import SCHEDULES
@@ -31,16 +34,25 @@ __all__ = [
     "STARTS",
     "UNRELIABLE_SHARE",
     "AnnealedEvaluation",
+    "Codes",
     "Evaluation",
+    "Exported",
     "LossEvaluation",
+    "Samples",
+    "Scores",
     "StreamedBounds",
     "active_units",
     "active_units_of_layers",
     "annealed_weights",
     "annealing_steps",
+    "encode",
     "evaluate",
     "evaluate_by_annealing",
     "evaluate_loss",
     "evaluation_rows",
+    "export",
+    "reconstruct",
+    "sample",
+    "score",
     "stream_bounds",
 ]

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastvi._extras import require_extra
+
 _TOLERANCE = 1e-9
 """In units of each statistic's range: how far from a face of the hull moments count as being on it."""
 
@@ -52,10 +54,7 @@ def attainability(table: Tensor, moments: Tensor) -> Attainability:
     ImportError
         Without SciPy, whose linear programming decides.
     """
-    try:
-        from scipy.optimize import linprog
-    except ImportError as error:
-        raise ImportError('to decide what is attainable needs SciPy: pip install "fastvi[expfam]"') from error
+    linprog = require_extra("scipy.optimize", "expfam", "to decide what is attainable").linprog
     statistics = table.detach().double().cpu().numpy()
     wanted = moments.detach().double().cpu().numpy()
     low, high = statistics.min(0), statistics.max(0)

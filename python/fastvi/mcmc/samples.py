@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastvi._archive import archive_bytes, has_checksum, is_whole
+from fastvi._extras import missing, require_extra
 from fastvi._files import write_whole
 from fastvi.mcmc.diagnosis import Diagnosis
 
@@ -258,7 +258,7 @@ class Samples:
         """Return the settings and the rows of :meth:`summary` as text."""
         if self.num_samples == 0:
             return self._head()
-        table = str(self.summary()) if _has_arviz() else "R-hat and ESS need the extra: pip install 'fastvi[mcmc]'"
+        table = str(self.summary()) if _has_arviz() else missing("arviz_stats", "mcmc", "the table of R-hat and ESS")
         return f"{self._head()}\n{table}"
 
     def __str__(self) -> str:
@@ -337,9 +337,4 @@ def _has_arviz() -> bool:
 
 
 def _extra(module: str, method: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Samples.{method} needs {module.partition('.')[0]}: pip install 'fastvi[mcmc]'", name=error.name
-        ) from error
+    return require_extra(module, "mcmc", f"Samples.{method}")

@@ -3,13 +3,13 @@
 Estimators have scikit-learn's interface, which has to be installed: ``pip install "fastvi[mean_field]"``.
 """
 
+from fastvi._extras import missing
+
 try:
     import scipy  # noqa: F401  # asked for here, so that what is missing is named
     import sklearn  # noqa: F401  # the same
 except ModuleNotFoundError as error:
-    raise ImportError(
-        f'fastvi.mean_field needs {error.name}, which is not installed: pip install "fastvi[mean_field]"'
-    ) from error
+    raise ModuleNotFoundError(missing(error.name or "", "mean_field", "fastvi.mean_field"), name=error.name) from error
 
 from fastvi.mean_field.advi import ADVI
 from fastvi.mean_field.gaussian import FactorisedGaussian, factorised_gaussian

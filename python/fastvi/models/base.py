@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
@@ -16,18 +17,23 @@ class DataShape(NamedTuple):
     Attributes
     ----------
     image_shape
-        (height, width).
+        (height, width), or (channels, height, width); (1, D) of rows that are no images.
     num_classes
         Number of classes of the labels; None where no labels are used.
     """
 
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     num_classes: int | None = None
 
     @property
     def data_dim(self) -> int:
         """D, the number of values of one example."""
-        return self.image_shape[0] * self.image_shape[1]
+        return math.prod(self.image_shape)
+
+    @property
+    def planes(self) -> tuple[int, int, int]:
+        """(channels, height, width), with one channel where the shape has none."""
+        return (1, *self.image_shape)[-3:]  # type: ignore[return-value]  # of two or three sizes
 
 
 class ModelOptions(ABC):

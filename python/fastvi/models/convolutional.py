@@ -25,12 +25,12 @@ KERNEL = 5
 
 
 class ConvolutionalEncoder(nn.Module):
-    """From images ``(B, H W)`` through convolutions of stride 2 and perceptrons to ``(B, outputs)``.
+    """From images ``(B, C H W)`` through convolutions of stride 2 and perceptrons to ``(B, outputs)``.
 
     Parameters
     ----------
-    image_shape
-        (H, W).
+    planes
+        (C, H, W) of the images.
     channels
         Of each convolution in turn.
     layers
@@ -40,25 +40,25 @@ class ConvolutionalEncoder(nn.Module):
     """
 
     def __init__(
-        self, image_shape: tuple[int, int], channels: Sequence[int], layers: nn.Module, activation: str
+        self, planes: tuple[int, int, int], channels: Sequence[int], layers: nn.Module, activation: str
     ) -> None:
         super().__init__()
-        self.image_shape = image_shape
+        self.planes = planes
         modules: list[nn.Module] = []
-        for fan_in, fan_out in itertools.pairwise((1, *channels)):
+        for fan_in, fan_out in itertools.pairwise((planes[0], *channels)):
             modules += [nn.Conv2d(fan_in, fan_out, KERNEL, stride=2, padding=KERNEL // 2), ACTIVATIONS[activation]()]
         self.convolutions = nn.Sequential(*modules)
         self.layers = layers
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the outputs."""
-        features = self.convolutions(images.reshape(-1, 1, *self.image_shape))
+        features = self.convolutions(images.reshape(-1, *self.planes))
         outputs: Tensor = self.layers(features.flatten(1))
         return outputs
 
 
 class ConvolutionalDecoder(nn.Module):
-    """The encoder's mirror: from ``(..., Z)`` to ``(..., parts H W)``, one part after the other, each with its biases.
+    """The encoder's mirror: from ``(..., Z)`` to ``(..., parts C H W)``, one part after the other, with a bias each.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class ConvolutionalDecoder(nn.Module):
     activation
         Between them.
     parts
-        Number of values of each pixel.
+        Number of values of each pixel, those of all its channels.
     """
 
     def __init__(
@@ -141,15 +141,16 @@ class ConvolutionalVAEOptions(GeneralVAEOptions):
     def _networks(
         self, shape: DataShape, posterior: DiagonalPosterior, data_mean: Tensor | None
     ) -> tuple[nn.Module, nn.Module]:
-        sizes = [shape.image_shape]
+        num_channels, *size = shape.planes
+        sizes = [(size[0], size[1])]
         for _ in self.channels:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         features = self.channels[-1] * sizes[-1][0] * sizes[-1][1]
         inwards = _perceptron((features, *self.hidden_dims), self.activation)
         outwards = _perceptron((self.latent_dim, *reversed(self.hidden_dims), features), self.activation)
         layers = nn.Sequential(*inwards, posterior_head(self.hidden_dims[-1], posterior))
-        parts = LIKELIHOODS[self.likelihood].parts
-        encoder = ConvolutionalEncoder(shape.image_shape, self.channels, layers, self.activation)
+        parts = LIKELIHOODS[self.likelihood].parts * num_channels
+        encoder = ConvolutionalEncoder(shape.planes, self.channels, layers, self.activation)
         decoder = ConvolutionalDecoder(sizes, self.channels, outwards, self.activation, parts)
         start_at_mean(decoder.bias, data_mean, self.likelihood)
         return encoder, decoder

@@ -17,7 +17,8 @@ from torch.distributions import Distribution, TransformedDistribution
 from fastvi import ops
 from fastvi._options import option
 from fastvi.models.base import DataShape, ModelOptions
-from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
+from fastvi.models.generation import draw_latents
+from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts, is_of_reals
 from fastvi.models.posteriors import DiagonalPosterior, FlowPosterior, FullCovariancePosterior, at_least_float32
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
 from fastvi.models.vae import ACTIVATIONS, _glorot_linear, _perceptron
@@ -126,9 +127,12 @@ class GeneralVAE(nn.Module):
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the mean of p(x|z), ``(..., D)``, for ``z`` of shape ``(..., Z)``, and labels ``(...)``."""
+        return LIKELIHOODS[self.likelihood].mean(self.decode_parts(z, labels))
+
+    def decode_parts(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the numbers of p(x|z), each ``(..., D)``: what its `fastvi.models.Likelihood` calls parts."""
         outputs = self.decoder(_joined(z, None if labels is None else self._indicators(labels, z.dtype)))
-        likelihood = LIKELIHOODS[self.likelihood]
-        return likelihood.mean(likelihood.split(outputs))
+        return LIKELIHOODS[self.likelihood].split(outputs)
 
     def reconstruct(self, x: Any) -> Tensor:
         """Return the mean of p(x|z), ``(B, D)``, at the posterior's mean, or what a flow makes of its base's."""
@@ -136,19 +140,7 @@ class GeneralVAE(nn.Module):
 
     def sample(self, count: int, seed: int | None = None) -> Tensor:
         """Return means of p(x|z), ``(count, D)``, for z of the prior; classes take turns."""
-        parameter = next(self.parameters())
-        labels = None
-        if self.num_classes is not None:
-            labels = torch.arange(count, device=parameter.device) % self.num_classes
-        log_prior, conditional_prior = (optional(self, name) for name in ("log_prior", "conditional_prior"))
-        if log_prior is not None:
-            return self.decode(log_prior.sample(count, seed), labels)
-        zeros = parameter.new_zeros(count, self.latent_dim)
-        given = (optional(self, name) for name in ("prior_mean", "prior_logvar"))
-        mean, logvar = (zeros if one is None else one.expand_as(zeros) for one in given)
-        if conditional_prior is not None:
-            mean, logvar = conditional_prior((None, labels))
-        return self.decode(ops.rsample_normal(mean, logvar, (), seed), labels)
+        return self.decode(*draw_latents(self, count, seed))
 
     def _parts(self, x: Any) -> tuple[Tensor, Tensor | None]:
         """The images, and the labels as 0 and 1, checked."""
@@ -258,10 +250,11 @@ class GeneralVAEOptions(ModelOptions):
         elif self.prior == "mixture":
             model.log_prior = MixturePrior(self.prior_components, self.latent_dim)
         elif self.prior == "vamp":
-            largest = math.inf if is_of_counts(self.likelihood) else 1.0
+            smallest = -math.inf if is_of_reals(self.likelihood) else 0.0
+            largest = math.inf if is_of_counts(self.likelihood) or is_of_reals(self.likelihood) else 1.0
             noise = _PSEUDO_INPUT_SPREAD * torch.randn(self.prior_components, model.data_dim)
             model.log_prior = VampPrior(
-                model.encode, ((0.5 if data_mean is None else data_mean) + noise).clamp(0.0, largest)
+                model.encode, ((0.5 if data_mean is None else data_mean) + noise).clamp(smallest, largest)
             )
         elif self.prior == "labels":
             assert model.num_classes is not None

@@ -150,6 +150,15 @@ class HierarchicalVAE(nn.Module):
         """
         return self.bottom.decode(self._lowest_layer(z))
 
+    def decode_parts(self, z: Tensor) -> tuple[Tensor, ...]:
+        """Return the numbers of p(x|z_1), each (..., D), as :meth:`fastvi.models.VAE.decode_parts`; ``z`` as above."""
+        return self.bottom.decode_parts(self._lowest_layer(z))
+
+    @property
+    def likelihood(self) -> str:
+        """The likelihood of the lowest layer, by name."""
+        return self.bottom.likelihood
+
     def log_likelihood_of_noise(self, x: Tensor, z: Tensor) -> Tensor:
         """Return log p(x|z_1) in nats, (K, B), for ``x`` (B, D) and standard normal numbers ``z`` as in `decode`.
 

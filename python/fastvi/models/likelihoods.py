@@ -14,6 +14,8 @@ from fastvi import ops
 LOGVAR_RANGE = (-8.0, 2.0)
 """Range of the logvar of a Gaussian, twice the log scale of a Laplace distribution: without a floor, a pixel that never
 varies has an infinite density."""
+REAL_LOGVAR_RANGE = (-8.0, 16.0)
+"""The same where the mean is any real number: the data may have any scale, so the ceiling is one of thousands."""
 LOG_COUNT_RANGE = (-8.0, 12.0)
 """Range of log rates and of the logarithm of a negative binomial's number of failures."""
 MEAN_MARGIN = 1e-3
@@ -36,7 +38,9 @@ class Likelihood:
     start
         Of the data's mean, (D,): what the first part begins with.
     is_of_counts
-        Whether x are counts, 0 or more. Otherwise they are in [0, 1].
+        Whether x are counts, 0 or more.
+    is_of_reals
+        Whether x are any real numbers. Where they are neither counts nor these, they are in [0, 1].
     """
 
     parts: int
@@ -44,6 +48,7 @@ class Likelihood:
     mean: Callable[[tuple[Tensor, ...]], Tensor]
     start: Callable[[Tensor], Tensor]
     is_of_counts: bool = False
+    is_of_reals: bool = False
 
     def split(self, outputs: Tensor) -> tuple[Tensor, ...]:
         """The parts of what a decoder gives."""
@@ -73,6 +78,23 @@ def _gaussian(x: Tensor, parts: tuple[Tensor, ...], validate_args: bool) -> Tens
 def _laplace(x: Tensor, parts: tuple[Tensor, ...], validate_args: bool) -> Tensor:
     lowest, highest = LOGVAR_RANGE
     return ops.laplace_log_prob(x, torch.sigmoid(parts[0]), parts[1].clamp(lowest / 2.0, highest / 2.0))
+
+
+def _real_gaussian(x: Tensor, parts: tuple[Tensor, ...], validate_args: bool) -> Tensor:
+    return ops.normal_log_prob(x, parts[0], parts[1].clamp(*REAL_LOGVAR_RANGE))
+
+
+def _real_laplace(x: Tensor, parts: tuple[Tensor, ...], validate_args: bool) -> Tensor:
+    lowest, highest = REAL_LOGVAR_RANGE
+    return ops.laplace_log_prob(x, parts[0], parts[1].clamp(lowest / 2.0, highest / 2.0))
+
+
+def _first(parts: tuple[Tensor, ...]) -> Tensor:
+    return parts[0]
+
+
+def _same(mean: Tensor) -> Tensor:
+    return mean
 
 
 def _continuous_bernoulli(x: Tensor, parts: tuple[Tensor, ...], validate_args: bool) -> Tensor:
@@ -124,6 +146,8 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "continuous-bernoulli": Likelihood(
         1, _continuous_bernoulli, _continuous_bernoulli_mean, _start_of_continuous_bernoulli
     ),
+    "real-gaussian": Likelihood(2, _real_gaussian, _first, _same, is_of_reals=True),
+    "real-laplace": Likelihood(2, _real_laplace, _first, _same, is_of_reals=True),
     "poisson": Likelihood(1, _poisson, lambda parts: parts[0].clamp(*LOG_COUNT_RANGE).exp(), _log, True),
     # The number of failures starts at one, where the mean is exp(logits).
     "negative-binomial": Likelihood(
@@ -139,9 +163,22 @@ LIKELIHOODS: dict[str, Likelihood] = {
     ),
 }
 """By name. A Gaussian and a Laplace distribution have their mean from the first part l, sigmoid(l), and logvar or log
-scale from the second."""
+scale from the second; those of real numbers have the mean l itself."""
+
+VALUES = ("values in [0, 1]", "counts", "real numbers")
+"""The kinds of values that likelihoods are of, in words."""
 
 
 def is_of_counts(name: str) -> bool:
-    """Whether x are counts, and not values in [0, 1]."""
+    """Whether x are counts."""
     return LIKELIHOODS[name].is_of_counts
+
+
+def is_of_reals(name: str) -> bool:
+    """Whether x are any real numbers."""
+    return LIKELIHOODS[name].is_of_reals
+
+
+def values_of(name: str) -> str:
+    """Return the one of `VALUES` that a likelihood is of."""
+    return VALUES[1 if is_of_counts(name) else 2 if is_of_reals(name) else 0]

@@ -65,7 +65,7 @@ class FullCovariancePosterior(DiagonalPosterior):
         mean, logvar, below = at_least_float32(outputs).split(sizes, -1)
         rows, columns = torch.tril_indices(self.latent_dim, self.latent_dim, -1, device=outputs.device)
         triangle = torch.diag_embed(torch.exp(0.5 * logvar))
-        triangle = triangle.index_put((torch.arange(len(mean), device=mean.device)[:, None], rows, columns), below)
+        triangle = triangle.index_put((torch.arange(mean.shape[0], device=mean.device)[:, None], rows, columns), below)
         return MultivariateNormal(mean, scale_tril=triangle, validate_args=False)
 
 

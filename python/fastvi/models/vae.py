@@ -20,7 +20,7 @@ from fastvi import ops
 from fastvi._options import option
 from fastvi._sizes import as_integer, shown
 from fastvi.models.base import DataShape, ModelOptions
-from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
+from fastvi.models.likelihoods import LIKELIHOODS, values_of
 from fastvi.nn.layers import run_layers
 from fastvi.nn.sequential import read_layers
 from fastvi.ops._one_node import Network, Terms, fits, terms
@@ -48,7 +48,8 @@ class VAE(nn.Module):
     likelihood
         A name of ``fastvi.models.LIKELIHOODS``. ``"bernoulli"``: p(x|z) has the mean sigmoid(l(z)). ``"gaussian"`` and
         ``"laplace"``: the decoder gives a mean sigmoid(l(z)) and a logvar, or log scale, for each value, the latter in
-        a range. ``"continuous-bernoulli"``: a density on [0, 1]. ``"poisson"``, ``"negative-binomial"`` and
+        a range; ``"real-gaussian"`` and ``"real-laplace"`` the same with the mean l(z), for data of any real numbers.
+        ``"continuous-bernoulli"``: a density on [0, 1]. ``"poisson"``, ``"negative-binomial"`` and
         ``"zero-inflated-negative-binomial"`` are of counts; then x are counts.
     data_mean
         Mean of the training data, shape (D,): the output biases start at its logit, or at its
@@ -244,7 +245,8 @@ class VAE(nn.Module):
         if x.dim() == 0 or x.shape[-1] != self.data_dim:
             raise ValueError(f"{type(self).__name__}: x must have the shape (B, {self.data_dim}), got {tuple(x.shape)}")
         if not x.is_floating_point():
-            kind = "counts in floating point" if is_of_counts(self.likelihood) else "floating-point values in [0, 1]"
+            values = values_of(self.likelihood)
+            kind = f"floating-point {values}" if values.startswith("values") else f"{values} in floating point"
             raise TypeError(f"{type(self).__name__}: x must be {kind}, got {x.dtype}")
         dtype = self.posterior_head.weight.dtype
         if x.dtype is not dtype and not torch.is_autocast_enabled(x.device.type):
@@ -252,8 +254,11 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the mean of p(x|z), shape (..., D), for ``z`` of shape (..., Z)."""
-        likelihood = LIKELIHOODS[self.likelihood]
-        return likelihood.mean(likelihood.split(self.likelihood_head(self.decoder(z))))
+        return LIKELIHOODS[self.likelihood].mean(self.decode_parts(z))
+
+    def decode_parts(self, z: Tensor) -> tuple[Tensor, ...]:
+        """Return the numbers of p(x|z), each (..., D): what its `fastvi.models.Likelihood` calls parts."""
+        return LIKELIHOODS[self.likelihood].split(self.likelihood_head(self.decoder(z)))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the mean of p(x|z) at the posterior's mean, shape (B, D), for ``x`` of shape (B, D)."""

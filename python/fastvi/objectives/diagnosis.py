@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvi._examples import first_tensor
+from fastvi._extras import require_extra
 from fastvi._options import check_count, options_of
 from fastvi.objectives.base import Objective
 from fastvi.objectives.importance import repeatable
@@ -130,13 +131,10 @@ class Diagnosis:
         for quantity in quantities:
             if quantity not in _QUANTITIES:
                 raise ValueError(f"Diagnosis.figure: quantities must be of {', '.join(_QUANTITIES)}, got {quantity!r}")
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(f'a picture needs matplotlib: pip install "fastvi[bench]" ({error})') from error
+        make_figure = require_extra("matplotlib.figure", "bench", "a picture").Figure
         groups = list(next(iter(self.statistics.values())))
         drawn = quantities or ("signal_to_noise",)
-        figure = Figure(figsize=(1.0 + 4.0 * len(groups), 4.0 * len(drawn)), layout="constrained")
+        figure: Figure = make_figure(figsize=(1.0 + 4.0 * len(groups), 4.0 * len(drawn)), layout="constrained")
         for row, quantity in zip(figure.subplots(len(drawn), len(groups), squeeze=False), drawn, strict=True):
             for panel, group in zip(row, groups, strict=True):
                 for kind, points in self._lines(group, quantity).items():

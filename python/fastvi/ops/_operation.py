@@ -59,7 +59,9 @@ class Operation(Generic[Result]):
     constants; and of what is wanted, by upstream gradients and operands, it returns that, or NotImplemented where the
     plain formula is to give it. ``compiles_formula`` says of all arguments whether torch.compile makes a faster program
     of the formula than of the operator. ``public_names`` are what the public function's messages call arguments that
-    have another name there. An operation that is not public has no function of its own: others call its operator.
+    have another name there. An operation that is not public has no function of its own: others call its operator. The
+    tensors named in ``truths`` may hold truth values, which become 0 and 1 of the first other one's dtype on the way to
+    the operator.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Operation(Generic[Result]):
     compiles_formula: Callable[..., bool] = lambda *arguments: False
     public_names: dict[str, str] = field(default_factory=dict)
     is_public: bool = True
+    truths: tuple[str, ...] = ()
     fast: type[torch.autograd.Function] = field(init=False)
     transformable: type[torch.autograd.Function] = field(init=False)
 
@@ -89,6 +92,7 @@ class Operation(Generic[Result]):
         self.names = tuple(declared.split()[1] for declared in self.tensors)
         operands = [declared.split() for declared in self.tensors if not declared.endswith(" seed")]
         self._operands = tuple(self.public_names.get(name, name) for _, name in operands)
+        self._truths = tuple(i for i, (_, name) in enumerate(operands) if name in self.truths)
         self._optional = tuple(self.public_names.get(name, name) for kind, name in operands if kind == "Tensor?")
         self.formula = in_compute_dtype(self.formula)
         self.output_shapes = functools.lru_cache(maxsize=1024)(self._output_shapes)
@@ -127,9 +131,16 @@ class Operation(Generic[Result]):
     def __call__(self, *arguments: Any) -> Result:
         """Run on the arguments of the public function, by the route that they need."""
         if not torch.compiler.is_compiling():
-            result = self.attempt(*arguments)
+            try:
+                result = self.attempt(*arguments)
+            except TypeError:
+                given = self._without_truths(arguments)
+                if given is arguments:
+                    raise
+                result, arguments = self.attempt(*given), given
             if result is None:
-                return self._recorded(self.normalise(*arguments))
+                given = self._without_truths(arguments) if self.truths else arguments
+                return self._recorded(self.normalise(*given))
             if result is not NotImplemented:
                 return cast("Result", result)
         return self._by_any_route(arguments)
@@ -139,6 +150,8 @@ class Operation(Generic[Result]):
 
     def _by_any_route(self, arguments: tuple[Any, ...]) -> Result:
         count = len(self._operands)
+        if self.truths:
+            arguments = self._without_truths(arguments)
         may_be_numbers = self.factors + self.numbers
         operands = check_operands(self.name, self._operands, arguments[:count], self._optional, may_be_numbers)
         arguments = self.normalise(*operands, *arguments[count:])
@@ -160,6 +173,17 @@ class Operation(Generic[Result]):
                     return self._recorded(arguments)
                 return self._visible(self.functions_for(first).forward(*arguments))
         return self._watched(*arguments)
+
+    def _without_truths(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments with truth values as numbers: they have no gradient."""
+        places = [i for i in self._truths if getattr(arguments[i], "dtype", None) is torch.bool]
+        if not places:
+            return arguments
+        others = (getattr(each, "dtype", None) for i, each in enumerate(arguments) if i not in self._truths)
+        dtype = next((each for each in others if each in SUPPORTED_DTYPES), None)
+        if dtype is None:  # what is wrong is told by the check of the operands
+            return arguments
+        return tuple(each.to(dtype) if i in places else each for i, each in enumerate(arguments))
 
     def _formula(self, *arguments: Any) -> Result:
         return cast("Result", self.formula(*arguments))

@@ -20,7 +20,7 @@ from fastvi.ops._precision import SUPPORTED_DTYPES, autocast_dtype, check_produc
 from fastvi.ops._shapes import leading_shape
 from fastvi.ops._values import describe_range, has_values, range_outside_unit_interval
 
-_LOG_PROB = row_operation("bernoulli_log_prob", reference.bernoulli_log_prob)
+_LOG_PROB = row_operation("bernoulli_log_prob", reference.bernoulli_log_prob, truths=("x",))
 
 
 def check_observations(operation: str, x: object) -> None:
@@ -44,7 +44,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor, validate_args: bool = False) -
     Parameters
     ----------
     x
-        Observations in [0, 1], shape (..., D).
+        Observations in [0, 1], shape (..., D), or truth values.
     logits
         Shape (..., D); both broadcast, for example x (B, D) over the samples of logits (K, B, D), without a copy. An
         infinite one is certainty: the log-likelihood of what it is sure of is 0, that of anything else minus infinity.
@@ -224,6 +224,7 @@ _LINEAR: Operation[Tensor] = Operation(
     num_auxiliary=1,
     check=_linear_shape,
     compiles_formula=compiles_formula,
+    truths=("x",),
 )
 
 
@@ -243,7 +244,7 @@ def linear_bernoulli_log_prob(
     weight, bias
         Of the linear layer: (D, H) and (D,); the bias may be None.
     x
-        Observations in [0, 1], shape (..., D); broadcasts with h, for example (B, D) with (K, B, H).
+        Observations in [0, 1], or truth values, shape (..., D); broadcasts with h, for example (B, D) with (K, B, H).
     validate_args
         Look whether x lies in [0, 1], as :func:`fastvi.bernoulli_log_prob` does.
 

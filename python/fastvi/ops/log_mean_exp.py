@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastvi import reference
 from fastvi._running import RunningLogMeanExp, Summary
-from fastvi._sizes import check_integer
+from fastvi._sizes import check_integer, choose_axis
 from fastvi.ops._backends import Functions, sum_over
 from fastvi.ops._batching import batch_broadcasting
 from fastvi.ops._checks import check_operands
@@ -64,7 +64,7 @@ _LOG_MEAN_EXP: Operation[Tensor] = Operation(
 )
 
 
-def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
+def log_mean_exp(x: Tensor, dim: int = 0, *, axis: int | None = None) -> Tensor:
     r"""Stable :math:`\log \frac1K \sum_k e^{x_k}` over one dimension, differentiable with the softmax as gradient.
 
     A column of minus infinities gives minus infinity with zero gradient; NaN stays NaN; plus infinity gives plus
@@ -74,8 +74,8 @@ def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
     ----------
     x
         Any shape with at least one dimension.
-    dim
-        The dimension to reduce; the sampling axis by default.
+    dim, axis
+        The dimension to reduce, by either name; the sampling axis by default.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
     Raises
     ------
     TypeError
-        If ``x`` is no floating-point tensor, or ``dim`` no integer.
+        If ``x`` is no floating-point tensor, or ``dim`` no integer, or both names are given.
     ValueError
         If ``dim`` is out of range or empty.
 
@@ -99,7 +99,7 @@ def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
     >>> fastvi.log_mean_exp(torch.tensor([[1000.0, 0.0], [1000.0, 0.0]]), dim=0)
     tensor([1000.,    0.])
     """
-    return _LOG_MEAN_EXP(x, dim)
+    return _LOG_MEAN_EXP(x, dim if axis is None else choose_axis("log_mean_exp", dim, axis))
 
 
 _WEIGHTS: Operation[Tensor] = Operation(
@@ -114,15 +114,15 @@ _WEIGHTS: Operation[Tensor] = Operation(
 )
 
 
-def importance_weights(log_weights: Tensor, dim: int = 0) -> Tensor:
+def importance_weights(log_weights: Tensor, dim: int = 0, *, axis: int | None = None) -> Tensor:
     """Normalised importance weights, proportional to ``exp(log_weights)`` and summing to one over ``dim``.
 
     Parameters
     ----------
     log_weights
         Log-weights, any shape with at least one dimension.
-    dim
-        The sampling axis.
+    dim, axis
+        The sampling axis, by either name.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def importance_weights(log_weights: Tensor, dim: int = 0) -> Tensor:
     Raises
     ------
     TypeError
-        If ``log_weights`` is no floating-point tensor, or ``dim`` no integer.
+        If ``log_weights`` is no floating-point tensor, or ``dim`` no integer, or both names are given.
     ValueError
         If ``dim`` is out of range or empty.
 
@@ -142,7 +142,7 @@ def importance_weights(log_weights: Tensor, dim: int = 0) -> Tensor:
     >>> fastvi.importance_weights(torch.zeros(4, 2))[0]
     tensor([0.2500, 0.2500])
     """
-    return _WEIGHTS(log_weights, dim)
+    return _WEIGHTS(log_weights, dim if axis is None else choose_axis("importance_weights", dim, axis))
 
 
 def _ess_gradient(grad: Tensor, weights: Tensor, dim: int) -> Tensor:
@@ -182,15 +182,15 @@ _ESS: Operation[Tensor] = Operation(
 )
 
 
-def effective_sample_size(log_weights: Tensor, dim: int = 0) -> Tensor:
+def effective_sample_size(log_weights: Tensor, dim: int = 0, *, axis: int | None = None) -> Tensor:
     """Effective sample size ``1 / sum(w**2)`` of the normalised weights: between 1 and the number of samples.
 
     Parameters
     ----------
     log_weights
         Log-weights, any shape with at least one dimension.
-    dim
-        The sampling axis.
+    dim, axis
+        The sampling axis, by either name.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def effective_sample_size(log_weights: Tensor, dim: int = 0) -> Tensor:
     Raises
     ------
     TypeError
-        If ``log_weights`` is no floating-point tensor, or ``dim`` no integer.
+        If ``log_weights`` is no floating-point tensor, or ``dim`` no integer, or both names are given.
     ValueError
         If ``dim`` is out of range or empty.
 
@@ -214,7 +214,7 @@ def effective_sample_size(log_weights: Tensor, dim: int = 0) -> Tensor:
     >>> fastvi.effective_sample_size(torch.zeros(4))
     tensor(4.)
     """
-    return _ESS(log_weights, dim)
+    return _ESS(log_weights, dim if axis is None else choose_axis("effective_sample_size", dim, axis))
 
 
 class LogMeanExp(RunningLogMeanExp[Tensor]):
@@ -225,8 +225,8 @@ class LogMeanExp(RunningLogMeanExp[Tensor]):
 
     Parameters
     ----------
-    dim
-        The sampling axis of the chunks.
+    dim, axis
+        The sampling axis of the chunks, by either name.
 
     Examples
     --------

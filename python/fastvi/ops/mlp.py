@@ -404,6 +404,7 @@ _BERNOULLI: Operation[Tensor] = Operation(
     check=_check_bernoulli,
     second=of_mlp_bernoulli_log_prob,
     compiles_formula=compiles_formula,
+    truths=("x",),
 )
 
 
@@ -427,7 +428,7 @@ def mlp_bernoulli_log_prob(
     weights, biases, activation
         As for :func:`fastvi.mlp`; the last layer has as many features as ``x``.
     x
-        Observations in [0, 1], shape (..., D); broadcasts with z, for example (B, D) with (K, B, Z).
+        Observations in [0, 1], or truth values, shape (..., D); broadcasts with z, for example (B, D) with (K, B, Z).
     validate_args
         Look whether x lies in [0, 1], as :func:`fastvi.bernoulli_log_prob` does.
 

@@ -5,9 +5,12 @@ Lightning decides at import which process it is: ``SLURM_PROCID=1`` would keep i
 
 from __future__ import annotations
 
+from fastvi._extras import require_extra
 from fastvi.training.processes import other_launchers_hidden
 
 with other_launchers_hidden():
+    require_extra("lightning", "train", "fastvi.training")
+
     from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment

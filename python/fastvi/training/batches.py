@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastvi.seeding import mix_seed
 
-SHUFFLE_STREAM, BINARIZATION_STREAM, NOISE_STREAM, INITIALISATION_STREAM = range(4)
+SHUFFLE_STREAM, BINARIZATION_STREAM, NOISE_STREAM, INITIALISATION_STREAM, VALIDATION_STREAM, MODEL_STREAM = range(6)
 """First counter of `mix_seed`: the purposes for which a run draws."""
 
 
@@ -27,12 +27,18 @@ class Batch(NamedTuple):
         Place of its first example in the whole batch.
     global_size
         Examples in the whole batch, over all processes.
+    examples
+        The examples themselves, where a source gives no indices.
+    state
+        Of such a source after this batch, in an object that hides it.
     """
 
     step: int
     indices: Tensor
     row_offset: int
     global_size: int
+    examples: Any = None
+    state: Any = None
 
 
 class ShuffledBatches:
@@ -73,11 +79,9 @@ class ShuffledBatches:
         order = torch.randperm(self.num_examples, generator=generator)
         for start in range(position * self.batch_size, self.num_examples, self.batch_size):
             batch = order[start : start + self.batch_size]
-            global_size = batch.shape[0]
-            first = self.rank * global_size // self.world_size
-            last = (self.rank + 1) * global_size // self.world_size
+            first, last = _share(batch.shape[0], self.rank, self.world_size)
             self.step += 1
-            yield Batch(self.step - 1, batch[first:last], first, global_size)
+            yield Batch(self.step - 1, batch[first:last], first, batch.shape[0])
 
     def state_dict(self) -> dict[str, int]:
         """Return the present step; with `load_state_dict` it tells Lightning that the batches can be resumed."""
@@ -86,3 +90,33 @@ class ShuffledBatches:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go to the step of ``state``."""
         self.step = state["step"]
+
+
+class OrderedBatches:
+    """Batches of all indices in their order, the same each time; a batch's step is its number.
+
+    Parameters
+    ----------
+    num_examples, batch_size
+        The last batch holds what is left.
+    rank, world_size
+        See `ShuffledBatches`; ``row_offset`` counts from the first of all examples.
+    """
+
+    def __init__(self, num_examples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.num_examples = num_examples
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches."""
+        for number, start in enumerate(range(0, self.num_examples, self.batch_size)):
+            size = min(self.batch_size, self.num_examples - start)
+            first, last = _share(size, self.rank, self.world_size)
+            yield Batch(number, torch.arange(start + first, start + last), start + first, size)
+
+
+def _share(size: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Where one process's share of a batch begins and ends."""
+    return rank * size // world_size, (rank + 1) * size // world_size

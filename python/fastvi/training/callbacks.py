@@ -19,6 +19,8 @@ from fastvi.training.files import write_run_file
 from fastvi.training.module import VariationalModule
 from fastvi.training.processes import from_first
 
+NO_FOLDER = Path("/dev/null/no-run-folder")
+"""Stands for the folder of a run that has none; no file can be below it."""
 _SECONDS_BETWEEN_REFRESHES = 0.2
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -53,6 +55,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
+class MemoryCheckpointIO(AtomicCheckpointIO):
+    """Keeps the checkpoints of a run without a folder, by the names of their files; others' are written.
+
+    Attributes
+    ----------
+    kept
+        Contents of the files.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, bytes] = {}
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Keep ``checkpoint`` where it belongs to the run, of which no folder is named."""
+        if Path(path).parent.parent == NO_FOLDER:
+            self.kept[Path(path).name] = checkpoint_bytes(checkpoint)
+        else:
+            super().save_checkpoint(checkpoint, path, storage_options)
+
+
 class LastCheckpoint(Checkpoint):
     """Keeps the last checkpoint: at the end of each epoch, and every so many steps when asked.
 
@@ -60,8 +83,8 @@ class LastCheckpoint(Checkpoint):
 
     Parameters
     ----------
-    path
-        The file.
+    path, best_path
+        The files; the second is written where the run has patience.
     io
         What writes it.
     saved_step
@@ -70,8 +93,16 @@ class LastCheckpoint(Checkpoint):
         Also save every so many steps.
     """
 
-    def __init__(self, path: Path, io: AtomicCheckpointIO, saved_step: int = 0, every_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        best_path: Path,
+        io: AtomicCheckpointIO,
+        saved_step: int = 0,
+        every_steps: int | None = None,
+    ) -> None:
         self.path = path
+        self.best_path = best_path
         self.saved_step = saved_step
         self.every_steps = every_steps
         self._io = io
@@ -84,13 +115,30 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
-        self._save(trainer)
+        """Save; the best epoch first, so that the last checkpoint never speaks of one that is not there."""
+        assert isinstance(pl_module, VariationalModule)
+        if pl_module.is_best and pl_module.config.patience:
+            self._write(trainer, self.best_path)
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        if is_last or not isinstance(self._io, MemoryCheckpointIO):
+            self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        from_first(self._io.raise_failure)
+        self._write(trainer, self.path)
         self.saved_step = trainer.global_step
+
+    def _write(self, trainer: Trainer, path: Path) -> None:
+        trainer.save_checkpoint(path)
+        from_first(self._io.raise_failure)
+
+
+class Validation(Callback):
+    """Validates at the end of each epoch, before other callbacks look at the result: it is the first of them."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate."""
+        assert isinstance(pl_module, VariationalModule)
+        pl_module.validate_epoch()
 
 
 class FormerSigterm(Callback):
@@ -128,7 +176,8 @@ class ProgressBar(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar."""
-        total = int(trainer.num_training_batches) * (trainer.max_epochs or 0)
+        batches = trainer.num_training_batches
+        total = int(batches) * (trainer.max_epochs or 0) if math.isfinite(batches) else None
         self._task = self._progress.add_task("", total=total, completed=trainer.global_step, epoch="", value="")
         self._progress.start()
 
@@ -156,7 +205,8 @@ class ProgressBar(Callback):
             self._task,
             completed=trainer.global_step,
             epoch=f"{epoch}/{trainer.max_epochs}",
-            value=_value_words(pl_module, float(pl_module.latest_value), digits=2),
+            value=_value_words(pl_module, float(pl_module.latest_value), digits=2)
+            + _validation_words(pl_module, digits=2),
             refresh=True,
         )
 
@@ -178,11 +228,12 @@ class EpochLines(Callback):
         assert trainer.max_epochs is not None
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
         tenths = 10 * epoch // epochs
-        if tenths == self._tenths and time.monotonic() < self._next_time:
+        if tenths == self._tenths and time.monotonic() < self._next_time and not pl_module.is_over:
             return
         self._next_time = time.monotonic() + _SECONDS_BETWEEN_LINES
         self._tenths = tenths
         value = _value_words(pl_module, pl_module.epoch_value, digits=3)
+        value += _validation_words(pl_module, digits=3)
         self._console.print(f"epoch {epoch}/{epochs}, step {trainer.global_step}, {value}", highlight=False)
 
 
@@ -190,3 +241,10 @@ def _value_words(module: VariationalModule, value: float, digits: int) -> str:
     """Return, for example, "bound -90.123 nats"."""
     objective = module.objective
     return f"{objective.value_name} {value:.{digits}f}{' ' if objective.unit else ''}{objective.unit}"
+
+
+def _validation_words(module: VariationalModule, digits: int) -> str:
+    """Return, for example, ", validation bound -90.123 nats"; nothing where there was no validation."""
+    if module.validation_value is None:
+        return ""
+    return f", validation {_value_words(module, module.validation_value, digits)}"

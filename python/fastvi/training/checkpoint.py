@@ -17,7 +17,8 @@ from torch import Tensor
 from fastvi._archive import LENGTH, archive_bytes, has_checksum, is_whole
 from fastvi.training.config_file import FORMAT_KEY, check_format, from_former
 from fastvi.training.errors import NoCheckpointError, RunError, reason
-from fastvi.training.settings import with_precision
+from fastvi.training.own_model import OWN_MODEL
+from fastvi.training.settings import with_later_settings
 
 _END, _END_BYTES = b"PK\5\6", 22  # of an archive without a comment
 _ARCHIVE_ERRORS = (
@@ -45,6 +46,12 @@ _PARTS: dict[str, type | tuple[type, ...]] = {
     "epoch_total": float,
     "epoch_examples": int,
 }
+AVERAGE_KEY = "averaged"
+"""Under which the average of the weights stands in a checkpoint, see `fastvi.training.averaging`."""
+BEST_KEY = "best"
+"""Under which the best epoch stands in a checkpoint, see `fastvi.training.validation.BestEpoch`."""
+SOURCE_KEY = "source"
+"""Under which the state of a source stands that has one, see `fastvi.training.sources`."""
 _ADVICE = "put a copy of it back, or start a new run"
 
 
@@ -70,6 +77,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise NoCheckpointError(f"{path.parent.parent} has no checkpoint yet: {path} is missing") from error
     except OSError as error:
         raise RunError(f"{path} cannot be read: {reason(error)}") from error
+    return checkpoint_of(content, path)
+
+
+def checkpoint_of(content: bytes, path: Path) -> dict[str, Any]:
+    """Return the checkpoint of a file's content; ``path`` is for messages. Errors: see `read_checkpoint`."""
     archive = _checked(content)
     if archive is None:
         raise RunError(f"{path} is damaged: {_ADVICE}")
@@ -104,7 +116,7 @@ def check_fit(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], model:
     try:
         if kept is not settings and FORMAT_KEY not in checkpoint:
             kept = from_former(kept, lasting=True)
-        found_settings = _flat(with_precision(kept))
+        found_settings = _flat(with_later_settings(kept))
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # of no settings at all, or of other ones
         raise RunError(f"{path} is of another version of fastvi: {_ADVICE}") from error
     for place, value in _flat(settings).items():
@@ -113,14 +125,35 @@ def check_fit(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], model:
         if found_settings[place] != value:
             name = place[0] if place[1] in ("name", "") else place[1]
             raise RunError(f"{path} is of another run: its {name} is {found_settings[place]}, not {value}; {_ADVICE}")
-    shapes = {f"model.{name}": tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    _check_shapes(
+        checkpoint["state_dict"], {f"model.{name}": value for name, value in model.state_dict().items()}, path
+    )
+    if settings["weight_averaging"]:
+        average = checkpoint.get(AVERAGE_KEY)
+        if not isinstance(average, Mapping) or not isinstance(average.get("state_dict"), Mapping):
+            raise RunError(f"{path} is not a checkpoint of fastvi: its {AVERAGE_KEY} is missing; {_ADVICE}")
+        _check_shapes(average["state_dict"], model.state_dict(), path)
+    best = checkpoint.get(BEST_KEY)
+    if settings["validation_split"] and not (isinstance(best, Mapping) and best.keys() >= {"value", "epoch", "after"}):
+        raise RunError(f"{path} is not a checkpoint of fastvi: its {BEST_KEY} is missing; {_ADVICE}")
+
+
+def _check_shapes(kept: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    found = {name: tuple(value.shape) for name, value in kept.items()}
     for name in sorted(shapes.keys() | found.keys()):
         if shapes.get(name) != found.get(name):
             raise RunError(
                 f"{path} is of another model: {name} has {_words(found.get(name))} there, "
                 f"{_words(shapes.get(name))} in the run; {_ADVICE}"
             )
+
+
+def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the state of the run's model: the average of its weights where the run has one."""
+    if AVERAGE_KEY in checkpoint:
+        return dict(checkpoint[AVERAGE_KEY]["state_dict"])
+    return {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
@@ -160,11 +193,19 @@ def _check_parts(checkpoint: Any, path: Path) -> None:
     for name, kind in _PARTS.items():
         if not isinstance(checkpoint.get(name), kind):
             raise RunError(f"{path} is not a checkpoint of fastvi: its {name} is missing or of another type; {_ADVICE}")
+    is_own = _is_of_own_model(checkpoint.get("settings"))
     for name, value in checkpoint["state_dict"].items():
-        if not isinstance(name, str) or not isinstance(value, Tensor) or value.dtype != torch.float32:
+        is_tensor = isinstance(value, Tensor) and (is_own or value.dtype == torch.float32)
+        if not isinstance(name, str) or not is_tensor:
             raise RunError(f"{path} is not a checkpoint of fastvi: {name} is not a float32 tensor; {_ADVICE}")
     if checkpoint["global_step"] < 0 or checkpoint["epoch"] < 0:
         raise RunError(f"{path} is not a checkpoint of fastvi: its step or epoch is negative; {_ADVICE}")
+
+
+def _is_of_own_model(settings: Any) -> bool:
+    """Whether the run's model is a module of the user's own, which may hold tensors of any dtype."""
+    model = settings.get("model") if isinstance(settings, Mapping) else None
+    return isinstance(model, Mapping) and model.get("name") == OWN_MODEL
 
 
 def _words(shape: tuple[int, ...] | None) -> str:

@@ -22,10 +22,10 @@ from fastvi.training.lock import LOCK_NAME, holder, locked
 
 OWN_FILES = {
     "": re.compile(
-        r"config\.json|metrics\.csv|evaluation((-K[0-9]+)?-images[0-9]+)?\.json|"
+        r"config\.json|(metrics|divergence)\.csv|evaluation((-K[0-9]+)?-images[0-9]+)?\.json|"
         r"(reconstructions|denoised|filters|trajectories|samples|manifold)\.png|" + re.escape(LOCK_NAME)
     ),
-    "checkpoints": re.compile(r"last\.ckpt"),
+    "checkpoints": re.compile(r"(last|best)\.ckpt"),
     "tensorboard": re.compile(r"events\.out\.tfevents\..*|hparams\.yaml"),
 }
 """Every file that fastvi writes into a run folder, by the folder in it; what is being written has a name of its own."""
@@ -79,7 +79,7 @@ def claimed(
     out: Path | None,
     overwrite: bool,
     config: TrainingConfig,
-    record: DataRecord,
+    record: DataRecord | None,
     tell: Callable[[str], None],
 ) -> Iterator[RunFolder]:
     """Give a folder with the settings of a new run in it, which no other process writes within the block.

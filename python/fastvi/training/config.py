@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from torch import nn
 
 from fastvi._registry import UnregisteredError
 from fastvi.data import Dataset
-from fastvi.training.checkpoint import check_fit, read_checkpoint
+from fastvi.training.checkpoint import BEST_KEY, check_fit, model_state, read_checkpoint
 from fastvi.training.config_file import config_bytes, is_config, parse_config
 from fastvi.training.data_record import DataRecord, require_same_data
 from fastvi.training.errors import NoCheckpointError, RunError, reason
 from fastvi.training.files import write_run_file
+from fastvi.training.rows_file import read_rows, rows_bytes
 from fastvi.training.settings import TrainingConfig, check_memory, check_settings
 
 __all__ = ["RunError", "RunFolder", "TrainingConfig", "check_memory", "check_settings", "config_bytes", "is_config"]
@@ -37,6 +39,16 @@ class RunFolder:
     def checkpoint_file(self) -> Path:
         """The last checkpoint: parameters, optimiser and loop state."""
         return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def best_checkpoint_file(self) -> Path:
+        """The checkpoint of the best epoch, of a run that has patience."""
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def divergence_file(self) -> Path:
+        """Divergence of each latent dimension, one row for each validation, CSV."""
+        return self.path / "divergence.csv"
 
     @property
     def metrics_file(self) -> Path:
@@ -139,14 +151,51 @@ class RunFolder:
         except NoCheckpointError:
             return 0
 
-    def load_model(self) -> nn.Module:
-        """Return the model with the parameters of the last checkpoint."""
-        config = self.read_config()
-        state = self.read_checkpoint(config)["state_dict"]
+    def load_model(self, config: TrainingConfig | None = None) -> nn.Module:
+        """Return the model of the run: with the parameters of the last checkpoint, or of its best epoch's.
+
+        ``config`` is what `read_config` returned, with a module of the user's own where the run has one.
+        """
+        config = config or self.read_config()
+        state = self.read_model_state(config)
         model = config.build_model()
-        prefix = "model."
-        model.load_state_dict({name.removeprefix(prefix): value for name, value in state.items()})
+        model.load_state_dict(state)
         return model.eval()
+
+    def read_model_state(self, config: TrainingConfig) -> dict[str, Any]:
+        """Return the parameters of the run's model: of the best epoch where the run has patience, else the last.
+
+        Raises
+        ------
+        RunError
+            See `read_checkpoint`.
+        """
+        checkpoint = self.read_checkpoint(config)
+        if config.patience and checkpoint[BEST_KEY]["epoch"]:
+            checkpoint = read_checkpoint(self.best_checkpoint_file)
+            check_fit(checkpoint, config.lasting(), config.build_outline(), self.best_checkpoint_file)
+        return model_state(checkpoint)
+
+    def read_history(self) -> list[dict[str, float]]:
+        """Return the figures of each epoch; none where there is no file of them.
+
+        Raises
+        ------
+        RunError
+            If the file cannot be read or is damaged.
+        """
+        return read_rows(self.metrics_file)
+
+    def write_history(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Write the figures of each epoch, where there are some.
+
+        Raises
+        ------
+        RunError
+            If they cannot be written.
+        """
+        if history:
+            write_run_file(self.metrics_file, rows_bytes(history))
 
     def _read(self) -> tuple[TrainingConfig, DataRecord | None]:
         try:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import io
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastvi.training._lightning import Logger
 from fastvi.training.config import RunFolder
 from fastvi.training.errors import RunError, reason
+from fastvi.training.extra_loggers import extra_loggers, usual_loggers
 from fastvi.training.files import write_run_file
+from fastvi.training.rows_file import rows_bytes
 
 
 class RunLogger(Logger):
@@ -87,11 +87,25 @@ class MetricsFile(RunLogger):
         if self.rows and row.keys() != self.rows[0].keys():
             raise RunError(f"{self.path} has other columns than {', '.join(row)}: move it away to go on")
         self.rows.append(row)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_run_file(self.path, text.getvalue().encode())
+        write_run_file(self.path, rows_bytes(self.rows))
+
+
+class DivergenceFile(MetricsFile):
+    """A CSV file of the divergence of each latent dimension, in nats, a row for each validation."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Do nothing: these are in `MetricsFile`."""
+
+    def log_divergence(self, epoch: int, divergence: Sequence[float], step: int) -> None:
+        """Add a row and write the file.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written.
+        """
+        columns = {f"divergence_{dimension}": nats for dimension, nats in enumerate(divergence)}
+        super().log_metrics({"epoch": epoch, **columns}, step)
 
 
 class TensorBoardEvents(RunLogger):
@@ -140,9 +154,12 @@ class TensorBoardEvents(RunLogger):
                 raise RunError(f"{self.path} cannot be written: {reason(error)}") from error
 
 
-def make_loggers(folder: RunFolder, checkpoint_step: int) -> list[Logger]:
-    """Return the loggers of a run that goes on from step ``checkpoint_step``."""
-    loggers: list[Logger] = [MetricsFile(folder.metrics_file, checkpoint_step)]
-    if importlib.util.find_spec("tensorboard"):
+def make_loggers(folder: RunFolder, checkpoint_step: int, names: Sequence[str] | None = None) -> list[Logger]:
+    """Return the loggers of a run that goes on from step ``checkpoint_step``, by `logger_names`."""
+    loggers: list[Logger] = [
+        MetricsFile(folder.metrics_file, checkpoint_step),
+        DivergenceFile(folder.divergence_file, checkpoint_step),
+    ]
+    if "tensorboard" in (usual_loggers() if names is None else names):
         loggers.append(TensorBoardEvents(folder.path / "tensorboard", checkpoint_step))
-    return loggers
+    return [*loggers, *extra_loggers(names or (), folder)]

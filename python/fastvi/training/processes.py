@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 
 from fastvi.training.errors import RunError
@@ -80,10 +81,15 @@ def join_processes() -> None:
     """
     if layout() != (1, 1) and not dist.is_initialized():
         try:
-            dist.init_process_group("gloo")
+            dist.init_process_group(_backend())
         except dist.DistError as error:
             raise RunError(f"torchrun's other processes cannot be met: {str(error).splitlines()[0]}") from error
         atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter
+
+
+def _backend() -> str:
+    """Tensors on the CPU, and what is said between processes, go over gloo; tensors on GPUs over NCCL."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
 
 
 def rank() -> int:

@@ -19,6 +19,13 @@ from fastvi.data import BINARIZATIONS, Dataset
 from fastvi.models import MODELS, DataShape, ModelOptions
 from fastvi.objectives import OBJECTIVES, Objective
 from fastvi.ops._private import MULTIPLIED_BY_PROCESSOR
+from fastvi.training.own_model import OWN_MODEL, OwnModel
+from fastvi.training.trainer_settings import (
+    TrainerSettings,
+    check_trainer_settings,
+    validation_count,
+    with_trainer_defaults,
+)
 from fastvi.training.windows import check_windows
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -32,15 +39,15 @@ _BYTES_PER_PARAMETER = 16  # in float32: itself, its gradient and Adam's two mom
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Every setting that the parameters at the end of a run depend on.
+class TrainingConfig(TrainerSettings):
+    """Every setting that the parameters at the end of a run depend on; see `TrainerSettings` for those of the trainer.
 
     Attributes
     ----------
     data, binarization
         See `fastvi.data`.
     image_shape
-        (height, width) of the data set's images.
+        (height, width) of the data set's images, or (channels, height, width); (1, D) of rows that are no images.
     objective
         An object of one of the classes in `fastvi.objectives.OBJECTIVES`.
     model
@@ -55,7 +62,7 @@ class TrainingConfig:
     """
 
     data: str
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     objective: Objective
     model: ModelOptions
     binarization: str
@@ -88,7 +95,7 @@ class TrainingConfig:
     @property
     def model_name(self) -> str:
         """Name of the model's options in `fastvi.models.MODELS`."""
-        return MODELS.name_of(self.model)
+        return OWN_MODEL if isinstance(self.model, OwnModel) else MODELS.name_of(self.model)
 
     @property
     def num_samples(self) -> int:
@@ -118,7 +125,11 @@ class TrainingConfig:
         """Return the settings by name; those of the objective and the model are ``{name, **fields}``."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         settings["objective"] = OBJECTIVES.as_fields(self.objective)
-        settings["model"] = MODELS.as_fields(self.model)
+        settings["model"] = (
+            {"name": OWN_MODEL, **dataclasses.asdict(self.model)}
+            if isinstance(self.model, OwnModel)
+            else MODELS.as_fields(self.model)
+        )
         return settings
 
     @classmethod
@@ -130,7 +141,7 @@ class TrainingConfig:
         ValueError, TypeError
             If one is missing, unknown or cannot be.
         """
-        settings = with_precision(settings)
+        settings = with_later_settings(settings)
         names = {field.name for field in dataclasses.fields(cls)}
         missing, unknown = sorted(names - settings.keys()), sorted(settings.keys() - names)
         wrong = [f"{', '.join(missing)} missing"] if missing else []
@@ -139,22 +150,35 @@ class TrainingConfig:
             raise ValueError("; ".join(wrong))
         made = {
             "objective": OBJECTIVES.from_fields(settings["objective"]),
-            "model": MODELS.from_fields(settings["model"]),
+            "model": _model_from(settings["model"]),
         }
         config = cls(**{**settings, **made})
         check_settings(config)
         return config
 
     def lasting(self) -> dict[str, Any]:
-        """Return the settings by name that a run keeps for good: all but the number of epochs."""
+        """Return the settings by name that a run keeps for good: all but the number of epochs of a constant rate."""
         settings = self.as_dict()
-        del settings["epochs"]
+        if self.may_be_extended:
+            del settings["epochs"]
         return settings
 
+    @property
+    def may_be_extended(self) -> bool:
+        """Whether a run can go on for more epochs: not where every step's learning rate depends on their number."""
+        return self.schedule == "constant"
 
-def with_precision(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings by name with the precision, which those of older runs lack: they were float32."""
-    return {"precision": PRECISIONS[0], **settings}
+
+def _model_from(fields: Any) -> ModelOptions:
+    if isinstance(fields, Mapping) and fields.get("name") == OWN_MODEL:
+        return OwnModel(**{name: value for name, value in fields.items() if name != "name"})
+    made: ModelOptions = MODELS.from_fields(fields)
+    return made
+
+
+def with_later_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings by name with those that older runs lack: they were float32, and the trainer's were plain."""
+    return {"precision": PRECISIONS[0], **with_trainer_defaults(settings)}
 
 
 def check_settings(config: TrainingConfig) -> None:
@@ -186,15 +210,18 @@ def check_settings(config: TrainingConfig) -> None:
             raise TypeError(f"{name} must be a name, got {getattr(config, name)!r}")
     if config.precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
+    check_trainer_settings(config)
     if not isinstance(config.image_shape, tuple):
         raise TypeError(f"image_shape must be a tuple of sizes, got {config.image_shape!r}")
     for size in config.image_shape:
         # Zero and less are for the model, which says so in its own words.
         _check_integer("image_shape", size, -_LARGEST_SIZE, _LARGEST_SIZE)
-    if len(config.image_shape) != 2:
-        raise ValueError(f"image_shape must be (height, width), got {config.image_shape}")
+    if len(config.image_shape) not in (2, 3):
+        raise ValueError(f"image_shape must be (height, width) or (channels, height, width), got {config.image_shape}")
     if config.binarization not in BINARIZATIONS:
         raise ValueError(f"binarization must be one of {', '.join(BINARIZATIONS)}, got {config.binarization!r}")
+    if isinstance(config.model, OwnModel) and not config.model.is_attached:
+        return  # what it is made of is known once it is there
     try:
         outline = config.build_outline()
         config.objective.check_model(outline)
@@ -245,25 +272,31 @@ def check_data(config: TrainingConfig, data: Dataset) -> None:
     Raises
     ------
     ValueError
-        If the one are counts and the other is not of counts, if there are no labels, or more classes than the run has,
-        or if a model of sequences finds no frames with neighbours.
+        If they are not, if there are no labels, or more classes than the run has, or if a model of sequences finds no
+        frames with neighbours.
     """
-    from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
+    from fastvi.data.rows import shape_of
+    from fastvi.models.likelihoods import LIKELIHOODS, VALUES, is_of_counts, values_of
 
+    validation_count(config, shape_of(data.train)[0])
     likelihood = getattr(config.model, "likelihood", getattr(config.model, "error", None))
-    if likelihood in LIKELIHOODS and is_of_counts(likelihood) is not is_of_counts(data.likelihood):
-        kinds = {True: "of counts", False: "of values in [0, 1]"}
+    kind = values_of(data.likelihood)
+    if likelihood in LIKELIHOODS and values_of(likelihood) not in (kind, VALUES[2]):
         raise ValueError(
-            f"the likelihood {likelihood} is {kinds[is_of_counts(likelihood)]}, and the data {data.name} are "
-            f"{kinds[is_of_counts(data.likelihood)]}"
+            f"the likelihood {likelihood} is of {values_of(likelihood)}, and the data {data.name} are of {kind}"
+            + ("; `likelihood` real-gaussian or real-laplace fits them" if kind == VALUES[2] else "")
         )
-    if config.binarization != "none" and (is_of_counts(data.likelihood) or likelihood == "continuous-bernoulli"):
-        what = (
-            f"the data {data.name} are counts" if is_of_counts(data.likelihood) else f"{likelihood} is of grey values"
-        )
+    if config.binarization != "none" and (kind != VALUES[0] or likelihood == "continuous-bernoulli"):
+        what = f"{likelihood} is of grey values"
+        if kind != VALUES[0]:
+            what = f"the data {data.name} are {'counts' if is_of_counts(data.likelihood) else kind}"
         raise ValueError(f"binarization must be none, for {what}, got {config.binarization!r}")
     if config.uses_neighbours:
         check_windows(data, config.model_name)
+        if config.validation_split:
+            raise ValueError(
+                f"validation_split is not for {config.model_name}: the windows of a film share frames, and none is new"
+            )
     if not config.uses_labels:
         return
     if config.uses_neighbours:

@@ -7,16 +7,20 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
 from torch import nn
 
-from fastvi.data import Dataset
+from fastvi.data import DataError, Dataset
+from fastvi.data.rows import shape_of
 from fastvi.seeding import mix_seed
 from fastvi.training._lightning import (
+    Callback,
     ClusterEnvironment,
     LightningEnvironment,
     Logger,
@@ -25,9 +29,20 @@ from fastvi.training._lightning import (
     rank_zero_only,
 )
 from fastvi.training.batches import INITIALISATION_STREAM
-from fastvi.training.callbacks import AtomicCheckpointIO, EpochLines, FormerSigterm, LastCheckpoint, ProgressBar
+from fastvi.training.callbacks import (
+    NO_FOLDER,
+    AtomicCheckpointIO,
+    EpochLines,
+    FormerSigterm,
+    LastCheckpoint,
+    MemoryCheckpointIO,
+    ProgressBar,
+    Validation,
+)
+from fastvi.training.checkpoint import checkpoint_of, model_state
 from fastvi.training.config import RunFolder
 from fastvi.training.data_record import DataRecord, require_same_data
+from fastvi.training.devices import devices_of
 from fastvi.training.errors import DivergenceError, RunError
 from fastvi.training.lock import locked
 from fastvi.training.loggers import make_loggers
@@ -42,6 +57,7 @@ from fastvi.training.processes import (
     rank,
 )
 from fastvi.training.settings import TrainingConfig, check_data, check_memory, check_settings
+from fastvi.training.sources import Source, training_mean
 
 
 class TrainingInterruptedError(BaseException):
@@ -50,13 +66,16 @@ class TrainingInterruptedError(BaseException):
 
 def train(
     config: TrainingConfig,
-    data: Dataset,
+    data: Dataset | Source,
     folder: RunFolder,
     *,
     console: Console,
     progress: bool = True,
     checkpoint_every: int | None = None,
     device: str = "cpu",
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    logger_names: Sequence[str] | None = None,
 ) -> nn.Module:
     """Train a model, from the last checkpoint of ``folder`` if it has one, and return it.
 
@@ -69,7 +88,7 @@ def train(
     config
         Settings; those of the run's checkpoint but for ``epochs``, which may be larger.
     data
-        The data set named in ``config``.
+        The data set named in ``config``, or another source of examples.
     folder
         Where checkpoints and metrics go; it exists.
     console
@@ -79,7 +98,12 @@ def train(
     checkpoint_every
         Also write a checkpoint every so many steps.
     device
-        ``"cpu"``, or ``"cuda"`` for PyTorch's current GPU, in one process. The model comes back on the CPU.
+        ``"cpu"``, or ``"cuda"`` for PyTorch's current GPU, or in each of several processes that of its local
+        rank. The model comes back on the CPU.
+    callbacks, loggers
+        Of PyTorch Lightning, beside those of the run.
+    logger_names
+        See `fastvi.training.extra_loggers.logger_names`.
 
     Raises
     ------
@@ -97,13 +121,79 @@ def train(
     with contextlib.ExitStack() as stack:
         from_first(lambda: stack.enter_context(locked(folder.path, console.print)))
         checkpoint_step = from_first(lambda: folder.trained_steps(config))
-        try:
-            check_data(config, data)
-            check_memory(config, data.train.shape[0])
-        except ValueError as error:
-            raise RunError(str(error)) from error
-        _check_data(config, data, folder)
-        return _train(config, data, folder, checkpoint_step, console, progress, checkpoint_every, device)
+        _check_source(config, data)
+        if isinstance(data, Dataset):
+            _check_data(config, data, folder)
+        elif checkpoint_step and not data.can_be_resumed:
+            raise RunError(
+                f"{folder.path} cannot go on: its data can neither be indexed nor have they a state_dict, so that "
+                "nothing tells which examples come next; start a new run"
+            )
+        own: list[Logger] = []
+        in_all(lambda: own.extend(make_loggers(folder, checkpoint_step, logger_names) if is_first() else ()))
+        io, every, shown = AtomicCheckpointIO(), checkpoint_every, _shown(console, progress)
+        module = _train(config, data, folder, checkpoint_step, io, [shown, *callbacks], [*own, *loggers], every, device)
+        if config.patience:
+            module.result.load_state_dict(from_first(lambda: folder.read_model_state(config)))
+    if module.best.epoch:
+        console.print(_best_words(module), highlight=False)
+    return module.result
+
+
+class Trained(NamedTuple):
+    """What a training without a folder leaves.
+
+    Attributes
+    ----------
+    model
+        The trained model, on the CPU.
+    history
+        The figures of each epoch.
+    checkpoints
+        Contents of the run's checkpoint files, by their names.
+    """
+
+    model: nn.Module
+    history: list[dict[str, float]]
+    checkpoints: dict[str, bytes]
+
+
+def train_in_memory(
+    config: TrainingConfig,
+    data: Dataset | Source,
+    *,
+    console: Console,
+    progress: bool = True,
+    device: str = "cpu",
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+) -> Trained:
+    """Train a model without a folder: nothing is written. See `train` for parameters and errors."""
+    check_settings(config)
+    join_processes()
+    _check_source(config, data)
+    io, shown = MemoryCheckpointIO(), _shown(console, progress)
+    module = _train(config, data, RunFolder(NO_FOLDER), 0, io, [shown, *callbacks], list(loggers), None, device)
+    if config.patience:
+        state = from_first(lambda: model_state(checkpoint_of(io.kept["best.ckpt"], Path("best.ckpt"))))
+        module.result.load_state_dict(state)
+    if module.best.epoch:
+        console.print(_best_words(module), highlight=False)
+    return Trained(module.result, module.history, io.kept)
+
+
+def _shown(console: Console, progress: bool) -> Callback:
+    return ProgressBar(console) if progress else EpochLines(console)
+
+
+def _check_source(config: TrainingConfig, data: Dataset | Source) -> None:
+    if not isinstance(data, Dataset):
+        return
+    try:
+        check_data(config, data)
+        check_memory(config, shape_of(data.train)[0])
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 def _check_data(config: TrainingConfig, data: Dataset, folder: RunFolder) -> None:
@@ -130,34 +220,36 @@ def _check_data(config: TrainingConfig, data: Dataset, folder: RunFolder) -> Non
 
 def _train(
     config: TrainingConfig,
-    data: Dataset,
+    data: Dataset | Source,
     folder: RunFolder,
     checkpoint_step: int,
-    console: Console,
-    progress: bool,
+    checkpoint_io: AtomicCheckpointIO,
+    callbacks: list[Callback],
+    loggers: list[Logger],
     checkpoint_every: int | None,
     device: str,
-) -> nn.Module:
+) -> VariationalModule:
+    """Train, and return the module with the parameters of the last step."""
     processes, machines = layout()
     environment: ClusterEnvironment = (
         LightningEnvironment() if (processes, machines) == (1, 1) else TorchElasticEnvironment()
     )
-    loggers: list[Logger] = []
-    in_all(lambda: loggers.extend(make_loggers(folder, checkpoint_step) if is_first() else ()))
-    checkpoint_io = AtomicCheckpointIO()
-    last_checkpoint = LastCheckpoint(folder.checkpoint_file, checkpoint_io, checkpoint_step, checkpoint_every)
+    last_checkpoint = LastCheckpoint(
+        folder.checkpoint_file, folder.best_checkpoint_file, checkpoint_io, checkpoint_step, checkpoint_every
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix_seed(config.seed, INITIALISATION_STREAM))
-        module = VariationalModule(config, config.build_model(data.train.mean(0)), data)
+        mean = training_mean(config, data) if isinstance(data, Dataset) else data.mean
+        module = VariationalModule(config, config.build_model(mean), data)
     with _quiet_lightning(), _interruptible():
         trainer = Trainer(
             accelerator=device,
-            devices=[torch.cuda.current_device()] if device == "cuda" else processes,
+            devices=devices_of(device),
             num_nodes=machines,
             strategy="auto" if (processes, machines) == (1, 1) else "ddp",
             max_epochs=config.epochs,
             logger=loggers,
-            callbacks=[ProgressBar(console) if progress else EpochLines(console), FormerSigterm(), last_checkpoint],
+            callbacks=[Validation(), *callbacks, FormerSigterm(), last_checkpoint],
             plugins=[checkpoint_io, environment],
             log_every_n_steps=1,  # nothing is logged by step; a larger number only makes short epochs a warning
             enable_progress_bar=False,
@@ -168,13 +260,24 @@ def _train(
             trainer.fit(module, ckpt_path=str(folder.checkpoint_file) if checkpoint_step else None)
         except TrainingInterruptedError as error:
             raise KeyboardInterrupt from error
+        except DataError as error:  # of a source, whose rows are read in the midst of training
+            raise RunError(str(error)) from error
         except DivergenceError as error:
-            kept = _kept_checkpoint(last_checkpoint.saved_step, int(trainer.num_training_batches))
+            kept = _kept_checkpoint(last_checkpoint.saved_step, trainer.num_training_batches)
             raise DivergenceError(f"{error}: try a smaller `learning_rate`{kept}") from error
-    return module.model.eval()
+    module.result.cpu().eval()
+    return module
 
 
-def _kept_checkpoint(step: int, steps_per_epoch: int) -> str:
+def _best_words(module: VariationalModule) -> str:
+    """Say which epoch was the best by validation, and whether the run's model is that."""
+    what = f"validation {module.objective.value_name} {module.best.value:.3f}"
+    if not module.config.patience:
+        return f"best {what}, after epoch {module.best.epoch}; the model is that of the last epoch"
+    return f"the model is that of epoch {module.best.epoch}, with the best {what}"
+
+
+def _kept_checkpoint(step: int, steps_per_epoch: float) -> str:
     """Say which checkpoint a run that failed has left; nothing where it has none."""
     if step == 0:
         return ""

@@ -101,5 +101,6 @@ def _of_all_times(data: Dataset) -> Tensor | None:
 
 
 def _all_frames(data: Dataset, binarization: str) -> Tensor:
+    assert isinstance(data.train, Tensor)  # as images with times are
     train = data.train if binarization == "none" else binarize(data.train, TEST_BINARIZATION_SEED)
     return torch.cat([train, test_images(data, binarization)])

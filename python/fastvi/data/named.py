@@ -1,7 +1,6 @@
-"""Image data sets as in-memory tensors, their splits, and the binarisation of grey values.
+"""The data sets that are known by name, as in-memory tensors with their splits.
 
-`digits` ships with scikit-learn; the others are read from a folder. Dynamic binarisation follows Salakhutdinov &
-Murray 2008 and Burda, Grosse & Salakhutdinov 2016: a grey value is the probability of a one.
+`digits` ships with scikit-learn; the others are read from a folder.
 """
 
 from __future__ import annotations
@@ -16,33 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastvi import ops
 from fastvi._array_files import MAX_ARRAY_BYTES, DataError, read_idx, read_npz
-from fastvi._dataset import Dataset
-from fastvi._moving_spot import SIZE, moving_spot
-from fastvi.ops._values import describe_range, range_outside_unit_interval
-
-__all__ = [
-    "BINARIZATIONS",
-    "BUNDLED_DATASETS",
-    "DATASET_NAMES",
-    "STATIC_BINARIZATION_SEED",
-    "TEST_BINARIZATION_SEED",
-    "DataError",
-    "Dataset",
-    "Presenter",
-    "binarize",
-    "evenly_spaced",
-    "load_dataset",
-    "read_idx",
-    "test_images",
-]
-
-BINARIZATIONS = ("dynamic", "static", "none")
-TEST_BINARIZATION_SEED = 20140114
-"""Test images are always binarised with this seed, so that every run is judged on the same pixels."""
-STATIC_BINARIZATION_SEED = 20080705
-"""Seed of the training images' one and only draw under ``static`` binarisation."""
+from fastvi._extras import require_extra
+from fastvi.data.dataset import Dataset
+from fastvi.data.moving_spot import SIZE, moving_spot
+from fastvi.data.splitting import evenly_spaced
 
 _DIGITS_TEST_COUNT = 297
 _DIGITS_POINTS = 16  # of a pixel
@@ -115,103 +92,11 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     return _LOADERS[name](data_dir)
 
 
-def evenly_spaced(count: int, total: int) -> Tensor:
-    """Return ``count`` indices spread evenly over ``range(total)``, in increasing order.
-
-    Examples
-    --------
-    >>> evenly_spaced(3, 9).tolist()
-    [0, 3, 6]
-    """
-    return torch.arange(count) * total // count
-
-
-def binarize(images: Tensor, seed: int) -> Tensor:
-    """Draw ones with the probabilities ``images``, shape (B, D); row b, column d depends on (seed, b, d) alone.
-
-    Raises: see :class:`Presenter`.
-    """
-    return Presenter(images, "dynamic")(torch.arange(images.shape[0]), seed)
-
-
-def test_images(dataset: Dataset, binarization: str) -> Tensor:
-    """Return the test images as a model sees them, shape (M, D): binarised with a fixed seed unless ``"none"``."""
-    return dataset.test if binarization == "none" else binarize(dataset.test, TEST_BINARIZATION_SEED)
-
-
-test_images.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test to pytest
-
-
-class Presenter:
-    """Gives training examples by index, binarised as asked.
-
-    Parameters
-    ----------
-    images
-        Grey values in [0, 1], shape (N, D).
-    binarization
-        ``"dynamic"``: a new draw each time an example is presented. ``"static"``: one draw for good.
-        ``"none"``: the values themselves.
-    are_counts
-        The images hold counts, which are not binarised.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the images are not floating-point values in [0, 1], or the binarization is unknown, or one of counts.
-    """
-
-    def __init__(self, images: Tensor, binarization: str, are_counts: bool = False) -> None:
-        if binarization not in BINARIZATIONS:
-            raise ValueError(f"Presenter: binarization must be one of {', '.join(BINARIZATIONS)}, got {binarization!r}")
-        if not images.is_floating_point():
-            raise TypeError(f"Presenter: images must be floating-point values in [0, 1], got {images.dtype}")
-        if are_counts and binarization != "none":
-            raise ValueError(f"Presenter: counts are not binarised, got binarization {binarization}")
-        if not images.is_meta and not are_counts and (bounds := range_outside_unit_interval(images)) is not None:
-            raise ValueError(f"Presenter: images must hold values in [0, 1], got {describe_range(bounds)}")
-        self.dynamic = binarization == "dynamic"
-        self._values: Tensor
-        if self.dynamic:
-            # A standard normal draw lies below ndtri(p) with probability p. So binarisation takes its noise from the
-            # library's own generator, where a draw depends on (seed, row, column), not on who draws it.
-            self._values = torch.special.ndtri(images)
-        else:
-            self._values = binarize(images, STATIC_BINARIZATION_SEED) if binarization == "static" else images
-
-    def __len__(self) -> int:
-        """Return the number of examples, N."""
-        return self._values.shape[0]
-
-    def to(self, device: torch.device) -> None:
-        """Move the examples to a device: there the indices must be, and there the batches are made."""
-        self._values = self._values.to(device)
-
-    def __call__(self, indices: Tensor, seed: int, row_offset: int = 0) -> Tensor:
-        """Return the examples ``indices`` (B,) as a (B, D) tensor.
-
-        Parameters
-        ----------
-        indices
-            Which examples.
-        seed
-            Seed of a dynamic draw; unused otherwise.
-        row_offset
-            Place of the first row in the whole batch: a shard draws what it would have drawn in the whole.
-        """
-        values = self._values.index_select(0, indices)
-        if not self.dynamic:
-            return values
-        zeros = values.new_zeros(()).expand_as(values)
-        return (ops.rsample_normal(zeros, zeros, seed=seed, row_offset=row_offset) < values).to(values.dtype)
-
-
 def _load_digits() -> Dataset:
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
-    except ImportError as error:
-        raise DataError('the data set digits is part of scikit-learn: pip install "fastvi[train]"') from error
-    digits = load_digits()
+        digits = require_extra("sklearn.datasets", "train", "the data set digits").load_digits()
+    except ModuleNotFoundError as error:
+        raise DataError(str(error)) from error
     train, test = _split_evenly(digits.data.astype(np.float32) / np.float32(_DIGITS_POINTS), _DIGITS_TEST_COUNT)
     train_labels, test_labels = _split_evenly(digits.target.astype(np.int64), _DIGITS_TEST_COUNT)
     return Dataset("digits", train, test, (8, 8), "bernoulli", train_labels, test_labels)
@@ -219,6 +104,7 @@ def _load_digits() -> Dataset:
 
 def _load_digits_counts() -> Dataset:
     digits = _load_digits()
+    assert isinstance(digits.train, Tensor)
     train, test = (_DIGITS_POINTS * images for images in (digits.train, digits.test))
     return replace(digits, name="digits-counts", train=train, test=test, likelihood="poisson")
 
@@ -249,7 +135,7 @@ def _load_idx_dataset(name: str, subfolders: tuple[str, ...], data_dir: Path) ->
     if train.shape[1:] != test.shape[1:]:
         raise DataError(f"{name}: training images are {train.shape[1:]}, test images {test.shape[1:]}")
     height, width = train.shape[1:]
-    return Dataset(name, _unit_rows(train), _unit_rows(test), (height, width), "bernoulli", *labels)
+    return Dataset(name, _unit_rows(train), _unit_rows(test), (height, width), "bernoulli", labels[0], labels[1])
 
 
 def _idx_names(stem: str, rank: int) -> tuple[str, ...]:
@@ -345,7 +231,9 @@ def _download(name: str, data_dir: Path) -> None:
     try:
         import torchvision  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
-        raise DataError(f"`download` needs torchvision, which cannot be imported ({error})") from error
+        raise DataError(
+            f"`download` needs torchvision, which cannot be imported: pip install torchvision ({error})"
+        ) from error
     try:
         getattr(torchvision.datasets, classes[name])(str(data_dir), download=True)
     except (OSError, RuntimeError) as error:

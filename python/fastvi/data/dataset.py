@@ -1,7 +1,8 @@
-"""A data set: training and test images in memory, with what is known of them, and the checks that it is one."""
+"""A data set: rows to train, rows to test, and what their values are."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,27 +10,32 @@ from torch import Tensor
 
 from fastvi._array_files import DataError
 from fastvi.autoencoders.sequences import consecutive_frames
-from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts
+from fastvi.data.rows import RowSource, is_source, shape_of
+from fastvi.models.likelihoods import LIKELIHOODS, VALUES, values_of
 from fastvi.ops._values import describe_range, range_outside_unit_interval
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images as float32 rows in [0, 1], or counts.
+    """Training and test images as float32 rows in [0, 1], of counts, or of any real numbers.
 
     Attributes
     ----------
     name
         Name under which `load_dataset` knows it.
     train, test
-        Shapes (N, D) and (M, D), D = height * width.
+        Shapes (N, D) and (M, D). The training rows may be a `fastvi.data.RowSource` in place of a tensor, such as
+        `fastvi.data.StreamedArrays`; its values are looked at when they are read.
     image_shape
-        (height, width).
+        (height, width), or (channels, height, width), the product of which is D; (1, D) of rows that are no images.
     likelihood
         The likelihood that fits: one of ``fastvi.models.LIKELIHOODS``, such as ``"bernoulli"``. One of counts, such as
-        ``"poisson"``, says that the values are whole numbers of 0 or more.
+        ``"poisson"``, says that the values are whole numbers of 0 or more; one of real numbers, such as
+        ``"real-gaussian"``, that they are any finite numbers.
     train_labels, test_labels
         Class of each image, int64 of shapes (N,) and (M,), from 0; None where the data have no labels.
+    class_names
+        What each label stands for, where the data say it.
     train_times, test_times
         Time of each image, int64 of shapes (N,) and (M,), where the images are frames of sequences: frames whose times
         differ by one are neighbours, others are not. No two frames have the same. None where the data have no order.
@@ -37,7 +43,7 @@ class Dataset:
     Raises
     ------
     DataError
-        If the images are not float32 rows in [0, 1], or of counts, as many values in each as ``image_shape`` says, if
+        If the images are not float32 rows of such values, as many values in each as ``image_shape`` says, if
         there are none to train or to test, if the labels are not one int64 of 0 or more for each image, or the times
         not one int64 for each, all different.
 
@@ -54,12 +60,13 @@ grey values from 0 to 255 are divided by 255 first
     """
 
     name: str
-    train: Tensor
+    train: Tensor | RowSource
     test: Tensor
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     likelihood: str
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
+    class_names: tuple[str, ...] | None = None
     train_times: Tensor | None = None
     test_times: Tensor | None = None
 
@@ -75,39 +82,58 @@ grey values from 0 to 255 are divided by 255 first
             raise DataError(
                 f"{self.name}: the likelihood must be one of {', '.join(LIKELIHOODS)}, got {self.likelihood!r}"
             )
-        shape: object = self.image_shape
-        if not (isinstance(shape, tuple | list) and len(shape) == 2 and all(type(size) is int for size in shape)):
-            raise DataError(f"{self.name}: the image shape must be (height, width), two whole numbers, got {shape!r}")
-        height, width = self.image_shape
-        if height < 1 or width < 1:
-            raise DataError(f"{self.name}: the image shape must be positive, got {shape!r}")
+        self._check_image_shape(self.image_shape)
+        width = math.prod(self.image_shape)
         for purpose, images in (("training", self.train), ("test", self.test)):
-            if not isinstance(images, Tensor):
+            if not isinstance(images, Tensor) and not (purpose == "training" and is_source(images)):
                 raise DataError(f"{self.name}: the {purpose} images must be a tensor, got {type(images).__name__}")
-            if images.dim() != 2 or images.shape[1] != height * width:
-                raise DataError(
-                    f"{self.name}: the {purpose} images must have the shape (count, {height * width}), "
-                    f"got {tuple(images.shape)}"
-                )
-            if images.numel() == 0:
+            shape = shape_of(images)
+            if len(shape) != 2 or shape[1] != width:
+                raise DataError(f"{self.name}: the {purpose} images must have the shape (count, {width}), got {shape}")
+            if shape[0] == 0:
                 raise DataError(f"{self.name}: there are no {purpose} images")
-            if images.dtype != torch.float32:
-                raise DataError(f"{self.name}: the {purpose} images must be float32 in [0, 1], got {images.dtype}")
-            if is_of_counts(self.likelihood):
-                _check_counts(f"{self.name}: the {purpose} images", images)
-                continue
-            bounds = range_outside_unit_interval(images)
-            if bounds is not None:
-                raise DataError(
-                    f"{self.name}: the {purpose} images must hold values in [0, 1], got {describe_range(bounds)}"
-                )
+            if isinstance(images, Tensor):
+                if images.dtype != torch.float32:
+                    raise DataError(f"{self.name}: the {purpose} images must be float32 in [0, 1], got {images.dtype}")
+                check_values(f"{self.name}: the {purpose} images", images, self.likelihood)
         for purpose, labels, images in (
             ("training", self.train_labels, self.train),
             ("test", self.test_labels, self.test),
         ):
             if labels is not None:
-                _check_labels(f"{self.name}: the {purpose} labels", labels, images.shape[0])
+                _check_labels(f"{self.name}: the {purpose} labels", labels, shape_of(images)[0])
         _check_times(self)
+
+    def _check_image_shape(self, shape: object) -> None:
+        if not (isinstance(shape, tuple | list) and len(shape) in (2, 3) and all(type(size) is int for size in shape)):
+            raise DataError(
+                f"{self.name}: the image shape must be (height, width) or (channels, height, width), whole numbers, "
+                f"got {shape!r}"
+            )
+        if min(shape) < 1:
+            raise DataError(f"{self.name}: the image shape must be positive, got {shape!r}")
+
+
+def check_values(name: str, values: Tensor, likelihood: str) -> None:
+    """Check that values are of the kind that a likelihood is of.
+
+    Raises
+    ------
+    DataError
+        If they are not; it begins with ``name`` and says which likelihood to take.
+    """
+    kind = values_of(likelihood)
+    if kind == VALUES[1]:
+        _check_counts(name, values)
+    elif kind == VALUES[2]:
+        if not bool(values.isfinite().all()):
+            wrong = values[~values.isfinite()][0].item()
+            raise DataError(f"{name} must hold finite numbers, got {wrong}")
+    elif (bounds := range_outside_unit_interval(values)) is not None:
+        words = describe_range(bounds)
+        if "divided" not in words and all(map(math.isfinite, bounds)):
+            words += "; `likelihood` real-gaussian takes any real numbers"
+        raise DataError(f"{name} must hold values in [0, 1], got {words}")
 
 
 def _check_counts(name: str, values: Tensor) -> None:
@@ -136,11 +162,14 @@ def _check_times(data: Dataset) -> None:
                 f"{data.name}: the {purpose} times must be a tensor as those of the other images, got "
                 f"{type(times).__name__}"
             )
-        if times.dtype != torch.int64 or times.shape != (len(images),):
+        count = shape_of(images)[0]
+        if times.dtype != torch.int64 or times.shape != (count,):
             raise DataError(
-                f"{data.name}: the {purpose} times must be int64 of the shape ({len(images)},), one for each image, "
-                f"got {times.dtype} of {tuple(times.shape)}"
+                f"{data.name}: the {purpose} times must be int64 of the shape ({count},), one for each image, got "
+                f"{times.dtype} of {tuple(times.shape)}"
             )
+    if not isinstance(data.train, Tensor):
+        raise DataError(f"{data.name}: images with times must be a tensor, got {type(data.train).__name__}")
     assert data.train_times is not None
     assert data.test_times is not None
     try:

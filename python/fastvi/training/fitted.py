@@ -1,0 +1,207 @@
+"""What `fastvi.fit` returns and `fastvi.load` reads: a trained model with its settings, figures and files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from fastvi.data import Dataset
+from fastvi.objectives.model import has_bound
+from fastvi.training.config import RunFolder
+from fastvi.training.data_record import DataRecord
+from fastvi.training.errors import RunError
+from fastvi.training.figures import evaluation_examples, some_examples
+from fastvi.training.files import write_run_file
+from fastvi.training.given_data import given_data
+from fastvi.training.own_model import OwnModel, shaped
+from fastvi.training.settings import TrainingConfig, check_settings
+
+if TYPE_CHECKING:
+    from fastvi.evaluate import Evaluation, LossEvaluation
+
+
+@dataclasses.dataclass
+class Fit:
+    """A trained model.
+
+    Attributes
+    ----------
+    model
+        On the CPU, in evaluation mode.
+    config
+        The settings of its run.
+    history
+        One dictionary for each epoch: step, epoch, bound or loss, that of validation, collapsed dimensions, seconds.
+    folder
+        Where the run lies; None where nothing was written.
+    """
+
+    model: nn.Module = dataclasses.field(repr=False)
+    config: TrainingConfig
+    history: list[dict[str, float]] = dataclasses.field(repr=False)
+    folder: RunFolder | None = None
+    _source: Any = dataclasses.field(default=None, repr=False)
+    _checkpoints: Mapping[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
+
+    def evaluate(
+        self, data: Any = None, *, num_samples: int = 5000, limit: int | None = 1000
+    ) -> Evaluation | LossEvaluation:
+        """Evaluate the model, as ``fastvi evaluate`` does.
+
+        Parameters
+        ----------
+        data
+            Examples, or a pair with their labels: arrays, or a torch Dataset; None: the test examples of the run.
+        num_samples
+            K of the bound that stands for log p(x).
+        limit
+            Most examples, evenly spaced; None: all.
+
+        Returns
+        -------
+        fastvi.evaluate.Evaluation
+            ``elbo``, ``importance_weighted``, ``active_units`` and others; a ``LossEvaluation`` for models without a
+            bound on log p(x).
+
+        Raises
+        ------
+        ValueError
+            If there are no test examples.
+        """
+        from fastvi.evaluate import evaluate, evaluate_loss
+
+        examples, _, total = some_examples(self._examples(data), limit)
+        model: Any = self.model
+        if not has_bound(model):
+            return evaluate_loss(self.config.objective, self.model, examples, test_images=total, seed=self.config.seed)
+        return evaluate(
+            model,
+            examples,
+            num_samples=num_samples,
+            training_num_samples=self.config.num_samples,
+            test_images=total,
+            seed=self.config.seed,
+        )
+
+    def save(self, path: Path | str) -> Path:
+        """Write a run folder, which `fastvi.load`, ``fastvi evaluate`` and ``fastvi train --resume`` read.
+
+        Raises
+        ------
+        RunError
+            If something lies there, or it cannot be written.
+        """
+        folder = RunFolder(Path(path))
+        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            raise RunError(f"{folder.path} is not empty: name another folder")
+        checkpoints = self._checkpoints or self._read_checkpoints()
+        is_dataset = isinstance(self._source, Dataset)
+        record = DataRecord.of(self._source, None, self.config.uses_labels) if is_dataset else None
+        if self.folder is not None:
+            record = self.folder.read_record()
+        folder.write_config(self.config, record)
+        for name, content in checkpoints.items():
+            write_run_file(folder.checkpoint_file.with_name(name), content)
+        folder.write_history(self.history)
+        return folder.path
+
+    def save_pretrained(self, path: Path | str) -> Path:
+        """Write model.safetensors, config.json and README.md: the model without its optimiser, and no pickle.
+
+        Raises
+        ------
+        ImportError
+            Without safetensors, the extra ``save``.
+        RunError
+            If something lies there, or it cannot be written.
+        """
+        from fastvi.training.pretrained import write_pretrained
+
+        return write_pretrained(self, Path(path))
+
+    def _read_checkpoints(self) -> dict[str, bytes]:
+        if self.folder is None:
+            raise RunError("the checkpoint of this model is not at hand: it was read without one; use save_pretrained")
+        files = (self.folder.checkpoint_file, self.folder.best_checkpoint_file)
+        return {file.name: file.read_bytes() for file in files if file.exists()}
+
+    def _examples(self, data: Any) -> Any:
+        """Return examples as the model takes them."""
+        config = self.config
+        if data is None:
+            if not isinstance(self._source, Dataset):
+                raise ValueError("evaluate: the run has no test examples at hand: give some by data")
+            return shaped(config.model, evaluation_examples(self._source, config))
+        is_own = isinstance(config.model, OwnModel)
+        if isinstance(data, Dataset):
+            return shaped(config.model, evaluation_examples(data, config))
+        found = given_data(
+            data,
+            keep_values=is_own,
+            with_labels=config.uses_labels,
+            test=data,
+            likelihood=None if is_own else getattr(config.model, "likelihood", None),
+        ).dataset
+        return shaped(config.model, evaluation_examples(found, config))
+
+
+def load(path: Path | str, model: nn.Module | Callable[[], nn.Module] | None = None) -> Fit:
+    """Read a trained model with its settings: a run folder of ``fastvi train`` or `fastvi.fit`, or a pretrained one.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    model
+        For a run of a module of your own: such a module, or its class, which is called without arguments. Its
+        parameters are set.
+
+    Raises
+    ------
+    RunError
+        If it is no such folder, is damaged, or its model is of another class or shape.
+
+    Examples
+    --------
+    >>> import tempfile, torch, fastvi
+    >>> x = torch.rand(200, 16, generator=torch.Generator().manual_seed(0)).round()
+    >>> fitted = fastvi.fit("vae", x, epochs=1, latent_dim=2, hidden_dims=(8,))
+    >>> again = fastvi.load(fitted.save(tempfile.mkdtemp()))
+    >>> again.config == fitted.config, torch.equal(again.model.encode(x)[0], fitted.model.encode(x)[0])
+    (True, True)
+    """
+    from fastvi.training.pretrained import is_pretrained, read_pretrained
+
+    folder = RunFolder(Path(path))
+    made = model if isinstance(model, nn.Module) or model is None else model()
+    if is_pretrained(folder.path):
+        return read_pretrained(folder.path, made)
+    config = folder.read_config()
+    attach(config, made, folder.path)
+    return Fit(folder.load_model(config), config, folder.read_history(), folder)
+
+
+def attach(config: TrainingConfig, model: nn.Module | None, path: Path) -> None:
+    """Give settings that were read the module of the user's own, where they are of one.
+
+    Raises
+    ------
+    RunError
+        If it is missing, of another class, or given for a model of fastvi.
+    """
+    if not isinstance(config.model, OwnModel):
+        if model is not None:
+            raise RunError(f"{path} is a run of the model {config.model_name}: leave out model")
+        return
+    if model is None:
+        raise RunError(
+            f"{path} is a run of the class {config.model.class_name} of your own: give it by load(path, model=...)"
+        )
+    if type(model).__name__ != config.model.class_name:
+        raise RunError(f"{path} is a run of the class {config.model.class_name}, got a {type(model).__name__}")
+    config.model.attach(model)
+    check_settings(config)
