@@ -101,7 +101,7 @@ class DataRecord:
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the values by name, without a source or a digest of times where there is none, as older versions do."""
+        """Return the values by name, without a source or a digest of times where there is none, as older runs are."""
         values = dataclasses.asdict(self)
         for name in ("times_digest", "source"):
             if values[name] is None:
