@@ -143,6 +143,10 @@ def test_no_value_of_any_option_is_a_traceback(
         "evaluate": [trained, "--num-samples", "3", "--limit", "20", "--no-save"] if option else [],
         "bench": ["--threads", "1"],
     }
+    few = {"sample": ["-n", "3"], "encode": ["--limit", "5"], "reconstruct": ["--limit", "5"], "export": []}
+    few["score"] = ["--limit", "5", "--num-samples", "3"]
+    for name, options in few.items():
+        rest[name] = [*([trained] if option else []), *options, "--out", "out"]
     for name, value in HOSTILE.items():
         (tmp_path / name / "folder").mkdir(parents=True)
         monkeypatch.chdir(tmp_path / name)

@@ -40,7 +40,13 @@ _SUBMODULES = frozenset(
         "training",
     }
 )
-_OF_MODULES = {"fuse": "nn", "unfuse": "nn", "fit": "training.fitting", "load": "training.fitted"}
+_OF_MODULES = {
+    "fuse": "nn",
+    "unfuse": "nn",
+    "fit": "training.fitting",
+    "load": "training.fitted",
+    "from_pretrained": "training.fitted",
+}
 """Names that are not operations, and the modules that have them."""
 
 

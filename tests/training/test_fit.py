@@ -295,6 +295,7 @@ def test_pretrained_models_come_back(tmp_path) -> None:
     assert {file.name for file in path.iterdir()} == {"model.safetensors", "config.json", "README.md"}
     again = fastvi.load(path)
     assert_same(again.model, found.model)
+    assert_same(fastvi.from_pretrained(path), found.model)
     assert again.config == found.config
     card = (path / "README.md").read_text()
     command = next(line for line in card.splitlines() if line.startswith("fastvi train "))

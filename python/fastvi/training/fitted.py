@@ -185,6 +185,22 @@ def load(path: Path | str, model: nn.Module | Callable[[], nn.Module] | None = N
     return Fit(folder.load_model(config), config, folder.read_history(), folder)
 
 
+def from_pretrained(path: Path | str, model: nn.Module | Callable[[], nn.Module] | None = None) -> nn.Module:
+    """Return the model of a folder of ``save_pretrained``, or of a run, for evaluation; `load` gives its settings, too.
+
+    Parameters, raises: see `load`.
+
+    Examples
+    --------
+    >>> import tempfile, torch, fastvi
+    >>> x = torch.rand(200, 16, generator=torch.Generator().manual_seed(0)).round()
+    >>> fitted = fastvi.fit("vae", x, epochs=1, latent_dim=2, hidden_dims=(8,))
+    >>> fastvi.from_pretrained(fitted.save(tempfile.mkdtemp())).training
+    False
+    """
+    return load(path, model).model
+
+
 def attach(config: TrainingConfig, model: nn.Module | None, path: Path) -> None:
     """Give settings that were read the module of the user's own, where they are of one.
 
