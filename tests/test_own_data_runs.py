@@ -58,8 +58,8 @@ def test_colour_images_are_decoded_in_colour(model):
     options = ("--model", *model, "--likelihood", "laplace", "--learning-rate", "0.01", "--epochs", 20)
     trained("--data", "a.npy", "--out", "run", *options)
     with Image.open("run/samples.png") as samples:
-        tile = np.asarray(samples)[4:36, 4:36].astype(int)
-    assert (tile[:8].mean((0, 1)) - tile[-8:].mean((0, 1)))[[0, 1]] @ [1, -1] > 200
+        tile = np.asarray(samples)[8:72, 8:72].astype(int)  # 8 x 8, eight times enlarged, behind the gap
+    assert (tile[:16].mean((0, 1)) - tile[-16:].mean((0, 1)))[[0, 1]] @ [1, -1] > 200
 
 
 def test_a_table_has_no_pictures():

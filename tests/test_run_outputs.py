@@ -113,7 +113,10 @@ def test_certain_continuous_bernoulli_values_are_finite() -> None:
     assert drawn[-1] > 1.0 - 1e-2
 
 
-@pytest.mark.parametrize("name", MODELS)
+AUTOENCODERS = [name for name, options in MODELS.items() if options.default_objective == "reconstruction"]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in AUTOENCODERS])
 def test_every_model_gives_what_is_defined_of_it(name: str) -> None:
     model, x = small(name), examples(name)
     drawn, means = sample(model, 7, seed=2), sample(model, 7, mean=True, seed=2)
@@ -144,6 +147,30 @@ def test_a_flow_has_samples_alone() -> None:
     model, x = small("general-vae", posterior="flow"), examples("general-vae")
     assert set(encode(model, x, num_samples=2).arrays()) == {"samples"}
     assert set(export(model, x).programs) == {"decoder"}
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_every_autoencoder_gives_what_is_defined_of_it(name: str) -> None:
+    options = {"num_active": 2} if name == "k-sparse-autoencoder" else {}
+    model, x = small(name, **options), examples(name)
+    torch.testing.assert_close(encode(model, x).code, model.code(x))
+    torch.testing.assert_close(reconstruct(model, x), model.reconstruct(x))
+    for call_it in (lambda: sample(model, 3), lambda: score(model, x)):
+        with pytest.raises(TypeError, match=rf"^(sample|score): {type(model).__name__} has no (distribution|bound)"):
+            call_it()
+
+
+def test_commands_of_an_autoencoder() -> None:
+    succeeds(*TRAIN, "--model", "autoencoder", "--hidden-dims", 8, "--latent-dim", 2, "--out", "run")
+    succeeds("encode", "run", "--out", "codes.npz", "--limit", 6)
+    model, data = RunFolder(Path("run")).load_model(), load_dataset("digits")
+    with np.load("codes.npz") as file:
+        found = file["code"]
+    assert found.shape == (6, 2)
+    assert all((np.abs(model.code(data.test).detach().numpy() - row).max(1) < 1e-6).any() for row in found)
+    succeeds("reconstruct", "run", "--out", "images.npz", "--limit", 6)
+    assert_one_clear_line(call("sample", "run", "--out", "drawn.npz"), "Autoencoder has no distribution of its codes")
+    assert_one_clear_line(call("score", "run", "--out", "scores.csv"), "Autoencoder has no bound on log p(x)")
 
 
 def test_a_code_without_a_distribution() -> None:

@@ -22,6 +22,7 @@ _SUBMODULES = frozenset(
         "autoencoders",
         "benchmarks",
         "cli",
+        "coding",
         "data",
         "distributions",
         "em",

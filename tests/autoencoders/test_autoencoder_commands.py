@@ -66,18 +66,18 @@ def test_pictures_show_filters_and_noise():
     """Filters are grey where they are 0 and reach black or white; noise is in the middle row of each three."""
     options = ("--hidden-dims", "none", "--corruption", "masking", "--corruption-level", 1, "--no-evaluate")
     assert call("train", "--model", "denoising-autoencoder", *SHORT, *options, "--out", "run").exit_code == 0
-    denoised = imread("run/denoised.png")  # 12 x 12 tiles of 8 x 8, four times enlarged, with gaps of four
-    tile = 8 * 4 + 4
-    assert denoised.shape[:2] == (12 * tile + 4, 12 * tile + 4)
-    rows = [denoised[4 + row * tile : (row + 1) * tile, 4:tile] for row in range(3)]
+    denoised = imread("run/denoised.png")  # 12 x 12 tiles of 8 x 8, eight times enlarged, with gaps of eight
+    tile = 8 * 8 + 8
+    assert denoised.shape[:2] == (12 * tile + 8, 12 * tile + 8)
+    rows = [denoised[8 + row * tile : (row + 1) * tile, 8:tile] for row in range(3)]
     assert rows[0].max() > 0.9
     assert rows[1].max() == 0
     assert rows[2].max() > 0
     filters = imread("run/filters.png")
     weights = RunFolder(Path("run")).load_model().filters()
-    assert filters.shape[:2] == (4 * tile + 4, 12 * tile + 4)
+    assert filters.shape[:2] == (4 * tile + 8, 12 * tile + 8)
     first = weights[0].reshape(8, 8) / weights[0].abs().max()
-    shown = torch.from_numpy(filters[4:tile:4, 4:tile:4].copy())
+    shown = torch.from_numpy(filters[8:tile:8, 8:tile:8].copy())
     torch.testing.assert_close(shown, 0.5 + 0.5 * first, rtol=0, atol=0.5 / 255 + 1e-6)
 
 
