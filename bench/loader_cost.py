@@ -1,8 +1,8 @@
 """What training from a DataLoader costs beyond iterating it: ``python bench/loader_cost.py``.
 
-The same images are trained on from memory and from a DataLoader, and the loader is iterated alone; all three take turns.
-Printed are the best times and the medians of an epoch, and the quotient of training from the loader and the other two
-together, which is 1 where nothing is added.
+The same images are trained on from memory and from a DataLoader, and the loader is iterated alone; all three take
+turns. Printed are the best times and the medians of an epoch, and the quotient of training from the loader and the
+other two together, which is 1 where nothing is added.
 """
 
 from __future__ import annotations
