@@ -317,3 +317,19 @@ def test_a_bare_vae_is_sampled_with_its_own_prior() -> None:
     model.prior_mean, model.prior_logvar = torch.full((2,), 50.0), torch.full((2,), -20.0)
     expected = model.decode(torch.full((1, 2), 50.0)).expand(4, 16)
     torch.testing.assert_close(sample(model, 4, mean=True).x, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_commands_of_an_autoencoder_of_sequences() -> None:
+    """A code for each frame, whether it has neighbours or not."""
+    options = ("--model", "slow-autoencoder", "--data", "moving-spot", "--hidden-dims", 8, "--latent-dim", 2)
+    succeeds(*TRAIN, *options, "--out", "run")
+    model, data = RunFolder(Path("run")).load_model(), load_dataset("moving-spot")
+    for split, frames in (("test", data.test), ("train", data.train)):
+        succeeds("encode", "run", "--out", f"{split}.npz", "--split", split)
+        with np.load(f"{split}.npz") as file:
+            torch.testing.assert_close(
+                torch.from_numpy(file["code"]), model.code(frames).detach(), rtol=1e-4, atol=1e-5
+            )
+            assert file["index"].tolist() == list(range(len(frames)))
+    succeeds("reconstruct", "run", "--out", "images.npz", "--limit", 6)
+    assert_one_clear_line(call("score", "run", "--out", "scores.csv"), "SlowAutoencoder has no bound on log p(x)")

@@ -359,3 +359,18 @@ def test_arrays_of_numpy_are_not_changed() -> None:
     before = x.copy()
     fastvi.fit("vae", x, epochs=1, **SMALL)
     assert np.array_equal(x, before)
+
+
+def test_a_loaded_run_finds_data_that_have_a_name_or_a_path_and_says_where_others_are(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("mine.npy", X.numpy())
+    for data in ("digits", "mine.npy"):
+        found = fastvi.fit("vae", data, epochs=1, batch_size=500, out=f"run-{data}", **SMALL)
+        own, again = (each.evaluate(num_samples=5, limit=20) for each in (found, fastvi.load(f"run-{data}")))
+        assert (again.elbo, again.importance_weighted) == (own.elbo, own.importance_weighted)
+    fastvi.fit("vae", X, epochs=1, out="given", **SMALL)
+    with pytest.raises(ValueError, match="evaluate: the run has no test examples at hand: give some by data"):
+        fastvi.load("given").evaluate()
+    result = call("evaluate", "given")
+    assert result.exit_code != 0
+    assert "the data of the run given were given in Python, and only there they are known" in result.output

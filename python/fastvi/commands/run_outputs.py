@@ -104,7 +104,7 @@ def run_examples(
     import torch
 
     from fastvi._examples import select_examples
-    from fastvi.data import evenly_spaced
+    from fastvi.data import evenly_spaced, test_images
     from fastvi.training.config import RunError
     from fastvi.training.figures import evaluation_examples
 
@@ -116,9 +116,14 @@ def run_examples(
     if split == "train":
         if not isinstance(dataset.train, torch.Tensor):
             fail("--split train: the training rows stay on the disk; name some of them by --data")
-        dataset = replace(dataset, test=dataset.train, test_labels=dataset.train_labels)
+        dataset = replace(
+            dataset, test=dataset.train, test_labels=dataset.train_labels, train_times=None, test_times=None
+        )
     try:
-        examples = evaluation_examples(dataset, opened.config)
+        # A model of sequences makes a code of each frame by itself.
+        uses_windows = opened.config.uses_neighbours
+        frames = test_images(dataset, opened.config.binarization) if uses_windows else None
+        examples = evaluation_examples(dataset, opened.config) if frames is None else frames
     except RunError as error:
         fail(str(error))
     total = len(dataset.test)

@@ -144,10 +144,15 @@ def run_source(run: RunFolder, moved_to: str | None = None) -> DataSource | None
     moved_to
         Where the data are now; None: where they were. Data that are not there any more end the command.
     """
-    from fastvi.data import DataSource
+    from fastvi.data import DATASET_NAMES, DataSource
 
     record = run.read_record()
     if record is None or record.source is None:
+        if run.read_config().data not in DATASET_NAMES:
+            fail(
+                f"the data of the run {run.path} were given in Python, and only there they are known: "
+                "fastvi.load(run).evaluate(data), fastvi.fit(..., out=run, resume=True)"
+            )
         if moved_to is not None:
             fail(f"--data {moved_to}: the data of the run {run.path} are known by name, and not read from a path")
         return None

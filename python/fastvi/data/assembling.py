@@ -25,6 +25,8 @@ from fastvi.models.likelihoods import LIKELIHOODS, VALUES, values_of
 _NAMES_SHOWN = 5
 _ROWS_SEEN = 256
 """Of a source, so many rows are looked at before training; each batch is, when it is read."""
+_BRIGHTEST = 255.0
+"""Numbers of 0 or more, the largest of which is this or not far below it, may be grey values."""
 _SPREADS = (0.1, 10.0)
 """Standard deviations of columns beyond these make training slow: then a warning tells of standardising them."""
 
@@ -292,6 +294,12 @@ def _warn_of_scales(name: str, train: Tensor | RowSource, may_be_grey: bool) -> 
         warnings.warn(
             f"{name}: the values, whole numbers from {least:g} to {largest:g}, are taken for real numbers; grey values "
             "are divided by `divide_by` 255, counts take `likelihood` poisson",
+            stacklevel=4,
+        )
+    elif may_be_grey and least >= 0 and _BRIGHTEST / 2 < largest <= _BRIGHTEST:
+        warnings.warn(
+            f"{name}: the values, from {least:g} to {largest:g}, are taken for real numbers; grey values are divided "
+            "by `divide_by` 255",
             stacklevel=4,
         )
     elif spread.numel() and (spread.min() < _SPREADS[0] or spread.max() > _SPREADS[1]):

@@ -70,7 +70,9 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     torch.Size([1500, 64])
     """
     if name not in DATASET_NAMES:
-        raise DataError(f"unknown data set {name!r}: choose one of {', '.join(DATASET_NAMES)}")
+        raise DataError(
+            f"unknown data set {name!r}: choose one of {', '.join(DATASET_NAMES)}; no file or folder is called so"
+        )
     if name == "digits":
         return _load_digits()
     if name == "digits-counts":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fastvi.data import Dataset
+from fastvi.data import DATASET_NAMES, Dataset, DataSource, load_dataset
 from fastvi.objectives.model import has_bound
 from fastvi.training.config import RunFolder
 from fastvi.training.data_record import DataRecord
@@ -55,7 +55,8 @@ class Fit:
         Parameters
         ----------
         data
-            Examples, or a pair with their labels: arrays, or a torch Dataset; None: the test examples of the run.
+            Examples, or a pair with their labels: arrays, or a torch Dataset. None: the test examples of the run, which
+            one that was loaded reads again where its data have a name or a path.
         num_samples
             K of the bound that stands for log p(x).
         limit
@@ -129,13 +130,36 @@ class Fit:
         files = (self.folder.checkpoint_file, self.folder.best_checkpoint_file)
         return {file.name: file.read_bytes() for file in files if file.exists()}
 
+    def _recorded_data(self) -> Dataset | None:
+        """Return the data of a run that was read, from the place that it remembers; None where it remembers none.
+
+        Raises
+        ------
+        DataError
+            If they cannot be read.
+        RunError
+            If they are not those that it was trained on.
+        """
+        record = None if self.folder is None else self.folder.read_record()
+        if self.folder is None or record is None:
+            return None
+        if record.source is not None:
+            data = DataSource.from_dict(record.source).load()
+        elif self.config.data in DATASET_NAMES:
+            data = load_dataset(self.config.data, None if record.data_dir is None else Path(record.data_dir))
+        else:
+            return None
+        self.folder.check_data(data)
+        return data
+
     def _examples(self, data: Any) -> Any:
         """Return examples as the model takes them."""
         config = self.config
         if data is None:
-            if not isinstance(self._source, Dataset):
+            own = self._source if isinstance(self._source, Dataset) else self._recorded_data()
+            if own is None:
                 raise ValueError("evaluate: the run has no test examples at hand: give some by data")
-            return shaped(config.model, evaluation_examples(self._source, config))
+            return shaped(config.model, evaluation_examples(own, config))
         is_own = isinstance(config.model, OwnModel)
         if isinstance(data, Dataset):
             return shaped(config.model, evaluation_examples(data, config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -213,7 +214,7 @@ def _sorted_options(model: Any, objective: Any, options: Mapping[str, Any]) -> d
     for name, value in options.items():
         owners = [owner for owner, names in known.items() if name in names]
         if not owners:
-            near = difflib.get_close_matches(name, everything, 1)
+            near = difflib.get_close_matches(name, [*everything, *inspect.signature(fit).parameters], 1)
             hint = f", did you mean {near[0]}?" if near else ""
             raise TypeError(f"fit: unknown option {name!r}{hint}; the options here are {', '.join(everything)}")
         found[owners[0]][name] = value

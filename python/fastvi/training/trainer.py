@@ -264,7 +264,8 @@ def _train(
             raise RunError(str(error)) from error
         except DivergenceError as error:
             kept = _kept_checkpoint(last_checkpoint.saved_step, trainer.num_training_batches)
-            raise DivergenceError(f"{error}: try a smaller `learning_rate`{kept}") from error
+            advice = "" if isinstance(data, Dataset) else ", and see whether the data hold NaN or infinity"
+            raise DivergenceError(f"{error}: try a smaller `learning_rate`{advice}{kept}") from error
     module.result.cpu().eval()
     return module
 

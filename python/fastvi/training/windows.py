@@ -82,7 +82,9 @@ def check_windows(data: Dataset, user: str) -> None:
         If there are none.
     """
     if data.train_times is None or data.test_times is None:
-        raise ValueError(f"{user} needs frames with neighbours, and the data {data.name} have no order")
+        raise ValueError(
+            f"{user} needs frames with neighbours, and the data {data.name} have no order; moving-spot has one"
+        )
     rows = _of_all_times(data)
     for purpose, found in (("training", training_windows(data)), ("test", rows)):
         if found is None or len(found) == 0:
