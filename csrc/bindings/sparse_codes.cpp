@@ -1,4 +1,5 @@
-// Sparse codes as native functions of the CPU's modules: the Lasso of many rows, and a step of proximal gradient descent.
+// Sparse codes as native functions of the CPU's modules: the Lasso of many rows, and a step of proximal gradient
+// descent.
 #include "sparse_codes.h"
 
 #include "../cpu/lasso.h"

@@ -1,6 +1,6 @@
 // The Lasso by an active set: atoms are added one at a time, that with the largest correlation first, and the quadratic
-// problem of the atoms in the set is solved exactly, by a Cholesky factor that grows and shrinks with it. An atom leaves
-// when its code would change sign. Sources: Osborne, Presnell and Turlach 2000; Lee, Battle, Raina and Ng 2007,
+// problem of the atoms in the set is solved exactly, by a Cholesky factor that grows and shrinks with it. An atom
+// leaves when its code would change sign. Sources: Osborne, Presnell and Turlach 2000; Lee, Battle, Raina and Ng 2007,
 // "Efficient sparse coding algorithms" (feature-sign search).
 #include "lasso.h"
 
@@ -51,8 +51,8 @@ class Factor {
     }
     --size_;
     for (std::int64_t column = k; column < size_; ++column) {
-      // Columns `column` and `column + 1` of the rows from `column` on; the latter stand in the rows themselves, but for
-      // the last entry of each row, which is in `work_`.
+      // Columns `column` and `column + 1` of the rows from `column` on; the latter stand in the rows themselves, but
+      // for the last entry of each row, which is in `work_`.
       double* const own = row(column);
       const double a = own[column], b = work_[static_cast<std::size_t>(column)];
       const double length = std::hypot(a, b), cosine = a / length, sine = b / length;
@@ -174,10 +174,10 @@ class ActiveSet {
 
   void drop(std::size_t i) {
     const std::size_t last = active_.size() - 1;
-    std::copy(codes_.begin() + static_cast<std::ptrdiff_t>(i) + 1, codes_.begin() + static_cast<std::ptrdiff_t>(last) + 1,
-              codes_.begin() + static_cast<std::ptrdiff_t>(i));
-    std::copy(signs_.begin() + static_cast<std::ptrdiff_t>(i) + 1, signs_.begin() + static_cast<std::ptrdiff_t>(last) + 1,
-              signs_.begin() + static_cast<std::ptrdiff_t>(i));
+    std::copy(codes_.begin() + static_cast<std::ptrdiff_t>(i) + 1,
+              codes_.begin() + static_cast<std::ptrdiff_t>(last) + 1, codes_.begin() + static_cast<std::ptrdiff_t>(i));
+    std::copy(signs_.begin() + static_cast<std::ptrdiff_t>(i) + 1,
+              signs_.begin() + static_cast<std::ptrdiff_t>(last) + 1, signs_.begin() + static_cast<std::ptrdiff_t>(i));
     active_.erase(active_.begin() + static_cast<std::ptrdiff_t>(i));
   }
 

@@ -22,7 +22,7 @@ struct LassoRows {
 template <class T>
 struct ProximalStep {
   std::int64_t rows, atoms;
-  const T* direction;     // (rows, atoms)
+  const T* direction;         // (rows, atoms)
   const T *step, *threshold;  // (rows,): the step, and step times alpha
   T *codes, *extrapolated;    // (rows, atoms): before and after the step
   bool restarts;              // a row whose momentum leads uphill loses it (O'Donoghue and Candes 2015)
