@@ -127,8 +127,14 @@ def compare_psd(train: Tensor, test: Tensor, atoms: int, alpha: float, epochs: i
     model.fit(train, epochs=epochs)
     dictionary = model.dictionary
     rows = []
+
+    def predicted() -> Tensor:
+        with torch.no_grad():
+            codes: Tensor = model(test)
+            return codes
+
     ways: dict[str, Callable[[], Tensor]] = {
-        "PSD's predictor": lambda: model(test).detach(),
+        "PSD's predictor": predicted,
         "active_set": lambda: active_set(test, dictionary, alpha).codes,
         "fista, gap 1e-3": lambda: fista(test, dictionary, alpha, tolerance=1e-3, num_steps=5000).codes,
         "ista, gap 1e-3": lambda: ista(test, dictionary, alpha, tolerance=1e-3, num_steps=5000).codes,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastvi import ops
 from fastvi._sizes import check_integer, check_number
 from fastvi.coding._arrays import check_alpha, check_rows, read_array
 from fastvi.coding._atoms import Statistics, random_atoms, updated
@@ -81,7 +82,7 @@ class PSD(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """F(x), predicted codes (..., A) of x (..., D)."""
         check_rows("PSD", x, self.dictionary)
-        codes: Tensor = self.gain * torch.tanh(x @ self.weight + self.bias)
+        codes: Tensor = self.gain * ops.mlp(x, [self.weight.mT], [self.bias], "tanh", activate_last=True)
         return codes
 
     def optimal_codes(self, x: Tensor, prediction: Tensor | None = None) -> Tensor:
