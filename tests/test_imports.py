@@ -44,7 +44,7 @@ PYTHON = {
     "nn": "ops",
     "expfam": "ops seeding _registry _extras",
     "em": "expfam _extras",
-    "coding": "ops seeding",
+    "coding": "ops seeding _options",
     "mcmc": "distributions seeding _archive _files _options _extras",
     "pyro": "distributions _extras",
     PUBLIC: "numpy pyro nn em coding mcmc",

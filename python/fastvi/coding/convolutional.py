@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastvi import ops
+from fastvi._options import check_count
 from fastvi._sizes import check_integer
 from fastvi.coding._arrays import check_alpha, read_array
 from fastvi.coding._atoms import normalised
@@ -176,28 +177,20 @@ class ConvolutionalSparseCoding:
         self, num_filters: int, filter_size: tuple[int, int], alpha: float, *, num_steps: int = 50, seed: int = 0
     ) -> None:
         name = type(self).__name__
-        self.num_filters = check_integer(name, "num_filters", num_filters)
+        self.num_filters = check_count(name, "num_filters", num_filters)
         if not isinstance(filter_size, tuple | list) or len(filter_size) != 2:
             raise TypeError(f"{name}: filter_size must be (height, width), got {filter_size!r}")
-        self.filter_size = tuple(check_integer(name, "filter_size", size) for size in filter_size)
+        self.filter_size = tuple(check_count(name, "filter_size", size) for size in filter_size)
         self.alpha = check_alpha(name, alpha)
-        self.num_steps = check_integer(name, "num_steps", num_steps)
+        self.num_steps = check_count(name, "num_steps", num_steps)
         self.seed = check_integer(name, "seed", seed)
-        for argument, value in (
-            ("num_filters", self.num_filters),
-            ("filter_size", min(self.filter_size)),
-            ("num_steps", self.num_steps),
-        ):
-            if value < 1:
-                raise ValueError(f"{name}: {argument} must be at least 1, got {value}")
         self.objectives: list[float] = []
 
     def fit(self, images: Any, *, rounds: int = 20) -> ConvolutionalSparseCoding:
         """Learn from images (N, C, H, W)."""
         name = type(self).__name__
         x = _read_images(name, images)
-        if check_integer(name, "rounds", rounds) < 1:
-            raise ValueError(f"{name}: rounds must be at least 1, got {rounds}")
+        check_count(name, "rounds", rounds)
         if len(x) == 0:
             raise ValueError(f"{name}: there are no images")
         if not bool(torch.isfinite(x).all()):

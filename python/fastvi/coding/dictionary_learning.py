@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from fastvi._sizes import check_integer
+from fastvi._options import check_count
 from fastvi.coding._arrays import check_alpha, read_array
 from fastvi.coding._atoms import Statistics, random_atoms, updated
 from fastvi.coding.exact import active_set
@@ -145,9 +145,7 @@ class DictionaryLearning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _check_options(self) -> None:
         check_alpha("DictionaryLearning", self.alpha)
         for name in ("n_components", "max_iter", "batch_size"):
-            value = check_integer("DictionaryLearning", name, getattr(self, name))
-            if value < 1:
-                raise ValueError(f"DictionaryLearning: {name} must be at least 1, got {value}")
+            check_count("DictionaryLearning", name, getattr(self, name))
 
     def _begin(self, x: torch.Tensor) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))

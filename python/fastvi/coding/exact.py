@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fastvi._sizes import check_integer
+from fastvi._options import check_count
 from fastvi.coding._arrays import Problem, read_problem, read_start
 from fastvi.coding.lasso import SparseCodes, bounds_of, chunks_of
 from fastvi.coding.proximal import descend
@@ -57,8 +57,7 @@ def active_set(
     [[2.0, 0.0]]
     """
     problem = read_problem("active_set", x, dictionary, alpha)
-    if num_steps is not None and (num_steps := check_integer("active_set", "num_steps", num_steps)) < 1:
-        raise ValueError(f"active_set: num_steps must be at least 1, got {num_steps}")
+    num_steps = None if num_steps is None else check_count("active_set", "num_steps", num_steps)
     with torch.no_grad():
         problem = replace(problem, x=problem.x.detach(), dictionary=problem.dictionary.detach())
         codes = read_start("active_set", start, problem)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvi import ops
+from fastvi._options import check_count
 from fastvi._sizes import check_flag, check_integer, check_number
 from fastvi.coding._arrays import check_rows, read_problem
 from fastvi.coding.exact import active_set
@@ -70,9 +71,7 @@ class LISTA(nn.Module):
         if (bound := lipschitz(atoms)) == 0.0:
             raise ValueError("LISTA: dictionary holds no atom but zeros")
         self.alpha = problem.alpha
-        self.num_layers = check_integer("LISTA", "num_layers", num_layers)
-        if self.num_layers < 1:
-            raise ValueError(f"LISTA: num_layers must be at least 1, got {self.num_layers}")
+        self.num_layers = check_count("LISTA", "num_layers", num_layers)
         self.shared_weights = check_flag("LISTA", "shared_weights", shared_weights)
         self.has_momentum = check_flag("LISTA", "momentum", momentum)
         self.register_buffer("dictionary", atoms)
@@ -140,8 +139,7 @@ class LISTA(nn.Module):
             For an argument of a wrong type or out of its range.
         """
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if check_integer("LISTA.fit", name, value) < 1:
-                raise ValueError(f"LISTA.fit: {name} must be at least 1, got {value}")
+            check_count("LISTA.fit", name, value)
         if not 0.0 < check_number("LISTA.fit", "learning_rate", learning_rate) < math.inf:
             raise ValueError(f"LISTA.fit: learning_rate must be positive and finite, got {learning_rate:g}")
         if x.dim() != 2 or len(x) == 0:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvi import ops
+from fastvi._options import check_count
 from fastvi._sizes import check_integer, check_number
 from fastvi.coding._arrays import check_alpha, check_rows, read_array
 from fastvi.coding._atoms import Statistics, random_atoms, updated
@@ -65,8 +66,7 @@ class PSD(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("num_features", num_features), ("num_atoms", num_atoms)):
-            if check_integer("PSD", name, value) < 1:
-                raise ValueError(f"PSD: {name} must be at least 1, got {value}")
+            check_count("PSD", name, value)
         self.alpha = check_alpha("PSD", alpha)
         self.prediction_weight = check_number("PSD", "prediction_weight", prediction_weight)
         if not 0.0 <= self.prediction_weight < math.inf:
@@ -126,8 +126,7 @@ class PSD(nn.Module):
         if not bool(torch.isfinite(rows).all()):
             raise ValueError("PSD.fit: x contains NaN or infinity; expected finite numbers")
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if check_integer("PSD.fit", name, value) < 1:
-                raise ValueError(f"PSD.fit: {name} must be at least 1, got {value}")
+            check_count("PSD.fit", name, value)
         if not 0.0 < check_number("PSD.fit", "learning_rate", learning_rate) < math.inf:
             raise ValueError(f"PSD.fit: learning_rate must be positive and finite, got {learning_rate:g}")
         self._start_from(rows)
