@@ -33,7 +33,8 @@ class Dataset:
         ``"poisson"``, says that the values are whole numbers of 0 or more; one of real numbers, such as
         ``"real-gaussian"``, that they are any finite numbers.
     train_labels, test_labels
-        Class of each image, int64 of shapes (N,) and (M,), from 0; None where the data have no labels.
+        Class of each image, int64 of shapes (N,) and (M,), from 0, or -1 for an image without a label; None where the
+        data have no labels.
     class_names
         What each label stands for, where the data say it.
     train_times, test_times
@@ -44,7 +45,7 @@ class Dataset:
     ------
     DataError
         If the images are not float32 rows of such values, as many values in each as ``image_shape`` says, if
-        there are none to train or to test, if the labels are not one int64 of 0 or more for each image, or the times
+        there are none to train or to test, if the labels are not one int64 of -1 or more for each image, or the times
         not one int64 for each, all different.
 
     Examples
@@ -149,8 +150,8 @@ def _check_labels(labels_name: str, labels: object, count: int) -> None:
         raise DataError(f"{labels_name} must be int64, got {labels.dtype}")
     if labels.shape != (count,):
         raise DataError(f"{labels_name} must have the shape ({count},), one for each image, got {tuple(labels.shape)}")
-    if int(labels.min()) < 0:
-        raise DataError(f"{labels_name} must be 0 or more, got {int(labels.min())}")
+    if int(labels.min()) < -1:
+        raise DataError(f"{labels_name} must be 0 or more, or -1 for none, got {int(labels.min())}")
 
 
 def _check_times(data: Dataset) -> None:

@@ -45,7 +45,8 @@ def classes_of(
     """Return the labels as whole numbers from 0, those of the test rows by the same rule, and the classes' names.
 
     Whole numbers of 0 or more stand for themselves and have no names; other whole numbers, words and truth values get
-    the numbers of their order.
+    the numbers of their order. A row without a label has -1: one whose label is -1 among two or more classes from 0 on
+    (-1 beside one other number is a class of its own), NaN among numbers, or an empty word.
 
     Raises
     ------
@@ -56,6 +57,8 @@ def classes_of(
     --------
     >>> classes_of("mine", np.array(["dog", "cat", "dog"]), None)
     (array([1, 0, 1]), None, ('cat', 'dog'))
+    >>> classes_of("mine", np.array([3.0, np.nan, 1.0]), None)
+    (array([ 3, -1,  1]), None, None)
     """
     parts = [labels] if test_labels is None else [labels, test_labels]
     for part in parts:
@@ -69,15 +72,21 @@ def classes_of(
         )
     whole = np.concatenate(parts)
     if whole.dtype.kind == "f":
-        wrong = whole[~(np.isfinite(whole) & (whole == np.floor(whole)))]
+        unknown = np.isnan(whole)
+        wrong = whole[~unknown & ~(np.isfinite(whole) & (whole == np.floor(whole)))]
         if len(wrong):
             raise DataError(f"{name}: expected labels that are whole numbers or words, got {wrong[0]:g}")
-        whole = whole.astype(np.int64)
+    else:
+        unknown = whole == whole.dtype.type() if whole.dtype.kind in "US" else np.zeros(len(whole), bool)
+    known = whole[~unknown].astype(np.int64) if whole.dtype.kind == "f" else whole[~unknown]
+    if known.dtype.kind == "i" and len(known) and known.min() == -1 and len(np.unique(known[known >= 0])) > 1:
+        unknown, known = unknown | (whole == -1), known[known >= 0]
     names: tuple[str, ...] | None = None
-    if whole.dtype.kind in "USb" or (len(whole) and whole.min() < 0):
-        found, whole = np.unique(whole, return_inverse=True)
+    if known.dtype.kind in "USb" or (len(known) and known.min() < 0):
+        found, known = np.unique(known, return_inverse=True)
         names = tuple(each.decode(errors="replace") if isinstance(each, bytes) else str(each) for each in found)
-    numbers = whole.reshape(-1).astype(np.int64)
+    numbers = np.full(len(whole), -1, np.int64)
+    numbers[~unknown] = known.reshape(-1)
     return numbers[: len(labels)], None if test_labels is None else numbers[len(labels) :], names
 
 

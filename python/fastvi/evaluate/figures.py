@@ -71,6 +71,10 @@ class Evaluation:
         closed form.
     seconds
         Time taken.
+    figures
+        What the model tells beside it, by name: the means of its ``figures(x, seed=..., row_offset=...)``, tensors (B,)
+        with NaN where an example tells nothing, where it has that method: for models with a classifier, ``error`` in
+        per cent.
     """
 
     images: int
@@ -90,10 +94,11 @@ class Evaluation:
     active_units: int | tuple[int, ...] | None
     latent_dim: int | tuple[int, ...] | None
     seconds: float
+    figures: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
-        return json_figures(self)
+        return _without_empty_figures(json_figures(self))
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,11 @@ class LossEvaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON can hold them: None also for what is infinite or NaN."""
-        found = json_figures(self)
-        return found if self.figures else {name: value for name, value in found.items() if name != "figures"}
+        return _without_empty_figures(json_figures(self))
+
+
+def _without_empty_figures(found: dict[str, Any]) -> dict[str, Any]:
+    return found if found["figures"] else {name: value for name, value in found.items() if name != "figures"}
 
 
 def evaluate(
@@ -182,6 +190,9 @@ def evaluate(
         )
     num_samples = check_count("evaluate", "num_samples", num_samples)
     training_num_samples = check_count("evaluate", "training_num_samples", training_num_samples)
+    # Bounds are on log p(x), also of a model that can be told the class.
+    hide = getattr(model, "without_labels", None)
+    labelled, images = images, images if hide is None else hide(images)
     parts: list[StreamedBounds] = []
     trained: list[StreamedBounds] = []
     for number, batch in enumerate(batches(images, count)):
@@ -232,7 +243,21 @@ def evaluate(
         active_units=active,
         latent_dim=latent_dim,
         seconds=time.monotonic() - start,
+        figures=_own_figures(model, labelled, count, seed),
     )
+
+
+@torch.inference_mode()
+def _own_figures(model: Any, images: Any, count: int, seed: int) -> dict[str, float]:
+    """The means of what the model tells of each example, over those that tell something."""
+    if not callable(getattr(model, "figures", None)):
+        return {}
+    found: dict[str, list[torch.Tensor]] = {}
+    for number, batch in enumerate(batches(images, count)):
+        own = model.figures(batch, seed=mix_seed(seed, 0), row_offset=number * IMAGES_AT_A_TIME)
+        for name, values in own.items():
+            found.setdefault(name, []).append(values.detach().double())
+    return {name: float(torch.cat(values).nanmean()) for name, values in found.items()}
 
 
 def _has_mean(q: Posterior) -> bool:
@@ -264,19 +289,15 @@ def evaluate_loss(
     if count == 0:
         raise ValueError("evaluate_loss: images holds no image")
     total = 0.0
-    totals: dict[str, float] = {}
     for number, batch in enumerate(batches(images, count)):
         place = {"seed": mix_seed(seed, 0), "row_offset": number * IMAGES_AT_A_TIME}
         total += float(objective(model, batch, **place).detach().double().sum())
-        own = model.figures(batch, **place) if callable(getattr(model, "figures", None)) else {}
-        for name, values in own.items():
-            totals[name] = totals.get(name, 0.0) + float(values.detach().double().sum())
     return LossEvaluation(
         images=count,
         test_images=count if test_images is None else check_count("evaluate_loss", "test_images", test_images),
         loss=total / count,
         seconds=time.monotonic() - start,
-        figures={name: value / count for name, value in totals.items()},
+        figures=_own_figures(model, images, count, seed),
     )
 
 

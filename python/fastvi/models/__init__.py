@@ -12,12 +12,14 @@ from fastvi.models.posteriors import AffineCoupling, DiagonalPosterior, FlowPost
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
 from fastvi.models.registry import MODELS, make_model_options
 from fastvi.models.reverse_network import Arrival, ReverseNetwork
+from fastvi.models.semi_supervised import UNLABELLED, SemiSupervisedOptions, SemiSupervisedVAE
 from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetwork, SigmoidBeliefNetworkOptions
 from fastvi.models.vae import VAE, VAEOptions
 
 __all__ = [
     "LIKELIHOODS",
     "MODELS",
+    "UNLABELLED",
     "VAE",
     "AffineCoupling",
     "Arrival",
@@ -41,6 +43,8 @@ __all__ = [
     "MixturePrior",
     "ModelOptions",
     "ReverseNetwork",
+    "SemiSupervisedOptions",
+    "SemiSupervisedVAE",
     "SigmoidBeliefNetwork",
     "SigmoidBeliefNetworkOptions",
     "VAEOptions",

@@ -43,6 +43,8 @@ class ModelOptions(ABC):
     ----------
     uses_labels
         Whether the model takes for ``x`` the pair (images, labels), of shapes (B, D) and (B,).
+    takes_missing_labels
+        Whether the model takes -1 for a label that is not known.
     uses_neighbours
         Whether the model takes for ``x`` windows of three frames in a row, (B, 3, D), of data that have an order.
     default_objective
@@ -55,6 +57,7 @@ class ModelOptions(ABC):
     """
 
     uses_labels: ClassVar[bool] = False
+    takes_missing_labels: ClassVar[bool] = False
     uses_neighbours: ClassVar[bool] = False
     default_objective: ClassVar[str] = "iwae"
 

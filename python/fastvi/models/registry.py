@@ -11,6 +11,7 @@ from fastvi.models.convolutional import ConvolutionalVAEOptions
 from fastvi.models.general import ConditionalVAEOptions, GeneralVAEOptions
 from fastvi.models.hamiltonian import HamiltonianOptions
 from fastvi.models.hierarchical import HierarchicalOptions
+from fastvi.models.semi_supervised import SemiSupervisedOptions
 from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetworkOptions
 from fastvi.models.vae import VAEOptions
 
@@ -27,6 +28,7 @@ MODELS: Registry[ModelOptions] = Registry(
         "hamiltonian": HamiltonianOptions,
         "categorical-vae": CategoricalVAEOptions,
         "sigmoid-belief-network": SigmoidBeliefNetworkOptions,
+        "m2": SemiSupervisedOptions,
     },
 )
 """The options of each model, a frozen dataclass; ``MODELS["name"] = Options`` adds another.

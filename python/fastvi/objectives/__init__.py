@@ -21,6 +21,7 @@ from fastvi.objectives.reconstruction import ReconstructingModel, Reconstruction
 from fastvi.objectives.registry import OBJECTIVES, make_objective
 from fastvi.objectives.renyi import Renyi
 from fastvi.objectives.score_function import ScoreFunction
+from fastvi.objectives.semi_supervised import PartlyLabelled, SemiSupervised, SemiSupervisedModel, unlabelled_bound
 from fastvi.objectives.signals import BaselineModel, ControlVariateModel
 from fastvi.objectives.tvo import TVO
 from fastvi.objectives.vimco import VIMCO
@@ -48,11 +49,14 @@ __all__ = [
     "LinearWarmUp",
     "Loss",
     "Objective",
+    "PartlyLabelled",
     "ReconstructingModel",
     "Reconstruction",
     "Renyi",
     "ReweightedWakeSleep",
     "ScoreFunction",
+    "SemiSupervised",
+    "SemiSupervisedModel",
     "SleepingModel",
     "call_detached",
     "diagnose",
@@ -63,4 +67,5 @@ __all__ = [
     "make_objective",
     "option",
     "sample_layer",
+    "unlabelled_bound",
 ]

@@ -14,6 +14,7 @@ from fastvi.objectives.piwae import PIWAE
 from fastvi.objectives.reconstruction import Reconstruction
 from fastvi.objectives.renyi import Renyi
 from fastvi.objectives.score_function import ScoreFunction
+from fastvi.objectives.semi_supervised import SemiSupervised
 from fastvi.objectives.tvo import TVO
 from fastvi.objectives.vimco import VIMCO
 from fastvi.objectives.wake_sleep import ReweightedWakeSleep
@@ -36,6 +37,7 @@ OBJECTIVES: Registry[Objective] = Registry(
         "score-function": ScoreFunction,
         "reweighted-wake-sleep": ReweightedWakeSleep,
         "reconstruction": Reconstruction,
+        "semi-supervised": SemiSupervised,
     },
 )
 """The objectives, each a frozen dataclass whose fields are its options; ``OBJECTIVES["name"] = Class`` adds another."""

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from fastvi.seeding import mix_seed
 
-SHUFFLE_STREAM, BINARIZATION_STREAM, NOISE_STREAM, INITIALISATION_STREAM, VALIDATION_STREAM, MODEL_STREAM = range(6)
+(
+    SHUFFLE_STREAM,
+    BINARIZATION_STREAM,
+    NOISE_STREAM,
+    INITIALISATION_STREAM,
+    VALIDATION_STREAM,
+    MODEL_STREAM,
+    LABEL_STREAM,
+) = range(7)
 """First counter of `mix_seed`: the purposes for which a run draws."""
 
 
@@ -79,7 +87,7 @@ class ShuffledBatches:
         order = torch.randperm(self.num_examples, generator=generator)
         for start in range(position * self.batch_size, self.num_examples, self.batch_size):
             batch = order[start : start + self.batch_size]
-            first, last = _share(batch.shape[0], self.rank, self.world_size)
+            first, last = share(batch.shape[0], self.rank, self.world_size)
             self.step += 1
             yield Batch(self.step - 1, batch[first:last], first, batch.shape[0])
 
@@ -113,10 +121,10 @@ class OrderedBatches:
         """Yield the batches."""
         for number, start in enumerate(range(0, self.num_examples, self.batch_size)):
             size = min(self.batch_size, self.num_examples - start)
-            first, last = _share(size, self.rank, self.world_size)
+            first, last = share(size, self.rank, self.world_size)
             yield Batch(number, torch.arange(start + first, start + last), start + first, size)
 
 
-def _share(size: int, rank: int, world_size: int) -> tuple[int, int]:
-    """Where one process's share of a batch begins and ends."""
+def share(size: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Return where one process's share of a batch begins and ends."""
     return rank * size // world_size, (rank + 1) * size // world_size

@@ -92,6 +92,8 @@ def print_figures(result: Evaluation, config: TrainingConfig, console: Console) 
             "Pareto k-hat",
             f"{result.pareto_k:.2f}, median; above {limit:.2g} for {result.heavy_tails:,} of {result.images:,} images",
         )
+    for name, value in result.figures.items():
+        table.add_row(f"test {name}", f"{value:.2f}{' %' if name == 'error' else ''}")
     table.add_row("time", f"{result.seconds:.1f} s")
     console.print(table)
     if note:

@@ -19,12 +19,13 @@ from fastvi.training.batches import MODEL_STREAM, NOISE_STREAM, Batch
 from fastvi.training.checkpoint import AVERAGE_KEY, BEST_KEY, SOURCE_KEY
 from fastvi.training.config_file import FORMAT_KEY, RUN_FORMAT
 from fastvi.training.errors import DivergenceError
+from fastvi.training.labelled_source import source_of
 from fastvi.training.loggers import DivergenceFile
 from fastvi.training.own_model import OwnModel
 from fastvi.training.processes import from_first
 from fastvi.training.schedules import rate_factor
 from fastvi.training.settings import TrainingConfig
-from fastvi.training.sources import DatasetSource, Source
+from fastvi.training.sources import Source
 from fastvi.training.validation import COLLAPSE_THRESHOLD, BestEpoch, validate
 
 
@@ -57,7 +58,7 @@ class VariationalModule(LightningModule):
         self.config = config
         self.model = model
         self.objective = config.objective
-        self.source = data if isinstance(data, Source) else DatasetSource(config, data)
+        self.source = data if isinstance(data, Source) else source_of(config, data)
         self.best = BestEpoch(self.objective.is_bound)
         self.is_best = False
         self._validated_epochs = 0

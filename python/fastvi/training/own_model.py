@@ -29,16 +29,20 @@ class OwnModel(ModelOptions):
         Shape of one example as the module takes it; None: as the data give it.
     uses_labels
         Whether it takes the pair (examples, labels): its own attribute ``uses_labels``.
+    takes_missing_labels
+        Whether it takes -1 for a label that is not known: its own attribute of this name.
     """
 
     class_name: str = option("class of the module", "")
     example_shape: tuple[int, ...] | None = option("shape of one example", None, at_least=1)
     uses_labels: bool = option("whether the module takes labels", False)  # type: ignore[misc]  # of each, not the class
+    takes_missing_labels: bool = option("whether labels may be missing", False)  # type: ignore[misc]  # of each
 
     @classmethod
     def of(cls, module: nn.Module, example_shape: tuple[int, ...] | None) -> OwnModel:
         """Return what stands for ``module``."""
-        made = cls(type(module).__name__, example_shape, bool(getattr(module, "uses_labels", False)))
+        takes = [bool(getattr(module, name, False)) for name in ("uses_labels", "takes_missing_labels")]
+        made = cls(type(module).__name__, example_shape, *takes)
         made.attach(module)
         return made
 

@@ -108,6 +108,11 @@ class TrainingConfig(TrainerSettings):
         return self.objective.uses_labels or self.model.uses_labels
 
     @property
+    def takes_missing_labels(self) -> bool:
+        """Whether the model takes examples without a label, -1, among those with one."""
+        return self.model.takes_missing_labels
+
+    @property
     def uses_neighbours(self) -> bool:
         """Whether the model takes windows of three frames in a row."""
         return self.model.uses_neighbours
@@ -247,6 +252,12 @@ def check_training(config: TrainingConfig, model: nn.Module) -> None:
             f"`baseline_dims` asks for a baseline network that {config.objective_name} does not use: leave it out, or "
             "take the objective score-function with `baseline` network"
         )
+    trains_classifier = getattr(config.objective, "trains_classifier", False)
+    if hasattr(model, "log_classifier") and not trains_classifier:
+        raise ValueError(
+            f"{config.objective_name} would not train the classifier of {config.model_name}: take the objective "
+            "semi-supervised"
+        )
     if getattr(model, "samples_have_path", True) or not config.objective.is_bound or config.objective.uses_score:
         return
     able = [name for name, entry in OBJECTIVES.items() if entry.uses_score]
@@ -304,8 +315,34 @@ def check_data(config: TrainingConfig, data: Dataset) -> None:
     user = config.objective_name if config.objective.uses_labels else config.model_name
     if data.num_classes is None:
         raise ValueError(f"{user} needs labels, and the data {data.name} have none")
+    check_labels(config, data, user)
     if config.num_classes is None or data.num_classes > config.num_classes:
         raise ValueError(f"num_classes must be at least {data.num_classes} for {data.name}, got {config.num_classes}")
+
+
+def check_labels(config: TrainingConfig, data: Dataset, user: str) -> None:
+    """Check that there are as many labels as the run needs.
+
+    Raises
+    ------
+    ValueError
+        If an example lacks its label and the model does not take that, or ``labels`` asks for more than there are.
+    """
+    from fastvi.training.labelled_source import seen_labels
+    from fastvi.training.sources import split_indices
+
+    assert data.train_labels is not None
+    if config.takes_missing_labels:
+        try:
+            seen_labels(config, data, split_indices(config, data.train_labels.shape[0])[0])
+        except ValueError as error:
+            raise ValueError(f"`labels`: {str(error).removeprefix('balanced_labels: ')}") from error
+        return
+    missing = int((data.train_labels < 0).sum())
+    if missing:
+        raise ValueError(
+            f"{user} needs a label for each example, and {missing:,} of the data {data.name} have none (-1)"
+        )
 
 
 def check_memory(config: TrainingConfig, examples: int) -> None:

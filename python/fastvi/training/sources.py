@@ -93,12 +93,22 @@ class DatasetSource(Source):
 
     def present(self, batch: Batch, validating: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return the images of a batch, with their labels where the run uses them."""
-        chosen = self._validation if validating else self._training
+        images = self._images(batch, validating)
+        if self._labels is None:
+            return images
+        return images, self._labels.index_select(0, self._places(batch, validating))
+
+    def _images(self, batch: Batch, validating: bool) -> Tensor:
         stream = (VALIDATION_STREAM, _BINARIZATION) if validating else (BINARIZATION_STREAM, batch.step)
-        indices = batch.indices if chosen is None else chosen.index_select(0, batch.indices)
-        images = self._presenter(indices, mix_seed(self._config.seed, *stream), batch.row_offset)
-        images = shaped(self._config.model, images)
-        return images if self._labels is None else (images, self._labels.index_select(0, indices))
+        places = self._places(batch, validating)
+        images = self._presenter(places, mix_seed(self._config.seed, *stream), batch.row_offset)
+        presented: Tensor = shaped(self._config.model, images)
+        return presented
+
+    def _places(self, batch: Batch, validating: bool) -> Tensor:
+        """Where the examples of a batch stand in the data."""
+        chosen = self._validation if validating else self._training
+        return batch.indices if chosen is None else chosen.index_select(0, batch.indices)
 
     def to(self, device: torch.device) -> None:
         """Move images, labels and indices to a device."""

@@ -240,7 +240,10 @@ def _train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix_seed(config.seed, INITIALISATION_STREAM))
         mean = training_mean(config, data) if isinstance(data, Dataset) else data.mean
-        module = VariationalModule(config, config.build_model(mean), data)
+        model = config.build_model(mean)
+        if config.start_from is not None and not checkpoint_step:
+            start_from(model, Path(config.start_from))
+        module = VariationalModule(config, model, data)
     with _quiet_lightning(), _interruptible():
         trainer = Trainer(
             accelerator=device,
@@ -268,6 +271,30 @@ def _train(
             raise DivergenceError(f"{error}: try a smaller `learning_rate`{advice}{kept}") from error
     module.result.cpu().eval()
     return module
+
+
+def start_from(model: nn.Module, path: Path) -> None:
+    """Give a model the parameters that a run ended with.
+
+    Raises
+    ------
+    RunError
+        If it is no such run, or its model has other parameters.
+    """
+
+    def read() -> dict[str, torch.Tensor]:
+        folder = RunFolder(path)
+        return folder.read_model_state(folder.read_config())
+
+    state, own = from_first(read), model.state_dict()
+    wrong = [name for name in {**own, **state} if name not in own or name not in state]
+    wrong = wrong or [name for name, value in own.items() if state[name].shape != value.shape]
+    if wrong:
+        raise RunError(
+            f"start_from {path}: its model has other parameters than this one: {', '.join(wrong[:3])}"
+            f"{' and others' if len(wrong) > 3 else ''}"
+        )
+    model.load_state_dict(state)
 
 
 def _best_words(module: VariationalModule) -> str:

@@ -44,6 +44,9 @@ class TrainerSettings:
     patience
         Epochs without a better validation value after which training ends; the run's model is then that of its best
         epoch. 0: all epochs, and the model of the last one.
+    start_from
+        Folder of another run, whose parameters this one begins with; its optimiser and its data are not taken. None:
+        new ones.
 
     Raises
     ------
@@ -64,6 +67,7 @@ class TrainerSettings:
     adam_epsilon: float = option("number added to the root of Adam's second moment", ADAM_EPSILON)
     validation_split: float = option("training examples kept for validation: a fraction, or a number from 1 on", 0.0)
     patience: int = option("epochs without a better validation value after which training ends; 0 for all epochs", 0)
+    start_from: str | None = option("folder of the run whose parameters this one begins with", None)
 
 
 TRAINER_DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(TrainerSettings)}

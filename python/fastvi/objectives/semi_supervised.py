@@ -1,0 +1,171 @@
+"""The objective of the semi-supervised model M2: labels summed out where they are missing, and a classifier's term.
+
+Kingma, Rezende, Mohamed and Welling 2014, "Semi-supervised learning with deep generative models", equations 6 to 9.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from fastvi._options import option
+from fastvi.objectives.base import Bound
+
+
+class PartlyLabelled(NamedTuple):
+    """A batch in which some examples have a label, with the weight of each example in the whole data set.
+
+    Attributes
+    ----------
+    images
+        (B, D).
+    labels
+        (B,), int64; -1 for an example without a label.
+    weights
+        (B,): what the bound of an example is multiplied by, so that a batch in which labelled ones are more frequent
+        than in the data still estimates the mean over the data.
+    classifier_weights
+        (B,): n_total / n_labelled times ``weights`` for an example with a label: what alpha log q(y|x) is multiplied
+        by.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor
+    classifier_weights: Tensor
+
+
+class SemiSupervisedModel(Protocol):
+    """A model of data and classes: see :class:`fastvi.models.SemiSupervisedVAE`."""
+
+    def log_classifier(self, images: Tensor) -> Tensor:
+        """Log q(y|x), ``(B, C)``."""
+        ...
+
+    def noise(self, count: int, num_samples: int = 1, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
+        """Standard normal numbers for z, ``(S, count, Z)``."""
+        ...
+
+    def label_bounds(self, images: Tensor, noise: Tensor) -> Tensor:
+        """L(x, y), the bound on log p(x, y), of each class: ``(C, B)``."""
+        ...
+
+    def bound_of_labels(self, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+        """L(x, y) of the labels that are given: ``(B,)``."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SemiSupervised(Bound):
+    """The objective of M2 for each example: a bound on log p(x, y) or log p(x), and the classifier's log-likelihood.
+
+    With a label: L(x, y) + w log q(y|x). Without one: U(x) = sum_y q(y|x) (L(x, y) - log q(y|x)), all classes in one
+    call of the decoder.
+
+    Parameters
+    ----------
+    num_samples
+        Samples of z for each class.
+    alpha
+        w is alpha n_total / n_labelled. Of a :class:`PartlyLabelled` batch that ratio is that of the data; of a plain
+        pair (images, labels) it is the ratio within the batch.
+    classifier_weight
+        w itself, in place of alpha.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is out of its range or of a wrong type; when it is called, if the model has no classes.
+
+    Notes
+    -----
+    The value is an objective and not a bound where w is not 0. Source: Kingma et al. 2014, equations 6, 7 and 9; there
+    alpha is 0.1.
+
+    Examples
+    --------
+    >>> from fastvi.models import SemiSupervisedVAE
+    >>> model = SemiSupervisedVAE(16, num_classes=3, latent_dim=2, hidden_dims=(8,))
+    >>> x, labels = torch.ones(4, 16), torch.tensor([0, 2, -1, -1])
+    >>> SemiSupervised()(model, (x, labels), seed=0).shape
+    torch.Size([4])
+    """
+
+    value_name = "objective"
+    uses_labels = True
+    trains_classifier = True
+
+    num_samples: int = option("samples for each class of each example", 1, at_least=1)
+    alpha: float = option("weight of the classifier's term, times n_total / n_labelled", 0.1)
+    classifier_weight: float | None = option("that weight itself, for a label; none: by alpha", None)
+
+    def check_model(self, model: Any) -> None:
+        """Raise unless the model has a classifier and a bound for each class."""
+        asked = ("log_classifier", "noise", "label_bounds", "bound_of_labels")
+        lacking = [name for name in asked if not hasattr(model, name)]
+        if lacking:
+            raise TypeError(
+                f"SemiSupervised: needs a model of data and classes, such as m2; {type(model).__name__} lacks "
+                f"{' and '.join(lacking)}"
+            )
+
+    def __call__(self, model: Any, x: Any, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
+        """Return the objective of each example, ``(B,)``, in nats."""
+        self.check_model(model)
+        batch = as_partly_labelled(x)
+        known = batch.labels >= 0
+        value = torch.zeros_like(batch.weights)
+        all_noise = model.noise(batch.labels.shape[0], self.num_samples, seed=seed, row_offset=row_offset)
+        for rows, has_label in ((known.nonzero().squeeze(1), True), ((~known).nonzero().squeeze(1), False)):
+            if rows.numel() == 0:
+                continue
+            images, weights = batch.images.index_select(0, rows), batch.weights.index_select(0, rows)
+            noise = all_noise.index_select(1, rows)
+            log_q = model.log_classifier(images)
+            if has_label:
+                labels = batch.labels.index_select(0, rows)
+                weight = (
+                    self.alpha * batch.classifier_weights.index_select(0, rows)
+                    if self.classifier_weight is None
+                    else self.classifier_weight * weights
+                )
+                found = weights * model.bound_of_labels(images, labels, noise)
+                found = found + weight * log_q.gather(1, labels.unsqueeze(1)).squeeze(1)
+            else:
+                found = weights * unlabelled_bound(log_q, model.label_bounds(images, noise))
+            value = value.index_copy(0, rows, found.to(value.dtype))
+        return value
+
+
+def unlabelled_bound(log_q: Tensor, bounds: Tensor) -> Tensor:
+    """Return U(x) = sum_y q(y|x) (L(x, y) - log q(y|x)), ``(B,)``, of log q(y|x) (B, C) and L(x, y) (C, B).
+
+    A class with q(y|x) = 0 adds nothing, whatever its bound.
+    """
+    q = log_q.exp()
+    terms = q * (bounds.t() - log_q)
+    return torch.where(q > 0, terms, torch.zeros_like(terms)).sum(1)
+
+
+def as_partly_labelled(x: Any) -> PartlyLabelled:
+    """Return a batch with its weights: those of a pair (images, labels) are one, and n_total / n_labelled its own.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(x, PartlyLabelled):
+        return x
+    if not isinstance(x, (tuple, list)) or len(x) != 2 or not all(isinstance(part, Tensor) for part in x):
+        raise TypeError(
+            f"SemiSupervised: x must be the pair (images, labels) of tensors, with -1 for a label that is missing, "
+            f"got {type(x).__name__}"
+        )
+    images, labels = x
+    known = (labels >= 0).to(images.dtype)
+    ratio = labels.shape[0] / known.sum().clamp_min(1.0)
+    return PartlyLabelled(images, labels, torch.ones_like(known), known * ratio)
