@@ -208,7 +208,8 @@ def _parse_counts(option: Option, text: str) -> tuple[int, ...]:
 
 
 def _registries() -> tuple[Registry[Any], ...]:
-    import fastvi.autoencoders  # noqa: F401  # registers its models
+    import fastvi.autoencoders
+    import fastvi.training.stacked_options  # noqa: F401  # registers its model, as the former does
     from fastvi.models import MODELS
     from fastvi.objectives import OBJECTIVES
 

@@ -14,6 +14,7 @@ from fastvi.models.registry import MODELS, make_model_options
 from fastvi.models.reverse_network import Arrival, ReverseNetwork
 from fastvi.models.semi_supervised import UNLABELLED, SemiSupervisedOptions, SemiSupervisedVAE
 from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetwork, SigmoidBeliefNetworkOptions
+from fastvi.models.stacked import StackedVAE
 from fastvi.models.vae import VAE, VAEOptions
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "SemiSupervisedVAE",
     "SigmoidBeliefNetwork",
     "SigmoidBeliefNetworkOptions",
+    "StackedVAE",
     "VAEOptions",
     "VampPrior",
     "make_model_options",

@@ -256,10 +256,7 @@ class SemiSupervisedVAE(nn.Module):
     def figures(self, x: Any, *, seed: int = 0, row_offset: int = 0) -> dict[str, Tensor]:
         """Return whether q(y|x) errs, in per cent, (B,): NaN for an example without a label; nothing without labels."""
         images, labels = self.parts(x)
-        if labels is None:
-            return {}
-        errs = 100.0 * (self.classify(images) != labels)
-        return {"error": errs.masked_fill(labels < 0, math.nan)}
+        return {} if labels is None else errors(self.classify(images), labels)
 
     def parts(self, x: Any) -> tuple[Tensor, Tensor | None]:
         """Return the images and the labels of x, checked; None where there are no labels.
@@ -423,6 +420,11 @@ class SemiSupervisedOptions(ModelOptions):
             self.likelihood,
             data_mean,
         )
+
+
+def errors(classes: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return as a figure whether classes are other than the labels, in per cent, (B,): NaN where there is no label."""
+    return {"error": (100.0 * (classes != labels)).masked_fill(labels < 0, math.nan)}
 
 
 def _widths(owner: str, name: str, values: Sequence[int]) -> tuple[int, ...]:

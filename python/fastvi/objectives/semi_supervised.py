@@ -13,6 +13,10 @@ from torch import Tensor
 
 from fastvi._options import option
 from fastvi.objectives.base import Bound
+from fastvi.seeding import mix_seed
+
+_FEATURES = 1
+"""Counter of `mix_seed` for the features of a model that draws some, beside the noise of its latent variables."""
 
 
 class PartlyLabelled(NamedTuple):
@@ -39,7 +43,11 @@ class PartlyLabelled(NamedTuple):
 
 
 class SemiSupervisedModel(Protocol):
-    """A model of data and classes: see :class:`fastvi.models.SemiSupervisedVAE`."""
+    """A model of data and classes: see :class:`fastvi.models.SemiSupervisedVAE`.
+
+    One whose data are features of the images has ``at_features(images, seed=..., row_offset=...)`` instead, which
+    returns such a model and its data for one step: see :class:`fastvi.models.StackedVAE`.
+    """
 
     def log_classifier(self, images: Tensor) -> Tensor:
         """Log q(y|x), ``(B, C)``."""
@@ -105,6 +113,8 @@ class SemiSupervised(Bound):
     def check_model(self, model: Any) -> None:
         """Raise unless the model has a classifier and a bound for each class."""
         asked = ("log_classifier", "noise", "label_bounds", "bound_of_labels")
+        if hasattr(model, "at_features"):
+            return
         lacking = [name for name in asked if not hasattr(model, name)]
         if lacking:
             raise TypeError(
@@ -116,6 +126,12 @@ class SemiSupervised(Bound):
         """Return the objective of each example, ``(B,)``, in nats."""
         self.check_model(model)
         batch = as_partly_labelled(x)
+        at_features = getattr(model, "at_features", None)
+        if at_features is not None:
+            model, features = at_features(
+                batch.images, seed=None if seed is None else mix_seed(seed, _FEATURES), row_offset=row_offset
+            )
+            batch = batch._replace(images=features)
         known = batch.labels >= 0
         value = torch.zeros_like(batch.weights)
         all_noise = model.noise(batch.labels.shape[0], self.num_samples, seed=seed, row_offset=row_offset)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-import fastvi.autoencoders  # noqa: F401  # registers its models
+import fastvi.autoencoders
+import fastvi.training.stacked_options  # noqa: F401  # registers its model, as the former does
 from fastvi._options import options_of
 from fastvi.data import BINARIZATIONS, Dataset
 from fastvi.models import MODELS, DataShape, ModelOptions

@@ -58,6 +58,7 @@ from fastvi.training.processes import (
 )
 from fastvi.training.settings import TrainingConfig, check_data, check_memory, check_settings
 from fastvi.training.sources import Source, training_mean
+from fastvi.training.stacked_options import choose_features
 
 
 class TrainingInterruptedError(BaseException):
@@ -244,6 +245,8 @@ def _train(
         if config.start_from is not None and not checkpoint_step:
             start_from(model, Path(config.start_from))
         module = VariationalModule(config, model, data)
+        if not checkpoint_step:
+            choose_features(model, config.model, module.source)
     with _quiet_lightning(), _interruptible():
         trainer = Trainer(
             accelerator=device,

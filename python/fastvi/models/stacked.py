@@ -1,0 +1,157 @@
+"""M1+M2: the semi-supervised model M2 on the latent variables of a variational autoencoder that saw no labels.
+
+Kingma, Rezende, Mohamed and Welling 2014, "Semi-supervised learning with deep generative models", section 2.3. As in
+their code, the features are drawn anew from q(z1|x) each time an image is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastvi.models.generation import draw_latents
+from fastvi.models.semi_supervised import SemiSupervisedVAE, errors
+from fastvi.objectives.latent import GaussianPosterior, posterior_of
+
+LEAST_SPREAD = 0.1
+"""A latent dimension of M1 is a feature where the standard deviation of its posterior mean over images is larger."""
+
+
+class StackedVAE(nn.Module):
+    """M1+M2: p(y) p(z2) p(z1|y, z2) p(x|z1), of which p(x|z1) and q(z1|x) are a trained M1 and stay as they are.
+
+    Parameters
+    ----------
+    m1
+        A trained model with a Gaussian ``encode``, such as a :class:`fastvi.models.VAE`; a copy of its parameters
+        belongs to this model, and gets no gradient.
+    num_classes
+        C.
+    latent_dim, hidden_dims, classifier_dims, activation
+        Of M2, see :class:`fastvi.models.SemiSupervisedVAE`: its data are z1, with a Gaussian likelihood.
+
+    Attributes
+    ----------
+    m1, m2
+        The two models.
+    is_feature
+        (Z1,), 1 for the dimensions of z1 that M2 sees and 0 for the others, which hold 0 for it: see `choose_features`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If M1 has no Gaussian encoder, and what `SemiSupervisedVAE` complains of.
+
+    Examples
+    --------
+    >>> from fastvi.models import VAE
+    >>> model = StackedVAE(VAE(16, latent_dim=4, hidden_dims=(8,)), num_classes=3, latent_dim=2, hidden_dims=(8,))
+    >>> model.classify(torch.rand(5, 16).round()).shape
+    torch.Size([5])
+    """
+
+    uses_labels = True
+    takes_missing_labels = True
+
+    def __init__(
+        self,
+        m1: nn.Module,
+        num_classes: int,
+        latent_dim: int = 50,
+        hidden_dims: Sequence[int] = (300,),
+        classifier_dims: Sequence[int] | None = None,
+        activation: str = "softplus",
+    ) -> None:
+        super().__init__()
+        width = getattr(m1, "latent_dim", None)
+        if not isinstance(width, int) or not hasattr(m1, "encode"):
+            raise TypeError(f"StackedVAE: m1 must be a model with encode and latent_dim, got a {type(m1).__name__}")
+        self.m1 = m1.requires_grad_(False)
+        self.m2 = SemiSupervisedVAE(
+            width, num_classes, latent_dim, hidden_dims, classifier_dims, activation, "real-gaussian"
+        )
+        self.num_classes, self.latent_dim = self.m2.num_classes, self.m2.latent_dim
+        self.is_feature: Tensor
+        self.register_buffer("is_feature", torch.ones(width))
+
+    @torch.no_grad()
+    def choose_features(self, images: Tensor, least_spread: float = LEAST_SPREAD) -> None:
+        """Let M2 see those dimensions of z1 whose posterior mean has a larger standard deviation over the images."""
+        spread = self._posterior(images).mean.std(0)
+        if not bool((spread > least_spread).any()):
+            raise ValueError(
+                f"StackedVAE: no latent dimension of m1 varies by more than {least_spread} over {len(images)} images: "
+                "its posterior has collapsed"
+            )
+        self.is_feature.copy_(spread > least_spread)
+
+    def features(self, images: Tensor, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
+        """Return a draw of z1 of q(z1|x) for each image, ``(B, Z1)``, as M2 sees it."""
+        return self._seen(self._posterior(images).rsample(1, seed, row_offset)[0])
+
+    def mean_features(self, images: Tensor) -> Tensor:
+        """Return the mean of q(z1|x), ``(B, Z1)``, as M2 sees it."""
+        return self._seen(self._posterior(images).mean)
+
+    def at_features(
+        self, images: Tensor, *, seed: int | None = None, row_offset: int = 0
+    ) -> tuple[SemiSupervisedVAE, Tensor]:
+        """Return M2 and a draw of its data: what :class:`fastvi.objectives.SemiSupervised` trains."""
+        return self.m2, self.features(images, seed=seed, row_offset=row_offset)
+
+    def log_classifier(self, images: Tensor) -> Tensor:
+        """Return log q(y|z1) at the mean of q(z1|x), ``(B, C)``."""
+        return self.m2.log_classifier(self.mean_features(images))
+
+    def classify(self, images: Tensor, num_samples: int = 0, seed: int = 0) -> Tensor:
+        """Return the likeliest class of each image, int64 ``(B,)``: by q(y|z1), or by L_K of log p(z1, y), K samples.
+
+        z1 is the mean of q(z1|x).
+        """
+        return self.m2.classify(self.mean_features(images), num_samples, seed)
+
+    def encode(self, x: Any) -> tuple[Tensor, Tensor]:
+        """Return (mean, logvar) of q(z2|z1, y), each ``(B, Z)``, at the mean of q(z1|x); labels as those of M2."""
+        images, labels = self._parts(x)
+        features = self.mean_features(images)
+        return self.m2.encode(features if labels is None else (features, labels))
+
+    def figures(self, x: Any, *, seed: int = 0, row_offset: int = 0) -> dict[str, Tensor]:
+        """Return whether q(y|z1) errs, in per cent, (B,): NaN for an example without a label."""
+        images, labels = self._parts(x)
+        return {} if labels is None else errors(self.classify(images), labels)
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the mean of p(x|z1), ``(..., D)``, at the mean of p(z1|y, z2), for z2 ``(..., Z)``."""
+        decoded: Tensor = self.m1.decode(self.m2.decode(z, labels))  # type: ignore[operator]
+        return decoded
+
+    def reconstruct(self, x: Any) -> Tensor:
+        """Return the mean of p(x|z1), ``(B, D)``, at the means of z2 and z1; labels as in `encode`."""
+        images, labels = self._parts(x)
+        features = self.mean_features(images)
+        through: Tensor = self.m1.decode(  # type: ignore[operator]
+            self.m2.reconstruct(features if labels is None else (features, labels))
+        )
+        return through
+
+    def sample(self, count: int, seed: int | None = None) -> Tensor:
+        """Return means of p(x|z1), ``(count, D)``, for z2 of the prior; classes take turns."""
+        return self.decode(*draw_latents(self, count, seed))
+
+    def _parts(self, x: Any) -> tuple[Tensor, Tensor | None]:
+        """The images and the labels of x; None where there are none. M1 and M2 check them."""
+        return (x, None) if isinstance(x, Tensor) else (x[0], x[1])
+
+    def _posterior(self, images: Tensor) -> GaussianPosterior:
+        with torch.no_grad():
+            q = posterior_of(self.m1, images)
+        if not isinstance(q, GaussianPosterior):
+            raise TypeError("StackedVAE: m1 must have a diagonal Gaussian posterior")
+        return q
+
+    def _seen(self, z: Tensor) -> Tensor:
+        return z * self.is_feature
