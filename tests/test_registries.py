@@ -66,7 +66,7 @@ def test_help_lists_the_options_of_each_class():
         (("--objective", "renyi", "--num-samples", "1"), "--num-samples must be at least 2, got 1"),
         (
             ("--objective", "stl", "--alpha", "1"),
-            "--alpha belongs to the objective renyi, not to stl, which has --num-s",
+            "--alpha belongs to the objectives renyi and semi-supervised, not to stl, which has --num-s",
         ),
         (
             ("--objective", "iwae", "--warm-up-steps", "3"),

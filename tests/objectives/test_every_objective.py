@@ -181,7 +181,8 @@ def test_likelihood_of_a_wrong_shape_is_refused(objective):
 
 
 def test_every_objective_is_among_those_that_are_tested():
-    bounds = {entry for entry in OBJECTIVES.values() if entry.is_bound}
+    # That of classes asks for another model: tests/objectives/test_semi_supervised.py.
+    bounds = {entry for entry in OBJECTIVES.values() if entry.is_bound and not entry.uses_labels}
     assert {type(objective) for objective in EVERY_OBJECTIVE} == bounds
     assert {entry.__name__ for entry in OBJECTIVES.values()} <= set(fastvi.objectives.__all__)
 

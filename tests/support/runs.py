@@ -44,7 +44,8 @@ def assert_same_end(folder, other):
 
 def metrics_without_seconds(folder):
     with folder.metrics_file.open(newline="") as file:
-        return [{name: row[name] for name in ("step", "epoch", "bound")} for row in csv.DictReader(file)]
+        names = ("step", "epoch", "bound", "objective")
+        return [{name: row[name] for name in names if name in row} for row in csv.DictReader(file)]
 
 
 def former_settings(config):

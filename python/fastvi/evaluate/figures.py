@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -257,7 +258,8 @@ def _own_figures(model: Any, images: Any, count: int, seed: int) -> dict[str, fl
         own = model.figures(batch, seed=mix_seed(seed, 0), row_offset=number * IMAGES_AT_A_TIME)
         for name, values in own.items():
             found.setdefault(name, []).append(values.detach().double())
-    return {name: float(torch.cat(values).nanmean()) for name, values in found.items()}
+    means = {name: float(torch.cat(values).nanmean()) for name, values in found.items()}
+    return {name: value for name, value in means.items() if not math.isnan(value)}
 
 
 def _has_mean(q: Posterior) -> bool:

@@ -133,7 +133,7 @@ class SemiSupervisedVAE(nn.Module):
     def log_classifier(self, images: Tensor) -> Tensor:
         """Return log q(y|x), ``(B, C)``, for ``images`` of shape ``(B, D)``."""
         self._check_images(images)
-        return functional.log_softmax(at_least_float32(_run(self.classifier, images)), -1)
+        return functional.log_softmax(at_least_float32(run_network(self.classifier, images)), -1)
 
     def classify(self, images: Tensor, num_samples: int = 0, seed: int = 0) -> Tensor:
         """Return the likeliest class of each image, int64 of shape ``(B,)``.
@@ -235,7 +235,7 @@ class SemiSupervisedVAE(nn.Module):
         """Return the numbers of p(x|y, z), each ``(..., D)``: what its `fastvi.models.Likelihood` calls parts."""
         if labels is None:
             raise TypeError(f"{type(self).__name__}: decode needs the labels of z")
-        outputs = _run(self.decoder, torch.cat([z, self._one_hot(z, labels)], -1))
+        outputs = run_network(self.decoder, torch.cat([z, self._one_hot(z, labels)], -1))
         return LIKELIHOODS[self.likelihood].split(at_least_float32(outputs))
 
     def reconstruct(self, x: Any) -> Tensor:
@@ -290,7 +290,7 @@ class SemiSupervisedVAE(nn.Module):
 
     def _encoded(self, first: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logvar from what the first layer gives before its activation."""
-        mean, logvar = at_least_float32(_run(self.encoder, self.encoder_activation(first))).chunk(2, -1)
+        mean, logvar = at_least_float32(run_network(self.encoder, self.encoder_activation(first))).chunk(2, -1)
         return mean, logvar
 
     def _weighed(
@@ -438,7 +438,7 @@ def _along(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
     return torch.addcmul(mean, torch.exp(0.5 * logvar), noise)
 
 
-def _run(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """The layers, as one operation where they can be."""
+def run_network(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Return what the layers give, by one operation where they can be."""
     found = read_layers(x, (layers,), in_autocast=True)
     return layers(x) if found is None else run_layers(x, found)

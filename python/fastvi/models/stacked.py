@@ -12,12 +12,45 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastvi import ops
 from fastvi.models.generation import draw_latents
-from fastvi.models.semi_supervised import SemiSupervisedVAE, errors
+from fastvi.models.likelihoods import REAL_LOGVAR_RANGE
+from fastvi.models.posteriors import at_least_float32
+from fastvi.models.semi_supervised import SemiSupervisedVAE, errors, run_network
 from fastvi.objectives.latent import GaussianPosterior, posterior_of
 
 LEAST_SPREAD = 0.1
 """A latent dimension of M1 is a feature where the standard deviation of its posterior mean over images is larger."""
+
+
+class FeatureModel(SemiSupervisedVAE):
+    """M2 of z1, with a Gaussian likelihood of those dimensions that are features; the others add a constant.
+
+    Attributes
+    ----------
+    is_feature
+        (D,), 1 for a feature and 0 for another dimension.
+    """
+
+    def __init__(
+        self,
+        data_dim: int,
+        num_classes: int,
+        latent_dim: int,
+        hidden_dims: Sequence[int],
+        classifier_dims: Sequence[int] | None,
+        activation: str,
+    ) -> None:
+        super().__init__(
+            data_dim, num_classes, latent_dim, hidden_dims, classifier_dims, activation, likelihood="real-gaussian"
+        )
+        self.is_feature: Tensor
+        self.register_buffer("is_feature", torch.ones(data_dim))
+
+    def _log_likelihood(self, images: Tensor, codes: Tensor) -> Tensor:
+        mean, logvar = at_least_float32(run_network(self.decoder, codes)).chunk(2, -1)
+        logvar = logvar.clamp(*REAL_LOGVAR_RANGE)
+        return ops.normal_log_prob(images * self.is_feature, mean * self.is_feature, logvar * self.is_feature)
 
 
 class StackedVAE(nn.Module):
@@ -70,12 +103,13 @@ class StackedVAE(nn.Module):
         if not isinstance(width, int) or not hasattr(m1, "encode"):
             raise TypeError(f"StackedVAE: m1 must be a model with encode and latent_dim, got a {type(m1).__name__}")
         self.m1 = m1.requires_grad_(False)
-        self.m2 = SemiSupervisedVAE(
-            width, num_classes, latent_dim, hidden_dims, classifier_dims, activation, "real-gaussian"
-        )
+        self.m2 = FeatureModel(width, num_classes, latent_dim, hidden_dims, classifier_dims, activation)
         self.num_classes, self.latent_dim = self.m2.num_classes, self.m2.latent_dim
-        self.is_feature: Tensor
-        self.register_buffer("is_feature", torch.ones(width))
+
+    @property
+    def is_feature(self) -> Tensor:
+        """Which dimensions of z1 M2 sees."""
+        return self.m2.is_feature
 
     @torch.no_grad()
     def choose_features(self, images: Tensor, least_spread: float = LEAST_SPREAD) -> None:

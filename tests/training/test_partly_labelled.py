@@ -1,0 +1,293 @@
+"""Runs with few labels: which images keep one, what a batch holds, M2 and M1+M2 by the command and from Python."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import fastvi
+from fastvi.data import DataError, Dataset, from_arrays, from_path, load_dataset
+from fastvi.models import MODELS, StackedVAE
+from fastvi.objectives import SemiSupervised, make_objective
+from fastvi.training.config import RunError, RunFolder, TrainingConfig
+from fastvi.training.labelled_source import PartlyLabelledBatches, PartlyLabelledSource
+from support.command import assert_one_clear_line, call
+from support.runs import assert_same_end, run
+
+SMALL = ("--hidden-dims", "8", "--latent-dim", "2", "--epochs", "2", "--no-progress", "--threads", "1")
+CONFIG = TrainingConfig(
+    data="digits",
+    image_shape=(8, 8),
+    objective=make_objective("semi-supervised"),
+    model=MODELS.make("m2", latent_dim=2, hidden_dims=(8,), likelihood="bernoulli", labels=20, labelled_batch=15),
+    binarization="dynamic",
+    epochs=2,
+    batch_size=100,
+    learning_rate=1e-2,
+    seed=3,
+    num_classes=10,
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+def batches(source, steps, rank=0, world_size=1):
+    found = []
+    while len(found) < steps:
+        found += list(source.batches(len(found), rank, world_size))
+    return found[:steps]
+
+
+def test_every_class_keeps_as_many_labels(digits):
+    source = PartlyLabelledSource(CONFIG, digits)
+    shown = torch.cat([source.present(batch).labels for batch in batches(source, 30)])
+    assert sorted(set(shown.tolist())) == list(range(-1, 10))
+    seen = torch.cat([batch.indices[:15] for batch in batches(source, 30)]).unique()
+    assert digits.train_labels[seen].bincount().tolist() == [2] * 10
+    other = PartlyLabelledSource(dataclasses.replace(CONFIG, seed=4), digits)
+    assert not torch.equal(seen, torch.cat([batch.indices[:15] for batch in batches(other, 30)]).unique())
+
+
+def test_classes_take_turns_and_an_epoch_meets_every_unlabelled_image_once(digits):
+    source = PartlyLabelledSource(CONFIG, digits)
+    found = batches(source, len(source.batches(0, 0, 1)))
+    assert [batch.step for batch in found] == list(range(len(found)))
+    others = torch.cat([batch.indices[15:] for batch in found])
+    assert len(others) == len(others.unique()) == len(digits.train) - 20
+    of_classes = torch.stack([digits.train_labels[batch.indices[:15]].bincount(minlength=10) for batch in found])
+    assert of_classes.min() == 1
+    assert of_classes.max() == 2
+    # Two steps of 15 are three of each of ten classes.
+    assert (of_classes[0::2][: len(found) // 2] + of_classes[1::2] == 3).all()
+    for label in range(10):  # an endless order: each of its two images once before one comes again
+        met = [int(i) for batch in found for i in batch.indices[:15] if digits.train_labels[i] == label]
+        pairs = zip(met[0::2], met[1::2], strict=False)
+        assert all(first != second for first, second in pairs)
+
+
+def test_weights_make_a_batch_an_estimate_of_the_mean_over_the_data(digits):
+    source = PartlyLabelledSource(CONFIG, digits)
+    fraction = 20 / len(digits.train)
+    for batch in batches(source, 20):
+        shown = source.present(batch)
+        count, known = len(shown.labels), shown.labels >= 0
+        assert known.tolist() == [True] * 15 + [False] * (count - 15)
+        # Each row stands for so many of the data: labelled ones for the fraction of them, in each batch.
+        torch.testing.assert_close(shown.weights[known].sum() / count, torch.tensor(fraction))
+        torch.testing.assert_close(shown.weights[~known].sum() / count, torch.tensor(1.0 - fraction))
+        # alpha n_total / n_labelled for each labelled one is alpha in all.
+        torch.testing.assert_close(shown.classifier_weights.sum() / count, torch.tensor(1.0))
+        assert not shown.classifier_weights[~known].any()
+
+
+def test_processes_share_the_batches(digits):
+    source = PartlyLabelledSource(CONFIG, digits)
+    whole = batches(source, 20)
+    shares = [batches(source, 20, rank, 3) for rank in range(3)]
+    for number, batch in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert torch.equal(torch.cat([part.indices for part in parts]), batch.indices)
+        together = [source.present(part) for part in parts]
+        for name in ("images", "labels", "weights", "classifier_weights"):
+            assert torch.equal(
+                torch.cat([getattr(part, name) for part in together]), getattr(source.present(batch), name)
+            )
+
+
+def test_batches_go_on_from_any_step():
+    labels = torch.tensor([0, 1, 1, 2, 0, 2, 2])
+    made = (torch.arange(7) * 3, labels, torch.arange(100, 123), 4, 5, 11)
+    whole = list(PartlyLabelledBatches(*made)) + list(PartlyLabelledBatches(*made, first_step=5))
+    for step in range(10):
+        batches_from = PartlyLabelledBatches(*made)
+        batches_from.load_state_dict({"step": step})
+        first = next(iter(batches_from))
+        assert first.step == step
+        assert torch.equal(first.indices, whole[step].indices)
+        assert batches_from.state_dict() == {"step": step + 1}
+
+
+def test_all_images_have_labels(digits):
+    config = dataclasses.replace(CONFIG, model=MODELS.make("m2", hidden_dims=(8,), likelihood="bernoulli"))
+    source = PartlyLabelledSource(config, digits)
+    found = batches(source, len(source.batches(0, 0, 1)))
+    assert len(found) == len(digits.train) // 100
+    shown = source.present(found[0])
+    assert shown.weights.tolist() == shown.classifier_weights.tolist() == [1.0] * 100
+
+
+def test_validation_sees_no_label_and_takes_none_away(digits):
+    config = dataclasses.replace(CONFIG, validation_split=200.0)
+    source = PartlyLabelledSource(config, digits)
+    held_out = [source.present(batch, validating=True) for batch in source.validation_batches(0, 1)]
+    assert sum(len(shown.labels) for shown in held_out) == 200
+    assert all((shown.labels == -1).all() and (shown.weights == 1.0).all() for shown in held_out)
+    trained = torch.cat([batch.indices for batch in batches(source, len(source.batches(0, 0, 1)))]).unique()
+    assert len(trained) == len(digits.train) - 200
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, digits):
+    whole = run(tmp_path / "whole", digits, CONFIG)
+    one_epoch = dataclasses.replace(CONFIG, epochs=1)
+    run(tmp_path / "parts", digits, one_epoch)
+    assert_same_end(run(tmp_path / "parts", digits, CONFIG), whole)
+
+
+def test_command(tmp_path):
+    out = tmp_path / "run"
+    result = call("train", "--model", "m2", "--labels", "100", *SMALL, "--out", out, "--evaluation-samples", "30")
+    assert result.exit_code == 0, result.output
+    assert "test error" in result.stdout
+    found = json.loads((out / "evaluation.json").read_text())
+    assert 0.0 <= found["figures"]["error"] <= 100.0
+    assert {"reconstructions.png", "samples.png"} <= {path.name for path in out.iterdir()}
+    again = fastvi.load(out)
+    assert again.config.objective == SemiSupervised()
+    assert again.evaluate(num_samples=30).figures == found["figures"]
+
+
+def test_error_is_that_of_the_classifier_on_the_test_labels(digits):
+    fitted = fastvi.fit("m2", digits, labels=50, epochs=1, hidden_dims=(8,), latent_dim=2)
+    images, labels = fitted._examples(None)
+    wrong = (fitted.model.classify(images) != labels).double().mean()
+    assert fitted.evaluate(num_samples=5).figures["error"] == pytest.approx(100.0 * float(wrong), abs=1e-9)
+
+
+def test_learns_from_few_labels(digits):
+    """Twenty labels and a thousand images without: far better than the nine in ten of guessing."""
+    fitted = fastvi.fit("m2", digits, labels=100, epochs=25, hidden_dims=(64,), latent_dim=5, learning_rate=5e-3)
+    assert fitted.evaluate(num_samples=5).figures["error"] < 35.0
+
+
+def test_stacked_run(tmp_path, digits):
+    m1, out = tmp_path / "m1", tmp_path / "m1-m2"
+    assert call("train", "--objective", "elbo", *SMALL, "--no-evaluate", "--out", m1).exit_code == 0
+    with_m1 = ("train", "--model", "m1-m2", "--m1", m1, "--labels", "100", *SMALL)
+    result = call(*with_m1, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "error" in json.loads((out / "evaluation.json").read_text())["figures"]
+    fitted = fastvi.load(out)
+    assert isinstance(fitted.model, StackedVAE)
+    for name, value in fastvi.load(m1).model.state_dict().items():
+        assert torch.equal(fitted.model.m1.state_dict()[name], value)
+    m1.rename(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=r"m1 is not a run folder"):
+        fastvi.load(out)
+    assert_one_clear_line(call(*with_m1, "--out", tmp_path / "new"), "is not a run folder")
+    assert not (tmp_path / "new").exists()
+
+
+def test_features_are_the_dimensions_that_vary_drawn_anew_for_each_seed():
+    m1 = fastvi.models.VAE(4, 3, (2,))
+    model = StackedVAE(m1, num_classes=2, latent_dim=2, hidden_dims=(3,))
+    x = torch.tensor([[0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    with torch.no_grad():
+        m1.posterior_head.weight[1] = 0.0  # the second mean is its bias
+        m1.posterior_head.weight[3:] = 0.0
+        m1.posterior_head.bias[3:] = -1.0
+    model.choose_features(x, least_spread=1e-4)
+    assert model.is_feature.tolist() == [1.0, 0.0, 1.0]
+    mean = m1.encode(x)[0] * model.is_feature
+    assert torch.equal(model.mean_features(x), mean)
+    many = torch.stack([model.features(x, seed=seed) for seed in range(4000)])
+    assert torch.equal(many[7], model.features(x, seed=7))
+    torch.testing.assert_close(many.mean(0), mean, rtol=0.0, atol=5.0 * 0.61 / 4000**0.5)
+    deviation = torch.exp(torch.tensor(-0.5)) * model.is_feature.expand(2, 3)
+    torch.testing.assert_close(many.std(0), deviation, rtol=0.06, atol=0.0)
+    value = SemiSupervised()(model, (x, torch.tensor([0, -1])), seed=1)
+    value.sum().backward()
+    assert all(parameter.grad is None for parameter in m1.parameters())
+    assert all(parameter.grad is not None for parameter in model.m2.parameters())
+    with pytest.raises(ValueError, match="no latent dimension of m1 varies by more than 1000"):
+        model.choose_features(x, least_spread=1000.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model", "m2", "--labels", "5000"), "--labels: class "),
+        (("--model", "m2", "--labels", "5"), "--labels: count is 5, expected at least 10, one label for each class"),
+        (("--model", "m2", "--objective", "iwae"), "iwae would not train the classifier of m2"),
+        (("--objective", "semi-supervised"), "needs a model of data and classes, such as m2"),
+        (("--model", "vae", "--labels", "100"), "--labels belongs to the models m2 and m1-m2, not to vae"),
+        (("--model", "m1-m2", "--labels", "100"), "--m1 must be given for the model"),
+    ],
+)
+def test_complaints_of_the_command(options, message, tmp_path):
+    assert_one_clear_line(call("train", *options, "--out", tmp_path / "run"), message)
+    assert not (tmp_path / "run").exists()
+
+
+def own_data(count=60):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, count)
+    x = (rng.random((count, 12)) < (0.15 + 0.7 * np.eye(3)[y].repeat(4, 1))).astype(np.float32)
+    return x, y
+
+
+@pytest.mark.parametrize("missing", [-1, np.nan, ""])
+def test_own_labels_may_be_missing(missing, tmp_path):
+    x, y = own_data()
+    kind = str if missing == "" else float if missing != -1 else int
+    labels = np.where(np.arange(60) % 4 < 2, missing, y.astype(kind))
+    np.savez(tmp_path / "mine.npz", x=x, labels=labels)
+    data = from_path(tmp_path / "mine.npz", labels_from="labels", test_split=10)
+    assert (data.train_labels == -1).sum() + (data.test_labels == -1).sum() == 30
+    assert data.num_classes == 3
+    fitted = fastvi.fit("m2", data, epochs=1, hidden_dims=(4,), latent_dim=2)
+    known = int((data.test_labels >= 0).sum())
+    error = fitted.evaluate(num_samples=3).figures["error"]
+    assert error * known / 100.0 == pytest.approx(round(error * known / 100.0))
+    with pytest.raises(
+        ValueError, match=r"conditional-vae needs a label for each example, and \d+ of the data .* have none"
+    ):
+        fastvi.fit("conditional-vae", data, epochs=1, hidden_dims=(4,), latent_dim=2)
+
+
+def test_minus_one_beside_one_other_number_is_a_class():
+    x, y = own_data()
+    data = from_arrays(x, labels=np.where(y == 0, -1, 1))
+    assert data.class_names == ("-1", "1")
+    assert int(data.train_labels.min()) == 0
+
+
+def test_data_without_any_label_are_refused():
+    x, _ = own_data()
+    rows = torch.from_numpy(x)
+    none = torch.full((60,), -1)
+    data = Dataset("mine", rows, rows, (1, 12), "bernoulli", none, torch.arange(60) % 3)
+    with pytest.raises(ValueError, match="no training example has a label"):
+        fastvi.fit("m2", data, epochs=1)
+    with pytest.raises(DataError, match="must be 0 or more, or -1 for none, got -2"):
+        Dataset("mine", rows, rows, (1, 12), "bernoulli", none - 1, none)
+
+
+def test_a_run_starts_from_the_parameters_of_another(tmp_path, digits):
+    vae = dataclasses.replace(
+        CONFIG,
+        objective=make_objective("elbo"),
+        model=MODELS.make("vae", latent_dim=2, hidden_dims=(8,)),
+        num_classes=None,
+        epochs=1,
+    )
+    first = run(tmp_path / "first", digits, vae)
+    still = dataclasses.replace(vae, start_from=str(first.path), learning_rate=1e-30)
+    second = run(tmp_path / "second", digits, still)
+    for name, value in first.load_model().state_dict().items():
+        assert torch.equal(second.load_model().state_dict()[name], value)
+    third = run(tmp_path / "third", digits, dataclasses.replace(vae, start_from=str(first.path)))
+    (tmp_path / "first").rename(tmp_path / "gone")
+    longer = dataclasses.replace(vae, start_from=str(first.path), epochs=2)
+    run(tmp_path / "third", digits, longer)  # goes on from its own checkpoint
+    assert third.trained_epochs() == 2
+    with pytest.raises(RunError, match="is not a run folder"):
+        run(tmp_path / "fourth", digits, still)
+    wider = dataclasses.replace(vae, model=MODELS.make("vae", latent_dim=3, hidden_dims=(8,)))
+    with pytest.raises(RunError, match=r"its model has other parameters than this one: posterior_head\.weight"):
+        run(tmp_path / "fifth", digits, dataclasses.replace(wider, start_from=str(tmp_path / "gone")))
+    assert RunFolder(tmp_path / "third").read_config().start_from == str(first.path)
