@@ -168,7 +168,7 @@ def _with_flags(options: Iterable[Option], message: str) -> str:
     if not kinds:
         return message
     # Names in backquotes are made options where the line is written.
-    return re.sub(rf"(?<![\w`])(?P<name>{'|'.join(kinds)})\b(?:=(?P<value>True|False)\b)?", flag, message)
+    return re.sub(rf"(?<![\w`])(?P<name>{'|'.join(kinds)})\b(?!-\w)(?:=(?P<value>True|False)\b)?", flag, message)
 
 
 def _refuse_other(registry: Registry[Any], name: str, other: str) -> None:

@@ -12,7 +12,8 @@ from fastvi.models.posteriors import AffineCoupling, DiagonalPosterior, FlowPost
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
 from fastvi.models.registry import MODELS, make_model_options
 from fastvi.models.reverse_network import Arrival, ReverseNetwork
-from fastvi.models.semi_supervised import UNLABELLED, SemiSupervisedOptions, SemiSupervisedVAE
+from fastvi.models.semi_supervised import UNLABELLED, SemiSupervisedVAE
+from fastvi.models.semi_supervised_options import SemiSupervisedOptions
 from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetwork, SigmoidBeliefNetworkOptions
 from fastvi.models.stacked import StackedVAE
 from fastvi.models.vae import VAE, VAEOptions

@@ -11,7 +11,7 @@ from fastvi.models.convolutional import ConvolutionalVAEOptions
 from fastvi.models.general import ConditionalVAEOptions, GeneralVAEOptions
 from fastvi.models.hamiltonian import HamiltonianOptions
 from fastvi.models.hierarchical import HierarchicalOptions
-from fastvi.models.semi_supervised import SemiSupervisedOptions
+from fastvi.models.semi_supervised_options import SemiSupervisedOptions
 from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetworkOptions
 from fastvi.models.vae import VAEOptions
 

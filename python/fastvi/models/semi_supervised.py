@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fastvi import ops
-from fastvi._options import check_count, option
-from fastvi.models.base import DataShape, ModelOptions
+from fastvi._options import check_count
 from fastvi.models.generation import draw_latents
 from fastvi.models.likelihoods import LIKELIHOODS
 from fastvi.models.posteriors import at_least_float32
@@ -362,64 +360,6 @@ class SemiSupervisedVAE(nn.Module):
                     f"{name}: labels must be from 0 to {self.num_classes - 1}{unknown}, got {lowest} to {highest}"
                 )
         return labels
-
-
-@dataclass(frozen=True)
-class SemiSupervisedOptions(ModelOptions):
-    """Options of a `SemiSupervisedVAE`, M2, and of the labels that it sees.
-
-    Attributes
-    ----------
-    latent_dim, hidden_dims, classifier_dims, activation, likelihood
-        See `SemiSupervisedVAE`.
-    labels
-        How many training images keep their label, the same number of each class, drawn by the seed of the run; None:
-        all that have one.
-    labelled_batch
-        Images with a label in each step, drawn class by class, beside the ``batch_size`` without one.
-
-    Raises
-    ------
-    ValueError
-        From ``build``, if the shape has no number of classes.
-
-    Examples
-    --------
-    >>> options = SemiSupervisedOptions(latent_dim=2, hidden_dims=(8,))
-    >>> options.build(DataShape((4, 4), num_classes=10)).num_classes
-    10
-    """
-
-    uses_labels: ClassVar[bool] = True
-    takes_missing_labels: ClassVar[bool] = True
-    default_objective: ClassVar[str] = "semi-supervised"
-
-    latent_dim: int = option("latent dimensions beside the class", 50, at_least=1)
-    hidden_dims: tuple[int, ...] = option(
-        "widths of the hidden layers, from the data inwards", (500,), at_least=1, called="widths"
-    )
-    classifier_dims: tuple[int, ...] | None = option(
-        "widths of the classifier's hidden layers; none for the same", None, at_least=1, called="widths"
-    )
-    activation: str = option("of the hidden layers", "softplus", choices=tuple(ACTIVATIONS))
-    likelihood: str = option("of the pixels", "bernoulli", choices=tuple(LIKELIHOODS), from_data="likelihood")
-    labels: int | None = option("training images that keep their label, class by class; none for all", None, at_least=1)
-    labelled_batch: int = option("images with a label in each step, beside those without", 100, at_least=1)
-
-    def build(self, shape: DataShape, data_mean: Tensor | None = None) -> SemiSupervisedVAE:
-        """Return the untrained model."""
-        if shape.num_classes is None:
-            raise ValueError(f"{type(self).__name__}: the data's shape must have num_classes, got None")
-        return SemiSupervisedVAE(
-            shape.data_dim,
-            shape.num_classes,
-            self.latent_dim,
-            self.hidden_dims,
-            self.classifier_dims,
-            self.activation,
-            self.likelihood,
-            data_mean,
-        )
 
 
 def errors(classes: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastvi._options import option
 from fastvi.models import MODELS, DataShape, ModelOptions, StackedVAE
+from fastvi.models.semi_supervised_options import LABEL_OPTIONS
 from fastvi.models.stacked import LEAST_SPREAD
 from fastvi.models.vae import ACTIVATIONS
 from fastvi.training.errors import RunError
@@ -56,6 +57,10 @@ class StackedOptions(ModelOptions):
     labels: int | None = option("training images that keep their label, class by class; none for all", None, at_least=1)
     labelled_batch: int = option("images with a label in each step, beside those without", 100, at_least=1)
     least_spread: float = option("least spread of a dimension of M1 over images that makes it a feature", LEAST_SPREAD)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the largest number in each of the options that are widths: the numbers of labels are none."""
+        return {name: size for name, size in super().sizes().items() if name not in LABEL_OPTIONS}
 
     def build(self, shape: DataShape, data_mean: Tensor | None = None) -> StackedVAE:
         """Return the model with M1 as its run has it, and an untrained M2."""
