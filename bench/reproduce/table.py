@@ -29,10 +29,10 @@ HEAD += ["paper", "best other"]
 def line(result: dict[str, str]) -> list[str]:
     """The cells of one run; a dash stands for what was not measured or is not known."""
     row = ROWS[result["row"]]
-    ais = f"{result['ais']} ± {result['ais_annealing_error']}" if result["ais"] else "–"
-    known = [f"{-value:.2f}" if value is not None else "–" for value in (row.paper, row.best)]
+    ais = f"{result['ais']} ± {result['ais_annealing_error']}" if result["ais"] else "-"
+    known = [f"{-value:.2f}" if value is not None else "-" for value in (row.paper, row.best)]
     own = ("seed", "steps", "minutes", "elbo", "l_5000", "standard_error", "active_units")
-    return [f"`{row.name}`", *(result[name] for name in own), ais, result["l_5000_of_ais_images"] or "–", *known]
+    return [f"`{row.name}`", *(result[name] for name in own), ais, result["l_5000_of_ais_images"] or "-", *known]
 
 
 def main() -> None:
