@@ -53,8 +53,22 @@ def train(row: Row, out: Path, threads: str, data: list[str]) -> Path:
     return folder
 
 
-def processor() -> str:
-    """The name of the processor, where the system tells it."""
+def machine() -> str:
+    """What the figures were made with."""
+    return f"{_processor()}, torch {torch.__version__}"
+
+
+def write_row(path: Path, row: dict[str, Any]) -> None:
+    """Write figures as a CSV file of one row, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    with (temporary := path.with_suffix(".tmp")).open("w", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row)
+    temporary.replace(path)
+
+
+def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -90,7 +104,7 @@ def figures(row: Row, folder: Path) -> dict[str, Any]:
         "ais_standard_error": f"{annealed[0]['standard_error']:.3f}" if annealed else "",
         "ais_annealing_error": f"{annealed[0]['annealing_error']:.3f}" if annealed else "",
         "l_5000_of_ais_images": f"{annealed[0]['importance_weighted']:.3f}" if annealed else "",
-        "machine": f"{processor()}, torch {torch.__version__}",
+        "machine": machine(),
     }
 
 
@@ -114,14 +128,9 @@ def main() -> None:
         fastvi(
             "evaluate", str(folder), "--limit", str(IMAGES), *ais, "--threads", chosen.threads, "--no-progress", *data
         )
-    RESULTS.mkdir(exist_ok=True)
     made = figures(row, folder)
     path = RESULTS / f"{row.name}-seed{made['seed']}.csv"
-    with (temporary := path.with_suffix(".tmp")).open("w", newline="") as file:
-        writer = csv.DictWriter(file, made)
-        writer.writeheader()
-        writer.writerow(made)
-    temporary.replace(path)
+    write_row(path, made)
     print(f"{path}: L_5000 {made['l_5000']} +- {made['standard_error']}")
 
 

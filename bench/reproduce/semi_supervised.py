@@ -1,0 +1,116 @@
+"""Train and evaluate one draw of labels of the semi-supervised rows of docs/reproduction.md, or go on with it.
+
+    python bench/reproduce/semi_supervised.py m1-m2 --labels 100 --draw 0 --out runs/reproduce --data-dir DATA
+
+trains by ``fastvi train --labels`` with the seed ``--draw``, which draws the labels, too, on one thread, evaluates on all
+10,000 test images and puts the error into bench/reproduce/results/m1-m2-100-draw0.csv. M1 is the row vae-k1 of run.py.
+``--table`` prints mean and standard deviation over the draws that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shlex
+import statistics
+from pathlib import Path
+from typing import Any
+
+from run import IMAGES, RESULTS, fastvi, machine, write_row
+
+SHARED = (
+    "--data mnist --binarization dynamic --precision bf16-mixed --batch-size 100 --labelled-batch 100 "
+    "--schedule cosine --schedule-warm-up 500 --schedule-end 0.01 --adam-epsilon 1e-6 --learning-rate 0.001"
+)
+MODELS = {
+    "m2": f"--model m2 --hidden-dims 300 --activation relu --epochs 20 {SHARED}",
+    "m1-m2": f"--model m1-m2 --hidden-dims 300 --activation relu --epochs 100 {SHARED}",
+}
+PAPER = {
+    ("m2", 100): "11.97 ± 1.71",
+    ("m2", 600): "4.94 ± 0.13",
+    ("m2", 1000): "3.60",
+    ("m2", 3000): "3.92",
+    ("m1-m2", 100): "3.33 ± 0.14",
+    ("m1-m2", 600): "2.59 ± 0.05",
+    ("m1-m2", 1000): "2.40",
+    ("m1-m2", 3000): "2.18",
+}
+"""Errors in % of Kingma et al. 2014, table 1."""
+OTHERS = {("m2", 100): "6.8", ("m2", 600): "5.6", ("m2", 1000): "5.1", ("m2", 3000): "4.2", ("m1-m2", 100): "4.3"}
+"""The best of others: M2 of Pyro's tutorial, which chose on 10,000 validation labels, and M1+M2 of github.com/tijiang13."""
+
+
+def train_and_evaluate(name: str, labels: int, draw: int, alpha: float, out: Path, data: list[str]) -> dict[str, Any]:
+    """Train one model on one draw of labels and return its figures."""
+    folder = out / f"{name}-{labels}-alpha{alpha:g}-draw{draw}"
+    shared = ["--threads", "1", "--no-progress", "--no-evaluate", "--logger", "csv", *data]
+    if (folder / "checkpoints" / "last.ckpt").exists():
+        fastvi("train", "--resume", str(folder), *shared)
+    else:
+        options = [*shlex.split(MODELS[name]), "--labels", str(labels), "--seed", str(draw), "--alpha", str(alpha)]
+        m1 = ["--m1", str(out / "vae-k1")] if name == "m1-m2" else []
+        fastvi("train", "--out", str(folder), "--overwrite", *options, *m1, *shared)
+    if not (folder / "evaluation.json").exists():
+        samples = ["--num-samples", "50"] if name == "m2" else []
+        fastvi("evaluate", str(folder), "--limit", str(IMAGES), "--threads", "1", "--no-progress", *samples, *data)
+    found = json.loads((folder / "evaluation.json").read_text())
+    with (folder / "metrics.csv").open(newline="") as file:
+        epochs = list(csv.DictReader(file))
+    return {
+        "model": name,
+        "labels": labels,
+        "draw": draw,
+        "alpha": alpha,
+        "error": f"{found['figures']['error']:.2f}",
+        "images": found["images"],
+        "steps": epochs[-1]["step"],
+        "epochs": epochs[-1]["epoch"],
+        "minutes": f"{sum(float(epoch['seconds']) for epoch in epochs) / 60:.1f}",
+        "options": MODELS[name],
+        "machine": machine(),
+    }
+
+
+def print_table() -> None:
+    """Print mean and standard deviation over the draws of each model and number of labels."""
+    errors: dict[tuple[str, int, str], list[float]] = {}
+    for path in sorted(RESULTS.glob("*-draw*.csv")):
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                key = row["model"], int(row["labels"]), row["alpha"]
+                errors.setdefault(key, []).append(float(row["error"]))
+    print(
+        "| model | labels | alpha | error, % | draws | paper | best other |\n| --- | --- | --- | --- | --- | --- | --- |"
+    )
+    for (name, labels, alpha), found in sorted(errors.items()):
+        spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+        draws = ", ".join(f"{error:.2f}" for error in found)
+        paper, other = PAPER.get((name, labels), "-"), OTHERS.get((name, labels), "-")
+        mean = statistics.mean(found)
+        print(f"| {name} | {labels} | {alpha} | {mean:.2f}{spread} | {draws} | {paper} | {other} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", choices=list(MODELS), help="which model")
+    parser.add_argument("--labels", type=int, default=100, help="images that keep their label")
+    parser.add_argument("--draw", type=int, default=0, help="seed of the run, which draws the labels")
+    parser.add_argument("--alpha", type=float, default=0.1, help="weight of the classifier's term; the paper's is 0.1")
+    parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of the runs")
+    parser.add_argument("--data-dir", help="folder of MNIST's idx files; default: that of FASTVI_DATA")
+    parser.add_argument("--table", action="store_true", help="print the table of all results")
+    chosen = parser.parse_args()
+    if chosen.table or chosen.model is None:
+        print_table()
+        return
+    data = ["--data-dir", chosen.data_dir] if chosen.data_dir else []
+    made = train_and_evaluate(chosen.model, chosen.labels, chosen.draw, chosen.alpha, chosen.out, data)
+    path = RESULTS / f"{chosen.model}-{chosen.labels}-alpha{chosen.alpha:g}-draw{chosen.draw}.csv"
+    write_row(path, made)
+    print(f"{path}: error {made['error']} %")
+
+
+if __name__ == "__main__":
+    main()
