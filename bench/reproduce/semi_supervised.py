@@ -2,8 +2,8 @@
 
     python bench/reproduce/semi_supervised.py m1-m2 --labels 100 --draw 0 --out runs/reproduce --data-dir DATA
 
-trains by ``fastvi train --labels`` with the seed ``--draw``, which draws the labels, too, on one thread, evaluates on all
-10,000 test images and puts the error into bench/reproduce/results/m1-m2-100-draw0.csv. M1 is the row vae-k1 of run.py.
+trains by ``fastvi train --labels`` on one thread with the seed ``--draw``, which draws the labels, too, evaluates on all
+10,000 test images and puts the error into bench/reproduce/results. M1 is the row vae-k1 of run.py.
 ``--table`` prints mean and standard deviation over the draws that are there.
 """
 
@@ -39,7 +39,7 @@ PAPER = {
 }
 """Errors in % of Kingma et al. 2014, table 1."""
 OTHERS = {("m2", 100): "6.8", ("m2", 600): "5.6", ("m2", 1000): "5.1", ("m2", 3000): "4.2", ("m1-m2", 100): "4.3"}
-"""The best of others: M2 of Pyro's tutorial, which chose on 10,000 validation labels, and M1+M2 of github.com/tijiang13."""
+"""The best of others: M2 of Pyro's tutorial, which chose on 10,000 validation labels; M1+M2 of github.com/tijiang13."""
 
 
 def train_and_evaluate(name: str, labels: int, draw: int, alpha: float, out: Path, data: list[str]) -> dict[str, Any]:
@@ -81,9 +81,9 @@ def print_table() -> None:
             for row in csv.DictReader(file):
                 key = row["model"], int(row["labels"]), row["alpha"]
                 errors.setdefault(key, []).append(float(row["error"]))
-    print(
-        "| model | labels | alpha | error, % | draws | paper | best other |\n| --- | --- | --- | --- | --- | --- | --- |"
-    )
+    head = ["model", "labels", "alpha", "error, %", "draws", "paper", "best other"]
+    for cells in (head, ["---"] * len(head)):
+        print(f"| {' | '.join(cells)} |")
     for (name, labels, alpha), found in sorted(errors.items()):
         spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
         draws = ", ".join(f"{error:.2f}" for error in found)
