@@ -2,8 +2,8 @@
 
     python bench/reproduce/semi_supervised.py m1-m2 --labels 100 --draw 0 --out runs/reproduce --data-dir DATA
 
-trains by ``fastvi train --labels`` on one thread with the seed ``--draw``, which draws the labels, too, evaluates on all
-10,000 test images and puts the error into bench/reproduce/results. M1 is the row vae-k1 of run.py.
+trains by ``fastvi train --labels`` on one thread with the seed ``--draw``, which draws the labels, too, evaluates on
+all 10,000 test images and puts the error into bench/reproduce/results. M1 is the row vae-k1 of run.py.
 ``--table`` prints mean and standard deviation over the draws that are there.
 """
 
