@@ -195,8 +195,14 @@ def test_weights_multiply_the_bound_and_the_classifier_apart():
 
 
 def test_a_class_that_cannot_be_adds_nothing():
-    log_q = torch.tensor([[0.0, -math.inf]])
-    assert unlabelled_bound(log_q, torch.tensor([[-3.0], [-math.inf]])).tolist() == [-3.0]
+    log_q = torch.tensor([[0.0, -math.inf]], requires_grad=True)
+    bounds = torch.tensor([[-3.0], [-math.inf]], requires_grad=True)
+    value = unlabelled_bound(log_q, bounds)
+    assert value.tolist() == [-3.0]
+    gradients = torch.autograd.grad(value.sum(), (log_q, bounds))
+    # d/d log q_y = q_y (L_y - log q_y - 1), and d/d L_y = q_y.
+    assert gradients[0].tolist() == [[-4.0, 0.0]]
+    assert gradients[1].tolist() == [[1.0], [0.0]]
 
 
 def test_a_missing_label_is_completed_by_the_likeliest_class():

@@ -162,8 +162,9 @@ def unlabelled_bound(log_q: Tensor, bounds: Tensor) -> Tensor:
     A class with q(y|x) = 0 adds nothing, whatever its bound.
     """
     q = log_q.exp()
-    terms = q * (bounds.t() - log_q)
-    return torch.where(q > 0, terms, torch.zeros_like(terms)).sum(1)
+    # Before the product, so that its gradient has no 0 times infinity either.
+    gap = torch.where(q > 0, bounds.t() - log_q, torch.zeros_like(log_q))
+    return (q * gap).sum(1)
 
 
 def as_partly_labelled(x: Any) -> PartlyLabelled:
