@@ -4,6 +4,7 @@ from fastvi._array_files import DataError, read_idx
 from fastvi.data.assembling import from_arrays
 from fastvi.data.dataset import Dataset
 from fastvi.data.image_folder import ImageFolder
+from fastvi.data.labels import balanced_labels
 from fastvi.data.named import BUNDLED_DATASETS, DATASET_NAMES, load_dataset
 from fastvi.data.presenting import (
     BINARIZATIONS,
@@ -31,6 +32,7 @@ __all__ = [
     "Presenter",
     "RowSource",
     "StreamedArrays",
+    "balanced_labels",
     "binarize",
     "evenly_spaced",
     "from_arrays",

@@ -1,0 +1,106 @@
+"""Which examples keep their labels where few of them have any: as many of each class, drawn by a seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvi._sizes import check_integer, check_seed
+from fastvi.seeding import mix_seed
+
+_OWNER = "balanced_labels"
+_ORDER_STREAM, _REMAINDER_STREAM = range(2)
+
+
+def balanced_labels(labels: Any, count: int, seed: int) -> Tensor:
+    """Draw ``count`` labelled examples, the same number of each class.
+
+    The draw is a pure function of the arguments. Where ``count`` is no multiple of the number of classes, the classes
+    of which one more is taken are drawn too. The examples of a smaller ``count`` are among those of a larger one with
+    the same seed, so that figures for several counts tell of more labels, not of other ones.
+
+    Parameters
+    ----------
+    labels
+        Class of each example, integers of shape (N,); a negative one marks an example without a label, which is never
+        drawn. The classes are the labels that occur.
+    count
+        Number of examples to draw, at least one for each class.
+    seed
+        Seed of the draw, in [0, 2^63).
+
+    Returns
+    -------
+    Tensor
+        Indices of the examples in increasing order, int64 of shape (count,), on the CPU.
+
+    Raises
+    ------
+    TypeError
+        If the labels are no integers, or ``count`` or ``seed`` is none.
+    ValueError
+        If the labels have another shape, none of them is 0 or more, ``count`` is less than the number of classes, or a
+        class has fewer examples than are to be drawn of it.
+
+    Notes
+    -----
+    Kingma, Mohamed, Rezende and Welling 2014, "Semi-supervised Learning with Deep Generative Models", section 4.1: "all
+    classes are balanced when labelling examples".
+
+    Examples
+    --------
+    >>> labels = torch.tensor([0, 1, 0, 1, -1, 0, 1, 0])
+    >>> chosen = balanced_labels(labels, 4, seed=0)
+    >>> labels[chosen].bincount().tolist()
+    [2, 2]
+    >>> balanced_labels(labels, 8, seed=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: balanced_labels: class 1 has 3 labelled examples, 8 labels over 2 classes need 4 of it
+    """
+    values = _checked(labels)
+    count = check_integer(_OWNER, "count", count)
+    seed = check_seed(_OWNER, seed, "an int")
+    classes, sizes = values[values >= 0].unique(return_counts=True)
+    if len(classes) == 0:
+        raise ValueError(f"{_OWNER}: no example has a label: expected one of 0 or more")
+    if count < len(classes):
+        raise ValueError(f"{_OWNER}: count is {count}, expected at least {len(classes)}, one label for each class")
+    wanted = _sizes_of_classes(len(classes), count, seed)
+    drawn = []
+    for label, size, number in zip(classes.tolist(), sizes.tolist(), wanted.tolist(), strict=True):
+        if size < number:
+            raise ValueError(
+                f"{_OWNER}: class {label} has {size:,} labelled examples, {count:,} labels over {len(classes)} classes "
+                f"need {number:,} of it"
+            )
+        members = (values == label).nonzero().squeeze(1)
+        drawn.append(members[_permutation(size, seed, _ORDER_STREAM, label)[:number]])
+    return torch.cat(drawn).sort().values
+
+
+def _checked(labels: Any) -> Tensor:
+    """The labels as a tensor on the CPU."""
+    try:
+        values = torch.as_tensor(labels).cpu()
+    except (ValueError, TypeError, RuntimeError):
+        raise TypeError(f"{_OWNER}: labels must be integers, got {type(labels).__name__}") from None
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise TypeError(f"{_OWNER}: labels must be integers, got {values.dtype}")
+    if values.dim() != 1:
+        raise ValueError(f"{_OWNER}: labels must have the shape (N,), one for each example, got {tuple(values.shape)}")
+    return values.long()
+
+
+def _sizes_of_classes(num_classes: int, count: int, seed: int) -> Tensor:
+    """How many examples of each class make ``count``; which classes have one more is drawn."""
+    size, remainder = divmod(count, num_classes)
+    wanted = torch.full((num_classes,), size)
+    wanted[_permutation(num_classes, seed, _REMAINDER_STREAM, 0)[:remainder]] += 1
+    return wanted
+
+
+def _permutation(size: int, seed: int, *stream: int) -> Tensor:
+    return torch.randperm(size, generator=torch.Generator().manual_seed(mix_seed(seed, *stream)))
