@@ -108,7 +108,7 @@ class ResampledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"{_OWNER}: no row has a label: all of y is {self.unlabelled!r}, which marks those without"
             )
-        self.features_ = clone(self.features).fit(rows)
+        self.features_ = clone(self.features).fit(rows, labels)
         self.classifier_ = self._trained(rows[is_labelled], labels[is_labelled])
         self.classes_ = self.classifier_.classes_
         return self
@@ -171,11 +171,15 @@ class ResampledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return sum(found) / self.num_prediction_draws
 
     def _scores(self, features: Any) -> Any:
-        """A score for each class, (N, C)."""
+        """A score for each class, (N, C), the larger the better; votes where the classifier has none."""
         for method in ("predict_proba", "decision_function"):
-            if hasattr(self.classifier_, method):
+            if hasattr(self.classifier_, method) and not (method == "decision_function" and self._decides_pairs()):
                 scores = getattr(self.classifier_, method)(features)
-                scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
-                if scores.shape[1] == len(self.classes_):  # decisions between each two classes are more of them
-                    return scores
+                return np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
         return (self.classifier_.predict(features)[:, None] == self.classes_).astype(float)
+
+    def _decides_pairs(self) -> bool:
+        """Whether the decision function is one of each two classes, as that of an SVC may be."""
+        parameters = self.classifier_.get_params()
+        shapes = [value for name, value in parameters.items() if name.endswith("decision_function_shape")]
+        return len(self.classes_) > 2 and "ovo" in shapes
