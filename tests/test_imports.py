@@ -56,6 +56,7 @@ PYTHON = {
     "data": "models autoencoders _array_files _extras",
     "evaluate": "models autoencoders _pareto",
     "training": "data evaluate",
+    "semi_supervised": "training",
     "_terminal": "_native",
     "benchmarks": "training _terminal",
     "commands": "benchmarks",

@@ -38,6 +38,7 @@ _SUBMODULES = frozenset(
         "pyro",
         "reference",
         "seeding",
+        "semi_supervised",
         "training",
     }
 )

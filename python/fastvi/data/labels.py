@@ -46,8 +46,8 @@ def balanced_labels(labels: Any, count: int, seed: int) -> Tensor:
 
     Notes
     -----
-    Kingma, Mohamed, Rezende and Welling 2014, "Semi-supervised Learning with Deep Generative Models", section 4.1: "all
-    classes are balanced when labelling examples".
+    Kingma, Mohamed, Rezende and Welling 2014, "Semi-supervised learning with deep generative models", section 4: few
+    labels are kept, the same number of each class.
 
     Examples
     --------
