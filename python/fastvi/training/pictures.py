@@ -20,7 +20,7 @@ from fastvi.training.files import atomic_write
 
 _MINIMUM_TILE_HEIGHT = 64
 _GAP_SHADE = 0.35
-_WIDE_GAP = 8  # times another one is added
+_WIDE_GAP = 3  # times another one is added
 _COLUMNS, _ROWS = 12, 4
 _FILTER_COLUMNS = 12
 _FILTERS = _FILTER_COLUMNS**2
