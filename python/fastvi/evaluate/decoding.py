@@ -165,7 +165,10 @@ def analogies(model: Any, images: Tensor, labels: Tensor, *, classes: Iterable[i
     torch.Size([5, 11, 16])
     """
     chosen = _classes("analogies", model, classes)
-    if count_examples("analogies", "x", (images, labels)) == 0:
+    counts = [count_examples("analogies", name, tensor) for name, tensor in (("images", images), ("labels", labels))]
+    if counts[0] != counts[1]:
+        raise ValueError(f"analogies: images are {counts[0]}, and labels are {counts[1]}")
+    if counts[0] == 0:
         raise ValueError("analogies: images holds no example")
     z = torch.cat([_style(model, pair) for pair in zip(*_in_batches(images, labels), strict=True)])
     columns = [_decoded(model, z, _labels(model, label, len(z))) for label in chosen]
