@@ -27,8 +27,8 @@ from fastvi.evaluate import manifold, sample
 from fastvi.training.pictures import make_grid, write_pictures
 
 DIMENSIONS = (2, 5, 10, 20)
-SAMPLE_COLUMNS = 10
-PLANE_COLUMNS = 16
+SAMPLE_COLUMNS = 8
+PLANE_COLUMNS = 12
 LEARNING_RATE = 2e-3
 TEST_IMAGES = 1000
 """The most that are evaluated, evenly spaced."""
@@ -94,7 +94,7 @@ def save_picture(models: dict[int, nn.Module], rows: list[Row], shape: tuple[int
     import matplotlib.pyplot as plt
 
     def show(axis: plt.Axes, images: Tensor, columns: int, title: str) -> None:
-        axis.imshow(make_grid(images.reshape(-1, *shape), columns), cmap="gray", vmin=0.0, vmax=1.0)
+        axis.imshow(make_grid(images.reshape(-1, *shape), columns).numpy(), cmap="gray", vmin=0.0, vmax=1.0)
         axis.set_title(title)
         axis.axis("off")
 
@@ -117,7 +117,7 @@ def save_picture(models: dict[int, nn.Module], rows: list[Row], shape: tuple[int
     axis.set_xlabel("latent dimensions")
     axis.set_ylabel("nats of a test image")
     axis.legend(loc="lower right")
-    figure.savefig(path, dpi=75)
+    figure.savefig(path, dpi=60)
     plt.close(figure)
 
 

@@ -37,5 +37,5 @@ def test_figures_and_picture(tmp_path: Path, keep: bool) -> None:
         assert row._replace(seconds=0.0) == found[2][1]._replace(seconds=0.0)
     models, rows = ({dim: pair[place] for dim, pair in found.items()} for place in (0, 1))
     script.save_picture(models, list(rows.values()), data.image_shape, tmp_path / "picture.png")
-    assert imread(tmp_path / "picture.png").shape[:2] == (600, 480)
+    assert imread(tmp_path / "picture.png").shape[:2] == (480, 384)
     script.save_picture({3: models[3]}, [rows[3]], data.image_shape, tmp_path / "picture.png")  # without the plane
