@@ -175,11 +175,12 @@ def _of_classes(model: Any, images: Tensor, labels: Tensor | None) -> dict[str, 
     elif has_drawable_prior(model):
         rows = styles(model, _shown_classes(model), num_styles=_STYLES)
         pictures["styles.png"] = _Picture(rows.flatten(0, 1), _STYLES)
-    known = [] if labels is None else ((labels >= 0) & (labels < model.num_classes)).nonzero()[:, 0]
-    if labels is not None and len(known) > 0 and hasattr(model, "encode"):
-        places = known[evenly_spaced(min(_ANALOGIES, len(known)), len(known))]
-        rows = analogies(model, images[places], labels[places], classes=_shown_classes(model))
-        pictures["analogies.png"] = _Picture(rows.flatten(0, 1), rows.shape[1], wide_gaps=(1,))
+    if labels is not None and hasattr(model, "encode"):
+        known = ((labels >= 0) & (labels < model.num_classes)).nonzero()[:, 0]
+        if len(known) > 0:
+            places = known[evenly_spaced(min(_ANALOGIES, len(known)), len(known))]
+            rows = analogies(model, images[places], labels[places], classes=_shown_classes(model))
+            pictures["analogies.png"] = _Picture(rows.flatten(0, 1), rows.shape[1], wide_gaps=(1,))
     return pictures
 
 
