@@ -31,6 +31,15 @@ def sample(
         ),
     ] = 100,
     mean: Annotated[bool, typer.Option("--mean", help="Means of p(x|z) in place of draws from it.")] = False,
+    label: Annotated[
+        int | None,
+        typer.Option(
+            "--label",
+            parser=whole_number(0, LARGEST_COUNT),
+            metavar="CLASS",
+            help="Of a conditional model: draw this class, by its number; default: all of them in turn.",
+        ),
+    ] = None,
     seed: Annotated[int, seed_option("Seed of the draws.")] = 0,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -46,7 +55,8 @@ def sample(
     console = make_console(soft_wrap=True)
     opened = open_run(run, device, threads)
     with one_line():
-        drawn = draw_samples(opened.model, number, mean=mean, seed=seed)
+        drawn = draw_samples(opened.model, number, mean=mean, seed=seed, label=label)
     arrays = {"x": opened.images(drawn.x), "labels": drawn.labels}
-    show_arrays(f"{number:,} {'means' if mean else 'samples'} of {run}, seed {seed}", arrays, console)
+    of_class = "" if label is None else f", class {label}"
+    show_arrays(f"{number:,} {'means' if mean else 'samples'} of {run}{of_class}, seed {seed}", arrays, console)
     write_results({out: npz_bytes(arrays)}, console)

@@ -226,6 +226,7 @@ def train(
                 dataset.image_shape,
                 folder.path,
                 grey=None if config.binarization == "none" or config.uses_neighbours else dataset.test,
+                labels=dataset.test_labels,
             )
             write_trajectories(trained, held_out_sequences(dataset, config.binarization), folder.path)
         except OSError as error:

@@ -9,6 +9,7 @@ from fastvi.evaluate.annealing import (
     annealing_steps,
     evaluate_by_annealing,
 )
+from fastvi.evaluate.decoding import analogies, manifold, styles
 from fastvi.evaluate.exporting import Exported, export
 from fastvi.evaluate.figures import (
     LARGEST_BIAS,
@@ -43,6 +44,7 @@ __all__ = [
     "StreamedBounds",
     "active_units",
     "active_units_of_layers",
+    "analogies",
     "annealed_weights",
     "annealing_steps",
     "encode",
@@ -51,8 +53,10 @@ __all__ = [
     "evaluate_loss",
     "evaluation_rows",
     "export",
+    "manifold",
     "reconstruct",
     "sample",
     "score",
     "stream_bounds",
+    "styles",
 ]

@@ -13,6 +13,7 @@ from fastvi._examples import count_examples, first_tensor
 from fastvi._options import check_count
 from fastvi._sizes import check_seed
 from fastvi.evaluate._batches import IMAGES_AT_A_TIME, batches
+from fastvi.evaluate._classes import check_label
 from fastvi.models import HamiltonianPosterior
 from fastvi.models.generation import draw_latents, draw_values
 from fastvi.objectives import draw
@@ -32,7 +33,8 @@ class Samples(NamedTuple):
     x
         (N, D).
     labels
-        (N,), the classes that they were made for, which take turns; None for a model without labels.
+        (N,), the classes that they were made for, which take turns unless one was chosen; None for a model without
+        labels.
     """
 
     x: Tensor
@@ -67,7 +69,7 @@ class Codes:
 
 
 @torch.no_grad()
-def sample(model: Any, count: int, *, mean: bool = False, seed: int = 0) -> Samples:
+def sample(model: Any, count: int, *, mean: bool = False, seed: int = 0, label: int | None = None) -> Samples:
     """Draw examples from a model: z from its prior, then x from p(x|z).
 
     Parameters
@@ -81,13 +83,15 @@ def sample(model: Any, count: int, *, mean: bool = False, seed: int = 0) -> Samp
         Return the mean of p(x|z) in place of a draw from it.
     seed
         Determines the draws.
+    label
+        The class to draw, for a model with classes; None: they take turns.
 
     Raises
     ------
     TypeError
-        If the model cannot be drawn from.
+        If the model cannot be drawn from, or a ``label`` is given for one without classes.
     ValueError
-        If ``count`` or ``seed`` is out of range.
+        If ``count``, ``seed`` or ``label`` is out of range.
 
     Examples
     --------
@@ -97,6 +101,7 @@ def sample(model: Any, count: int, *, mean: bool = False, seed: int = 0) -> Samp
     """
     count, seed = check_count("sample", "count", count), check_seed("sample", seed, "an integer")
     inner = model.model if isinstance(model, HamiltonianPosterior) else model
+    label = None if label is None else check_label("sample", inner, label)
     if hasattr(inner, "sample_prior_and_data"):
         return Samples(_of_discrete(inner, count, mean, seed), None)
     if not has_bound(model):
@@ -105,7 +110,8 @@ def sample(model: Any, count: int, *, mean: bool = False, seed: int = 0) -> Samp
         words = "its means can be had without draws of p(x|z)" if hasattr(inner, "decode") else "it has no decode"
         raise TypeError(f"sample: {type(inner).__name__} has no decode_parts, which says what p(x|z) is: {words}")
     if hasattr(inner, "decode") and hasattr(inner, "latent_dim"):
-        z, labels = draw_latents(inner, count, mix_seed(seed, _LATENTS))
+        of_class = None if label is None else torch.full((count,), label, device=next(inner.parameters()).device)
+        z, labels = draw_latents(inner, count, mix_seed(seed, _LATENTS), of_class)
         parts = []
         for number, (some, of_some) in enumerate(_pairs(z, labels)):
             arguments = (some,) if of_some is None else (some, of_some)

@@ -70,7 +70,9 @@ class ModelOptions(ABC):
 
         Objectives say what they ask of it. For the pictures of a run it may have ``reconstruct(x)``, which gives images
         (B, D); with a bound on log p(x), ``sample(count, seed)``, which gives images (count, D) of its prior's z, or
-        ``latent_dim`` and ``decode(z)``, images (N, D) of the standard normal's z.
+        ``latent_dim`` and ``decode(z)``, images (N, D) of the standard normal's z. A model of classes has
+        ``num_classes``, ``latent_dim``, ``decode(z, labels)`` and ``encode((images, labels))``: then also one class can
+        be drawn, see `fastvi.evaluate.styles` and `fastvi.evaluate.analogies`.
 
         Parameters
         ----------

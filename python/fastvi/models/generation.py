@@ -30,10 +30,13 @@ _LARGEST_RATE = 1e15
 """NumPy's generators refuse rates of Poisson variables that a whole number of 64 bits might not hold."""
 
 
-def draw_latents(model: Any, count: int, seed: int | None) -> tuple[Tensor, Tensor | None]:
+def draw_latents(
+    model: Any, count: int, seed: int | None, labels: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Draw z of a model's prior, ``(count, Z)``, and the labels that go with it: classes take turns, None without.
 
-    The model has ``latent_dim``, and its prior in one of the forms of `fastvi.objectives.LatentVariableModel`.
+    The model has ``latent_dim``, and its prior in one of the forms of `fastvi.objectives.LatentVariableModel`. Where
+    ``labels``, ``(count,)``, are given, z is drawn for them: a row has the same noise whatever its label.
 
     Raises
     ------
@@ -47,8 +50,8 @@ def draw_latents(model: Any, count: int, seed: int | None) -> tuple[Tensor, Tens
     torch.Size([5, 2])
     """
     parameter = next(model.parameters())
-    num_classes, labels = getattr(model, "num_classes", None), None
-    if num_classes is not None:
+    num_classes = getattr(model, "num_classes", None)
+    if labels is None and num_classes is not None:
         labels = torch.arange(count, device=parameter.device) % num_classes
     log_prior, conditional_prior = (optional(model, name) for name in ("log_prior", "conditional_prior"))
     if log_prior is not None:
@@ -61,7 +64,10 @@ def draw_latents(model: Any, count: int, seed: int | None) -> tuple[Tensor, Tens
     if conditional_prior is not None:
         found = conditional_prior((None, labels))
         if isinstance(found, Distribution):
-            raise TypeError(f"{member(model, 'conditional_prior')} cannot be drawn from: it gives a distribution")
+            try:
+                return _drawn(found, seed), labels
+            except NotImplementedError as error:
+                raise TypeError(f"{member(model, 'conditional_prior')} cannot be drawn from: {error}") from error
         mean, logvar = found
     return ops.rsample_normal(mean, logvar, (), seed), labels
 
@@ -137,7 +143,7 @@ def _counts(draw: Callable[..., Any], seed: int, *parameters: Tensor) -> Tensor:
     return torch.from_numpy(drawn).to(parameters[0])
 
 
-def _drawn(distribution: Distribution, seed: int) -> Tensor:
+def _drawn(distribution: Distribution, seed: int | None) -> Tensor:
     draw = seeded.rsample if distribution.has_rsample else seeded.sample
     return draw(distribution, 1, seed, 0)[0]
 

@@ -23,7 +23,8 @@ from fastvi.training.lock import LOCK_NAME, holder, locked
 OWN_FILES = {
     "": re.compile(
         r"config\.json|(metrics|divergence)\.csv|evaluation((-K[0-9]+)?-images[0-9]+)?\.json|"
-        r"(reconstructions|denoised|filters|trajectories|samples|manifold)\.png|" + re.escape(LOCK_NAME)
+        r"(reconstructions|denoised|filters|trajectories|samples|manifold|styles|analogies)\.png|"
+        + re.escape(LOCK_NAME)
     ),
     "checkpoints": re.compile(r"(last|best)\.ckpt"),
     "tensorboard": re.compile(r"events\.out\.tfevents\..*|hparams\.yaml"),
