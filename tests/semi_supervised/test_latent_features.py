@@ -250,9 +250,13 @@ def test_a_model_that_takes_labels_is_refused() -> None:
 
 
 def test_before_fit_there_are_no_features() -> None:
-    for method in ("transform", "sample"):
-        with pytest.raises(NotFittedError):
-            getattr(LatentFeatures(IDENTITY), method)(GREY)
+    failed = LatentFeatures(IDENTITY, min_spread=1.0)
+    with pytest.raises(ValueError, match="no latent dimension"):
+        failed.fit(GREY)
+    for features in (LatentFeatures(IDENTITY), failed):
+        for method in ("transform", "sample"):
+            with pytest.raises(NotFittedError):
+                getattr(features, method)(GREY)
     with pytest.raises(ValueError, match=r"LatentFeatures.sample: seed is -1, expected a number in \[0, 2\^63\)"):
         LatentFeatures(IDENTITY).fit(GREY).sample(GREY, seed=-1)
 

@@ -101,7 +101,7 @@ class LatentFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def transform(self, X: Any) -> Any:  # noqa: N803
         """Return the posterior means (N, Z') of rows (N, D), in their dtype."""
-        check_is_fitted(self)
+        check_is_fitted(self, "dimensions_")
         rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return self.encoder_.means(rows)[:, self.dimensions_]
 
@@ -110,14 +110,14 @@ class LatentFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
 
         A row's draw depends on the row, its place and ``seed``, in [0, 2^63).
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "dimensions_")
         seed = check_seed(f"{_OWNER}.sample", seed, "an int")
         rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return self.encoder_.sample(rows, seed)[:, self.dimensions_]
 
     def get_feature_names_out(self, input_features: Any = None) -> Any:
         """Return z0, z3 and so on: the numbers of the latent dimensions that are kept."""
-        check_is_fitted(self)
+        check_is_fitted(self, "dimensions_")
         return np.asarray([f"z{dimension}" for dimension in self.dimensions_], dtype=object)
 
 

@@ -163,7 +163,7 @@ class ResampledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _averaged(self, X: Any, function: Callable[[Any], Any]) -> Any:  # noqa: N803
         """A function of features (N, Z'): of the means, or averaged over draws."""
-        check_is_fitted(self)
+        check_is_fitted(self, "classes_")
         rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         if self.num_prediction_draws == 0:
             return function(self.features_.transform(rows))
