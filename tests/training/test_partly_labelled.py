@@ -291,3 +291,34 @@ def test_a_run_starts_from_the_parameters_of_another(tmp_path, digits):
     with pytest.raises(RunError, match=r"its model has other parameters than this one: posterior_head\.weight"):
         run(tmp_path / "fifth", digits, dataclasses.replace(wider, start_from=str(tmp_path / "gone")))
     assert RunFolder(tmp_path / "third").read_config().start_from == str(first.path)
+
+
+def test_weights_of_a_stacked_draw_are_unbiased():
+    """E w = p(x) for M1+M2 of one image of two pixels: by quadrature over z1 and z2, to five standard errors."""
+    torch.manual_seed(1)
+    m1 = fastvi.models.VAE(2, 2, (3,)).double()
+    model = StackedVAE(m1, num_classes=2, latent_dim=1, hidden_dims=(4,)).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.6)
+    model.is_feature.copy_(torch.tensor([1.0, 0.0]))
+    x = torch.tensor([[1.0, 0.0]]).double()
+    grid = torch.linspace(-7.0, 7.0, 141).double()
+    cell = float(grid[1] - grid[0])
+
+    def normal(value):
+        return torch.exp(-0.5 * value.square()) / (2.0 * torch.pi) ** 0.5
+
+    z1 = torch.cartesian_prod(grid, grid)
+    of_feature = torch.zeros(len(grid)).double()
+    for label in range(2):
+        codes = torch.cat([grid.unsqueeze(1), torch.eye(2).double()[label].expand(len(grid), 2)], 1)
+        mean, logvar = (part[:, :1] for part in model.m2.decoder(codes).chunk(2, -1))
+        density = torch.exp(-0.5 * ((grid - mean).square() * torch.exp(-logvar) + logvar)) / (2.0 * torch.pi) ** 0.5
+        of_feature += 0.5 * cell * (normal(grid).unsqueeze(1) * density).sum(0)
+    prior = of_feature.repeat_interleave(len(grid)) * normal(z1[:, 1])
+    evidence = float((prior * m1.log_likelihood(x, z1.unsqueeze(1)).squeeze(1).exp()).sum() * cell**2)
+    assert float(prior.sum() * cell**2) == pytest.approx(1.0, abs=1e-3)
+    weights = model.draw(x, 60_000, seed=3).log_weights.exp()
+    assert abs(float(weights.mean()) - evidence) < 5.0 * float(weights.std()) / 60_000**0.5
+    of_classes = sum(model.draw((x, torch.tensor([label])), 5, seed=3).log_weights.exp() for label in range(2))
+    torch.testing.assert_close(of_classes, model.draw(x, 5, seed=3).log_weights.exp())

@@ -157,7 +157,8 @@ class SemiSupervisedVAE(nn.Module):
         for start in range(0, num_samples, _SAMPLES_AT_A_TIME):
             samples = min(_SAMPLES_AT_A_TIME, num_samples - start)
             chunk_seed = seed if start == 0 or seed is None else mix_seed(seed, start)
-            running.update(self._weighed(images, samples, chunk_seed, row_offset, False)[0])
+            noise = self.noise(images.shape[0], samples, seed=chunk_seed, row_offset=row_offset)
+            running.update(self.class_weights(images, noise)[0])
         return running.value
 
     def noise(self, count: int, num_samples: int = 1, *, seed: int | None = None, row_offset: int = 0) -> Tensor:
@@ -185,6 +186,18 @@ class SemiSupervisedVAE(nn.Module):
         codes = torch.cat([z, self._one_hot(z, labels)], -1)
         found = self._log_likelihood(images, codes).mean(0)
         return found - ops.kl_normal(mean, logvar) + self.log_label_prior
+
+    def class_weights(self, images: Tensor, noise: Tensor, *, detach_posterior: bool = False) -> tuple[Tensor, Tensor]:
+        """Return log p(x, y, z) - log q(z|x, y) of each class, ``(S, C, B)``, and z, ``(S, C, B, Z)``."""
+        mean, logvar = self.encode_classes(images)
+        z = _along(mean, logvar, noise.unsqueeze(1))
+        codes = torch.cat([z, self._one_hot(z, None)], -1).flatten(0, 1)
+        log_likelihood = self._log_likelihood(images, codes).unflatten(0, (-1, self.num_classes))
+        zeros = z.new_zeros(z.shape[-1:])
+        if detach_posterior:
+            mean, logvar = mean.detach(), logvar.detach()
+        log_ratio = ops.normal_log_prob(z, zeros, zeros) - ops.normal_log_prob(z, mean, logvar)
+        return log_likelihood + log_ratio + self.log_label_prior, z
 
     def encode_classes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return (mean, logvar) of q(z|x, y) for each class, each ``(C, B, Z)``."""
@@ -218,12 +231,9 @@ class SemiSupervisedVAE(nn.Module):
         ``samples`` are those of all classes side by side, ``(K, B, C Z)``.
         """
         images, labels = self.parts(x)
-        weights, z = self._weighed(images, num_samples, seed, row_offset, detach_posterior)
-        total = torch.logsumexp(weights, 1)
-        if labels is not None:
-            chosen = labels.clamp_min(0).expand(num_samples, 1, -1)
-            total = torch.where(labels >= 0, weights.gather(1, chosen).squeeze(1), total)
-        return Draw(z.movedim(1, -2).flatten(-2), total)
+        noise = self.noise(images.shape[0], num_samples, seed=seed, row_offset=row_offset)
+        weights, z = self.class_weights(images, noise, detach_posterior=detach_posterior)
+        return Draw(z.movedim(1, -2).flatten(-2), over_classes(weights, labels))
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the mean of p(x|y, z), ``(..., D)``, for ``z`` of shape ``(..., Z)`` and labels ``(...)``."""
@@ -291,22 +301,6 @@ class SemiSupervisedVAE(nn.Module):
         mean, logvar = at_least_float32(run_network(self.encoder, self.encoder_activation(first))).chunk(2, -1)
         return mean, logvar
 
-    def _weighed(
-        self, images: Tensor, num_samples: int, seed: int | None, row_offset: int, detach_posterior: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Log p(x, y, z) - log q(z|x, y), ``(S, C, B)``, and z, ``(S, C, B, Z)``."""
-        mean, logvar = self.encode_classes(images)
-        z = _along(
-            mean, logvar, self.noise(images.shape[0], num_samples, seed=seed, row_offset=row_offset).unsqueeze(1)
-        )
-        codes = torch.cat([z, self._one_hot(z, None)], -1).flatten(0, 1)
-        log_likelihood = self._log_likelihood(images, codes).unflatten(0, (num_samples, self.num_classes))
-        zeros = z.new_zeros(z.shape[-1:])
-        if detach_posterior:
-            mean, logvar = mean.detach(), logvar.detach()
-        log_ratio = ops.normal_log_prob(z, zeros, zeros) - ops.normal_log_prob(z, mean, logvar)
-        return log_likelihood + log_ratio + self.log_label_prior, z
-
     def _log_likelihood(self, images: Tensor, codes: Tensor) -> Tensor:
         """Log p(x|y, z), ``(K, B)``, for z with the classes behind it as 0 and 1, ``(K, B, Z + C)``."""
         layers = read_layers(codes, (self.decoder,), in_autocast=True)
@@ -360,6 +354,15 @@ class SemiSupervisedVAE(nn.Module):
                     f"{name}: labels must be from 0 to {self.num_classes - 1}{unknown}, got {lowest} to {highest}"
                 )
         return labels
+
+
+def over_classes(weights: Tensor, labels: Tensor | None) -> Tensor:
+    """Return the log weights (S, C, B) with the class summed out, (S, B): that of its label for an example with one."""
+    total = torch.logsumexp(weights, 1)
+    if labels is None:
+        return total
+    chosen = labels.clamp_min(0).expand(weights.shape[0], 1, -1)
+    return torch.where(labels >= 0, weights.gather(1, chosen).squeeze(1), total)
 
 
 def errors(classes: Tensor, labels: Tensor) -> dict[str, Tensor]:

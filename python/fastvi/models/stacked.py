@@ -16,9 +16,13 @@ from fastvi import ops
 from fastvi.models.generation import draw_latents
 from fastvi.models.likelihoods import REAL_LOGVAR_RANGE
 from fastvi.models.posteriors import at_least_float32
-from fastvi.models.semi_supervised import SemiSupervisedVAE, errors, run_network
+from fastvi.models.semi_supervised import UNLABELLED, SemiSupervisedVAE, errors, over_classes, run_network
+from fastvi.objectives import Draw
 from fastvi.objectives.latent import GaussianPosterior, posterior_of
+from fastvi.seeding import mix_seed
 
+_M1_NOISE = 1
+"""Counter of `mix_seed` for the noise of M1, beside that of M2."""
 LEAST_SPREAD = 0.1
 """A latent dimension of M1 is a feature where the standard deviation of its posterior mean over images is larger."""
 
@@ -88,6 +92,7 @@ class StackedVAE(nn.Module):
 
     uses_labels = True
     takes_missing_labels = True
+    draws_score = False
 
     def __init__(
         self,
@@ -152,6 +157,39 @@ class StackedVAE(nn.Module):
         images, labels = self._parts(x)
         features = self.mean_features(images)
         return self.m2.encode(features if labels is None else (features, labels))
+
+    def draw(
+        self,
+        x: Any,
+        num_samples: int,
+        *,
+        detach_posterior: bool = False,
+        seed: int | None = None,
+        row_offset: int = 0,
+    ) -> Draw:
+        """Draw K samples of q(z1|x) and q(z2|z1, y), and weigh them: see :func:`fastvi.objectives.draw`.
+
+        A weight is p(x|z1) / q(z1|x) times M2's of z1, with the class summed out unless it is given; dimensions of z1
+        that are no features have their standard normal prior. ``samples`` are z1, ``(K, B, Z1)``.
+        """
+        images, labels = self._parts(x)
+        q = self._posterior(images)
+        z = q.rsample(num_samples, None if seed is None else mix_seed(seed, _M1_NOISE), row_offset)
+        noise = self.m2.noise(images.shape[0], num_samples, seed=seed, row_offset=row_offset)
+        seen = self._seen(z)
+        weights, _ = self.m2.class_weights(seen.flatten(0, 1), noise.flatten(0, 1).unsqueeze(0))
+        repeated = None if labels is None else labels.repeat(num_samples)
+        of_features = over_classes(weights, repeated).view(num_samples, -1)
+        # M2 has a factor of N(0; 0, 1) for a dimension that is no feature and stands at 0 for it.
+        of_others = -0.5 * (z - seen).square().sum(-1)
+        likelihood: Tensor = self.m1.log_likelihood(images, z)  # type: ignore[operator]
+        density = q.log_prob_along_path(z) if detach_posterior else q.log_prob(z)
+        return Draw(z, likelihood + of_features + of_others - density)
+
+    def without_labels(self, x: Any) -> tuple[Tensor, Tensor]:
+        """Return the examples with no label known: what log p(x) is evaluated on."""
+        images, _ = self._parts(x)
+        return images, torch.full(images.shape[:1], UNLABELLED, dtype=torch.int64, device=images.device)
 
     def figures(self, x: Any, *, seed: int = 0, row_offset: int = 0) -> dict[str, Tensor]:
         """Return whether q(y|z1) errs, in per cent, (B,): NaN for an example without a label."""
