@@ -47,19 +47,24 @@ def test_every_tensor_is_on_the_device_of_the_model():
     assert active_units(model, x).is_meta
 
 
-def test_no_more_than_a_chunk_is_ever_held(monkeypatch):
+def test_no_more_than_a_chunk_is_ever_held_and_the_encoder_runs_once():
     model, x = small_model()
-    sizes = []
+    sizes, encoded = [], []
 
-    def recording(model, x, num_samples, **options):
-        sizes.append(num_samples)
-        return log_weights(model, x, num_samples, **options)
+    def encode(x):
+        encoded.append(len(x))
+        return model.encode(x)
 
-    monkeypatch.setattr(evaluation, "log_weights", recording)
-    stream_bounds(model, x, 1000, chunk=64)
+    def log_likelihood(x, z):
+        sizes.append(len(z))
+        return model.log_likelihood(x, z)
+
+    recording = types.SimpleNamespace(encode=encode, log_likelihood=log_likelihood)
+    stream_bounds(recording, x, 1000, chunk=64)
     assert sizes == [64] * 15 + [40]
+    assert encoded == [len(x)]
     sizes.clear()
-    stream_bounds(model, x, 5000)
+    stream_bounds(recording, x, 5000)
     assert max(sizes) * x.shape[0] <= evaluation.ROWS_AT_A_TIME
     assert sum(sizes) == 5000
 
