@@ -68,14 +68,14 @@ def weigher(model: LatentVariableModel | DrawingModel, x: Any) -> Callable[[int,
     However often it is called, the encoder is run once. A model that draws for itself is asked each time.
     """
     if has_own_draw(model):
-        return lambda num_samples, seed, row_offset: draw(
-            model, x, num_samples, seed=seed, row_offset=row_offset
-        ).log_weights
+        return lambda num_samples, seed, row_offset: (
+            draw(model, x, num_samples, seed=seed, row_offset=row_offset).log_weights
+        )
     q = posterior_of(model, x)
     p = prior_of(model, x, q)
-    return lambda num_samples, seed, row_offset: draw_from(
-        model, x, q, p, num_samples, seed=seed, row_offset=row_offset
-    ).log_weights
+    return lambda num_samples, seed, row_offset: (
+        draw_from(model, x, q, p, num_samples, seed=seed, row_offset=row_offset).log_weights
+    )
 
 
 def elbo_bound(log_weights: Tensor, dim: int = 0) -> Tensor:
