@@ -1,7 +1,7 @@
 """L_5000 of digits under an autoencoder 784-200-200-50, by `fastvi.evaluate.stream_bounds` and as others write it.
 
-Weights and digits are random; the decoder's last weights are small, so that the weights of the samples are even enough
-for the estimates of the providers to be compared.
+Weights and digits are random; the last weights of encoder and decoder are small, so that the importance weights are even
+enough for the estimates of the providers to be compared.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ def _prepare(digits: int, once: bool, name: str, mode: str, with_compile: bool) 
     x = torch.bernoulli(torch.full((digits, DATA_DIM), 0.5))
     fused = VAE(DATA_DIM, LATENT_DIM, (HIDDEN_DIM, HIDDEN_DIM))
     with torch.no_grad():
-        fused.likelihood_head.weight.mul_(0.1)
+        for head in (fused.posterior_head, fused.likelihood_head):
+            head.weight.mul_(0.1)
     plain = PlainVAE()
     plain.load_state_dict(fused.state_dict())
     calls = bounds_of_providers(plain, fused, x, NUM_SAMPLES)
