@@ -18,7 +18,9 @@ from fastvi.benchmarks.harness import FORWARD, FORWARD_BACKWARD, Case, Settings,
 from fastvi.benchmarks.results import COMPILE, EAGER, FASTVI, JAX, SCIKIT_LEARN, Result, in_graph
 from fastvi.benchmarks.timers import CpuTimer, CudaTimer
 
-OPERATION_FAMILIES = [family for family in benchmarks.FAMILIES if family not in ("coding", "em", "mcmc", "step")]
+OPERATION_FAMILIES = [
+    family for family in benchmarks.FAMILIES if family not in ("coding", "em", "evaluation", "mcmc", "step")
+]
 ALL_OPERATIONS = [case for family in OPERATION_FAMILIES for case in harness.load_cases(family)]
 MACHINE = {"cpu": "test", "cores": 2}
 SPEED_TABLE = [

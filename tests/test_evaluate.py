@@ -47,21 +47,47 @@ def test_every_tensor_is_on_the_device_of_the_model():
     assert active_units(model, x).is_meta
 
 
-def test_no_more_than_a_chunk_is_ever_held(monkeypatch):
+def test_no_more_than_a_chunk_is_ever_held_and_the_encoder_runs_once():
     model, x = small_model()
-    sizes = []
+    sizes, encoded = [], []
 
-    def recording(model, x, num_samples, **options):
-        sizes.append(num_samples)
-        return log_weights(model, x, num_samples, **options)
+    def encode(x):
+        encoded.append(len(x))
+        return model.encode(x)
 
-    monkeypatch.setattr(evaluation, "log_weights", recording)
-    stream_bounds(model, x, 1000, chunk=64)
+    def log_likelihood(x, z):
+        sizes.append(len(z))
+        return model.log_likelihood(x, z)
+
+    recording = types.SimpleNamespace(encode=encode, log_likelihood=log_likelihood)
+    stream_bounds(recording, x, 1000, chunk=64)
     assert sizes == [64] * 15 + [40]
+    assert encoded == [len(x)]
     sizes.clear()
-    stream_bounds(model, x, 5000)
+    stream_bounds(recording, x, 5000)
     assert max(sizes) * x.shape[0] <= evaluation.ROWS_AT_A_TIME
     assert sum(sizes) == 5000
+
+
+def test_a_decoder_that_says_the_same_of_every_z_gives_the_evidence():
+    """The network of the papers in float32, q(z|x) = p(z) and logits b for every z: all log-weights are
+    log p(x) = sum_d x_d b_d - log(1 + exp(b_d)). 130 images are two batches, 100 samples several chunks."""
+    torch.manual_seed(3)
+    model = VAE(784, latent_dim=50, hidden_dims=(200, 200))
+    with torch.no_grad():
+        for part in (model.posterior_head.weight, model.posterior_head.bias, model.likelihood_head.weight):
+            part.zero_()
+        model.likelihood_head.bias.normal_()
+    x = torch.rand(130, 784).round()
+    logits = model.likelihood_head.bias.detach().double()
+    exact = x.double() @ logits - torch.nn.functional.softplus(logits).sum()
+    result = evaluate(model, x, num_samples=100)
+    # Of each image 784 terms in float32, of about a thousand nats.
+    for value in (result.elbo, result.importance_weighted, result.training_bound):
+        assert value == pytest.approx(exact.mean().item(), rel=1e-5)
+    assert result.standard_error == pytest.approx((exact.std() / 130**0.5).item(), rel=1e-3)
+    assert result.effective_sample_size == pytest.approx(100.0, rel=1e-5)
+    assert (result.active_units, result.latent_dim, result.reliable) == (0, 50, True)
 
 
 def test_exact_posterior_gives_the_evidence_with_any_number_of_samples():

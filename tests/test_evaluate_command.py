@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import fastvi
 from fastvi.evaluate import evaluate
 from fastvi.training.config import RunFolder
 from fastvi.training.figures import evaluation_examples, some_examples
@@ -69,6 +70,20 @@ def test_the_runs_own_seed_and_no_file(run: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "5, linear, from the prior" in result.stdout
     assert set(run.iterdir()) == before
+
+
+def test_the_same_from_python(run: Path) -> None:
+    """One command for L_K of all images and annealing of some of them, and both from Python."""
+    short = ("--ais", "--ais-temperatures", 5, "--ais-chains", 3, "--ais-leapfrogs", 10, "--ais-images", 4)
+    result = call("evaluate", run, "--num-samples", 30, *short)
+    assert result.exit_code == 0, result.output
+    fitted = fastvi.load(run)
+    figures = fitted.evaluate(num_samples=30, limit=None).as_dict()
+    annealed = fitted.anneal(limit=4, num_temperatures=5, num_chains=3, num_steps=10, num_samples=30).as_dict()
+    assert (figures["images"], annealed["images"], annealed["test_images"]) == (297, 4, 297)
+    (file,) = run.glob("ais-*.json")
+    for found, written in ((figures, run / "evaluation.json"), (annealed, file)):
+        assert found | {"seconds": 0.0} == json.loads(written.read_text()) | {"seconds": 0.0}
 
 
 def test_k_hat_is_that_of_the_run(run: Path) -> None:

@@ -284,6 +284,29 @@ py::object bernoulli_forward(Arguments arguments) {
   return py::make_tuple(out.release(), memory.release(), residual.release());
 }
 
+// bernoulli_perceptron_value(z, x, 8 parameters, activation, narrow) -> out, of any number of rows
+py::object bernoulli_value(Arguments arguments) {
+  Tensors tensors;
+  if (!tensors.read(arguments[0]) || !tensors.read(arguments[1])) return not_implemented();
+  const Operand &z = tensors[0], &x = tensors[1];
+  const bool narrow = is_narrow(arguments[11]);
+  Layers layers{tensors, 2};
+  if (z.shape().empty() || z.elements() == 0 || !runs(narrow, tensors.dtype()) ||
+      !layers.read(tensors, arguments.subspan(2), arguments[10], z.shape().back()) ||
+      !observes(z, x, layers.features())) {
+    return not_implemented();
+  }
+  const auto leading = z.shape().first(z.shape().size() - 1);
+  Result out = tensors.result(leading);
+  tensors.run([&]<class T> {
+    const auto typed = layers.typed<T>();
+    PerceptronKernels<T>::bernoulli_log_prob({typed.data(), layers.count}, layers.activation, product(leading),
+                                             static_cast<const T*>(z.data()), x.elements() / layers.features(),
+                                             static_cast<const T*>(x.data()), static_cast<T*>(out.data()), narrow);
+  });
+  return out.release();
+}
+
 // bernoulli_perceptron_backward(gradient, z, x, 8 parameters, memory, residual, activation, needs, narrow) -> 10
 // gradients
 py::object bernoulli_backward(Arguments arguments) {
@@ -339,6 +362,7 @@ void bind_perceptrons(py::module_& m) {
   add_function(m, "perceptron", 12, forward);
   add_function(m, "perceptron_backward", 15, backward);
   add_function(m, "bernoulli_perceptron", 12, bernoulli_forward);
+  add_function(m, "bernoulli_perceptron_value", 12, bernoulli_value);
   add_function(m, "bernoulli_perceptron_backward", 16, bernoulli_backward);
 }
 

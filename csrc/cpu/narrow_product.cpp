@@ -25,7 +25,7 @@ constexpr int lanes = 16, tile_vectors = 4, tile_rows = 6;
 constexpr std::int64_t panel_columns = tile_vectors * lanes;
 constexpr std::int64_t inner_pairs = 256;  // how many pairs of the inner dimension are packed at once
 constexpr std::int64_t least_part = 24;    // rows
-constexpr double nanoseconds_per_product = 0.012, nanoseconds_per_packed = 0.1;
+constexpr double nanoseconds_per_narrow_product = 0.012, nanoseconds_per_packed = 0.1;
 
 constexpr __mmask16 mask_of(std::int64_t count) {
   return static_cast<__mmask16>(count >= lanes ? 0xffff : (1u << count) - 1);
@@ -236,7 +236,7 @@ void multiply_narrow(const Matrix<float>& left, const Matrix<float>& right, floa
   const std::int64_t vectors = ceil_divide(right.columns, std::int64_t{lanes}),
                      panels = ceil_divide(vectors, std::int64_t{tile_vectors});
   const auto work = static_cast<std::int64_t>(static_cast<double>(left.rows * right.columns) *
-                                              static_cast<double>(left.columns) * nanoseconds_per_product);
+                                              static_cast<double>(left.columns) * nanoseconds_per_narrow_product);
   // As in product.cpp.
   const std::int64_t wanted = omp_get_max_threads() / std::max<std::int64_t>(1, panels);
   const std::int64_t parts = std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(1, left.rows / least_part));

@@ -32,10 +32,11 @@ void for_range(std::int64_t begin, std::int64_t end, const Body& body) {
   for (std::int64_t i = begin; i < end; ++i) body(i);
 }
 
-// Calls body(i) for i in [0, count); `nanoseconds` estimates the work of all of them on one thread.
+// Calls body(i) for i in [0, count); `nanoseconds` estimates the work of all of them on one thread. Inside the body of
+// another such loop that is shared among threads already, this thread does them all.
 template <class Body>
 void parallel_for(std::int64_t count, std::int64_t nanoseconds, const Body& body) {
-  const int threads = forked || nanoseconds < serial_nanoseconds
+  const int threads = forked || nanoseconds < serial_nanoseconds || omp_in_parallel() != 0
                           ? 1
                           : static_cast<int>(std::min<std::int64_t>(omp_get_max_threads(), count));
   if (threads <= 1) return for_range(0, count, body);

@@ -38,6 +38,13 @@ struct PerceptronKernels {
   // out = x weight' + bias.
   static void linear(const PerceptronLayer<T>& layer, std::int64_t rows, const T* x, T* out, bool narrow = false);
 
+  // The Bernoulli log-likelihood of x, (batch, outputs of the last layer), for the logits that the layers give for z,
+  // (rows, inputs of the first), the last one without activation. Row r of z goes with row r % batch of x. Nothing is
+  // kept: the rows are taken in blocks whose hidden units and logits stay in a core's cache, and those of a row have
+  // the same bits whatever the others are.
+  static void bernoulli_log_prob(Layers layers, Activation activation, std::int64_t rows, const T* z,
+                                 std::int64_t batch, const T* x, T* out, bool narrow = false);
+
   // The layer's gradients, and that by x, which may be null. `scale` multiplies the rows of the upstream gradient for
   // that of the bias alone.
   static void linear_backward(const PerceptronLayer<T>& layer, std::int64_t rows, const T* x, const T* upstream,

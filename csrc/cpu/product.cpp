@@ -21,7 +21,6 @@ constexpr int tile_rows = 6;
 constexpr std::int64_t inner_block = 512;   // of the inner dimension, how much is packed at once
 constexpr std::int64_t unpacked_rows = 24;  // so few rows read a right matrix as it stands
 constexpr std::int64_t least_part = 24;     // rows
-constexpr double nanoseconds_per_product = 0.02;
 
 template <class T>
 constexpr int panel_columns = tile_vectors * lanes<T>;

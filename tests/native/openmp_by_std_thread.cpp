@@ -16,6 +16,7 @@ void omp_set_num_threads(int threads) { requested_threads = std::max(threads, 1)
 int omp_get_max_threads() { return requested_threads; }
 int omp_get_num_threads() { return team_size; }
 int omp_get_thread_num() { return number_in_team; }
+int omp_in_parallel() { return team_size > 1 ? 1 : 0; }
 
 void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned) {
   std::vector<std::thread> team;

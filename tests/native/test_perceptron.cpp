@@ -155,6 +155,46 @@ void check_linear_layers(Random<T>& random) {
   check_close(bias_gradient, by_first_bias, 16, "gradient by the first bias");
 }
 
+// All layers at once, for one block of rows, several for each thread, and batches that end inside a block, have the
+// bits of the kernels that they are made of, one after the other.
+template <class T>
+void check_likelihood(Random<T>& random, Activation activation, bool narrow) {
+  constexpr std::int64_t inputs = 5, hidden = 19, wider = 33, columns = 70;
+  const std::vector<T> first = random.normal(hidden * inputs), second = random.normal(wider * hidden);
+  const std::vector<T> last = random.normal(columns * wider), shift = random.normal(wider),
+                       bias = random.normal(columns);
+  const PerceptronLayer<T> layers[] = {{first.data(), nullptr, inputs, hidden, nullptr, nullptr},
+                                       {second.data(), shift.data(), hidden, wider, nullptr, nullptr},
+                                       {last.data(), bias.data(), wider, columns, nullptr, nullptr}};
+  const std::span<const PerceptronLayer<T>> all(layers), active = all.first(2);
+  PerceptronLayer<T> head = layers[2];
+  head.bias = nullptr;
+  struct Rows {
+    std::int64_t samples, batch;
+  };
+  for (const auto& [samples, batch] : {Rows{1, 1}, Rows{3, 7}, Rows{700, 1}, Rows{1, 301}, Rows{13, 100}}) {
+    const std::int64_t rows = samples * batch;
+    const std::string what = "likelihood of (" + std::to_string(samples) + ", " + std::to_string(batch) + ") rows";
+    const std::vector<T> z = random.normal(rows * inputs);
+    std::vector<T> x = random.normal(batch * columns);
+    for (T& value : x) value = value > T(0) ? T(1) : T(0);
+    std::vector<T> memory = unwritten<T>(
+                       static_cast<std::size_t>(rows * PerceptronKernels<T>::kept_columns(active, activation))),
+                   logits = unwritten<T>(static_cast<std::size_t>(rows * columns)),
+                   expected = unwritten<T>(static_cast<std::size_t>(rows));
+    const T* const values = PerceptronKernels<T>::activate(active, activation, rows, z.data(), memory.data(), narrow);
+    PerceptronKernels<T>::linear(head, rows, values, logits.data(), narrow);
+    BernoulliHeadKernels<T>::bernoulli_epilogue({samples, batch, columns}, logits.data(), bias.data(),
+                                                {x.data(), 0, columns}, false, expected.data());
+    const std::vector<T> found = on_any_threads(what, [&] {
+      std::vector<T> out = unwritten<T>(expected.size());
+      PerceptronKernels<T>::bernoulli_log_prob(all, activation, rows, z.data(), batch, x.data(), out.data(), narrow);
+      return out;
+    });
+    check(same_bits(found, expected), what + ": other bits than layer by layer");
+  }
+}
+
 }  // namespace
 }  // namespace fastvi::test
 
@@ -167,5 +207,10 @@ int main() {
   if (fastvi::has_narrow_products()) check_products(floats, true);
   check_linear_layers(floats);
   check_linear_layers(doubles);
+  for (const auto activation : {fastvi::Activation::tanh, fastvi::Activation::gelu}) {
+    check_likelihood(floats, activation, false);
+    check_likelihood(doubles, activation, false);
+    if (fastvi::has_narrow_products()) check_likelihood(floats, activation, true);
+  }
   return report("perceptron");
 }

@@ -83,7 +83,7 @@ def floor_of(model: nn.Module, batch: int, num_samples: int, dtype: torch.dtype 
     return products_and_floor([layer.weight for layer in layers.values()], rows, num_parameters, dtype)
 
 
-def _check_model(plain: PlainVAE, fused: VAE, x: Tensor, num_samples: int, name: str, autocast: bool) -> None:
+def check_model(plain: PlainVAE, fused: VAE, x: Tensor, num_samples: int, name: str, autocast: bool) -> None:
     """Given z the two models must agree, with their gradients."""
     exact = copy.deepcopy(plain).double()
     z = torch.randn(num_samples, x.shape[0], LATENT_DIM, device=x.device)
@@ -135,7 +135,7 @@ def _prepare(batch: int, num_samples: int, autocast: bool, name: str, mode: str,
     calls[GEMMS], calls[FLOOR] = floor_of(plain, batch, num_samples, dtype)
 
     def check() -> None:
-        _check_model(plain, fused, x, num_samples, name, autocast)
+        check_model(plain, fused, x, num_samples, name, autocast)
         check_losses(name, losses, x)
 
     make_jax = None if autocast else partial(_checked_jax_step, plain, x, num_samples, name)

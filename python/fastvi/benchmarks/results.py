@@ -13,6 +13,7 @@ FASTVI_COMPILE = "fastvi+compile"
 JAX = "JAX"
 BLACKJAX = "BlackJAX"
 SCIKIT_LEARN = "scikit-learn"
+POINT_LOOP = "loop over points"
 GEMMS = "GEMMs alone"
 FLOOR = "floor"
 
@@ -22,13 +23,14 @@ def in_graph(provider: str) -> str:
     return f"{provider}, graph"
 
 
-_CALLED = (EAGER, COMPILE, FASTVI, FASTVI_COMPILE, JAX, BLACKJAX, SCIKIT_LEARN, GEMMS, FLOOR)
+_CALLED = (EAGER, COMPILE, FASTVI, FASTVI_COMPILE, JAX, BLACKJAX, SCIKIT_LEARN, POINT_LOOP, GEMMS, FLOOR)
 _COMPARED = (
     (EAGER, FASTVI),
     (COMPILE, FASTVI),
     (JAX, FASTVI),
     (BLACKJAX, FASTVI),
     (SCIKIT_LEARN, FASTVI),
+    (POINT_LOOP, FASTVI),
     (EAGER, FASTVI_COMPILE),
     (COMPILE, FASTVI_COMPILE),
     (FASTVI, GEMMS),

@@ -13,7 +13,8 @@ from torch import Tensor
 from fastvi._examples import count_examples
 from fastvi._options import check_count
 from fastvi._pareto import FEWEST_SAMPLES, pareto_k_hats, tail_size
-from fastvi.objectives import DrawingModel, LatentVariableModel, log_weights
+from fastvi.objectives import DrawingModel, LatentVariableModel
+from fastvi.objectives.bounds import weigher
 from fastvi.ops import LogMeanExp
 from fastvi.seeding import mix_seed
 
@@ -57,7 +58,7 @@ def stream_bounds(
 ) -> StreamedBounds:
     """Return bounds on log p(x) from ``num_samples`` samples, holding ``chunk`` of them at a time.
 
-    Memory is that of chunk x B decoder rows, whatever ``num_samples`` is.
+    Memory is that of chunk x B decoder rows, whatever ``num_samples`` is. The encoder is run once.
 
     Parameters
     ----------
@@ -90,12 +91,13 @@ def stream_bounds(
     count = count_examples("stream_bounds", "x", x)
     num_samples = check_count("stream_bounds", "num_samples", num_samples)
     chunk = max(1, ROWS_AT_A_TIME // max(1, count)) if chunk is None else check_count("stream_bounds", "chunk", chunk)
+    log_weights = weigher(model, x)
     weights = LogMeanExp(dim=0)
     largest = _Largest(tail_size(num_samples) + 1)
     total: Tensor | None = None
     for number, start in enumerate(range(0, num_samples, chunk)):
         size = min(chunk, num_samples - start)
-        part = log_weights(model, x, size, seed=mix_seed(seed, number), row_offset=row_offset)
+        part = log_weights(size, mix_seed(seed, number), row_offset)
         weights.update(part)
         if num_samples >= FEWEST_SAMPLES:
             largest.update(part)

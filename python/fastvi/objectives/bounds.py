@@ -6,14 +6,16 @@ and Salakhutdinov 2016).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastvi import ops
-from fastvi.objectives.draws import DrawingModel, draw
-from fastvi.objectives.model import LatentVariableModel, terms_at_once
+from fastvi.objectives.draws import DrawingModel, draw, draw_from
+from fastvi.objectives.latent import posterior_of, prior_of
+from fastvi.objectives.model import LatentVariableModel, has_own_draw, terms_at_once
 from fastvi.ops._one_node import Terms
 
 
@@ -58,6 +60,22 @@ def log_weights(
         return found
     drawn = draw(model, x, num_samples, detach_posterior=detach_posterior, seed=seed, row_offset=row_offset)
     return drawn.log_weights
+
+
+def weigher(model: LatentVariableModel | DrawingModel, x: Any) -> Callable[[int, int | None, int], Tensor]:
+    """Return :func:`log_weights` of these examples as a function of ``num_samples``, ``seed`` and ``row_offset``.
+
+    However often it is called, the encoder is run once. A model that draws for itself is asked each time.
+    """
+    if has_own_draw(model):
+        return lambda num_samples, seed, row_offset: (
+            draw(model, x, num_samples, seed=seed, row_offset=row_offset).log_weights
+        )
+    q = posterior_of(model, x)
+    p = prior_of(model, x, q)
+    return lambda num_samples, seed, row_offset: (
+        draw_from(model, x, q, p, num_samples, seed=seed, row_offset=row_offset).log_weights
+    )
 
 
 def elbo_bound(log_weights: Tensor, dim: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from fastvi.objectives.latent import posterior_of, prior_of, sample_with_log_ratio
+from fastvi.objectives.latent import Posterior, Prior, posterior_of, prior_of, sample_with_log_ratio
 from fastvi.objectives.model import (
     LatentVariableModel,
     describe,
@@ -140,6 +140,22 @@ def draw(
         return _own_draw(model, x, num_samples, detach_posterior, score, seed, row_offset, path)
     q = posterior_of(model, x)
     p = prior_of(model, x, q)
+    return draw_from(model, x, q, p, num_samples, detach_posterior, score, seed, row_offset, path)
+
+
+def draw_from(
+    model: LatentVariableModel,
+    x: Any,
+    q: Posterior,
+    p: Prior,
+    num_samples: int,
+    detach_posterior: bool = False,
+    score: bool = False,
+    seed: int | None = None,
+    row_offset: int = 0,
+    path: Path | None = None,
+) -> Draw:
+    """Draw from the posterior and the prior that `draw` has asked the model for: see there."""
     has_score = score or not q.is_reparameterised
     if has_score or path is not None:
         z = q.rsample(num_samples, seed, row_offset)

@@ -275,15 +275,22 @@ def _leading(z: Tensor, x: Tensor, layers: Sequence[Layer], product_dtype: torch
 def _bernoulli_functions(module: Any) -> Functions:
     epilogue = module.forward.bernoulli_epilogue
     all_layers = getattr(module, "bernoulli_perceptron", _no_kernel)
+    all_layers_value = getattr(module, "bernoulli_perceptron_value", _no_kernel)
     all_layers_backward = getattr(module, "bernoulli_perceptron_backward", _no_kernel)
 
     def run(z: Tensor, x: Tensor, arguments: Sequence[Any], keep: bool) -> Any:
         """The log-likelihood, the hidden layers, and x - sigmoid(logits) in the memory of the logits."""
         *parameters, activation, product_dtype = arguments
         if product_dtype in NATIVE_PRODUCTS:
-            found = all_layers(z, x, *parameters, INDICES[activation], product_dtype is not None)
-            if found is not NotImplemented:
-                return found
+            constants = INDICES[activation], product_dtype is not None
+            if keep:
+                found = all_layers(z, x, *parameters, *constants)
+                if found is not NotImplemented:
+                    return found
+            else:
+                value = all_layers_value(z, x, *parameters, *constants)
+                if value is not NotImplemented:
+                    return value, None, None
         layers, dtype = layers_of(parameters), z.dtype
         leading = _leading(z, x, layers, product_dtype)
         if dtype is not compute_dtype(dtype):

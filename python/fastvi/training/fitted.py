@@ -21,7 +21,7 @@ from fastvi.training.own_model import OwnModel, shaped
 from fastvi.training.settings import TrainingConfig, check_settings
 
 if TYPE_CHECKING:
-    from fastvi.evaluate import Evaluation, LossEvaluation
+    from fastvi.evaluate import AnnealedEvaluation, Evaluation, LossEvaluation
 
 
 @dataclasses.dataclass
@@ -87,6 +87,37 @@ class Fit:
             test_images=total,
             seed=self.config.seed,
         )
+
+    def anneal(self, data: Any = None, *, limit: int | None = 100, **options: Any) -> AnnealedEvaluation:
+        """Estimate log p(x) by annealed importance sampling of the decoder, as ``fastvi evaluate --ais`` does.
+
+        Parameters
+        ----------
+        data, limit
+            See `evaluate`; annealing an image takes as long as thousands of its samples.
+        options
+            Those of :func:`fastvi.evaluate.evaluate_by_annealing`: ``num_temperatures``, ``num_chains``, ``num_steps``
+            leapfrogs, ``start`` and others. ``seed`` is the run's unless it is given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there are no test examples, an option is not as it should be, or the model has no continuous latent
+            variables with a prior and a likelihood.
+
+        Examples
+        --------
+        >>> import torch, fastvi
+        >>> x = torch.rand(200, 16, generator=torch.Generator().manual_seed(0)).round()
+        >>> fitted = fastvi.fit("vae", x, epochs=1, latent_dim=2, hidden_dims=(8,))
+        >>> fitted.anneal(limit=5, num_temperatures=20, num_chains=4).images
+        5
+        """
+        from fastvi.evaluate import evaluate_by_annealing
+
+        examples, _, total = some_examples(self._examples(data), limit)
+        settings = {"test_images": total, "seed": self.config.seed, **options}
+        return evaluate_by_annealing(self.model, examples, **settings)
 
     def save(self, path: Path | str) -> Path:
         """Write a run folder, which `fastvi.load`, ``fastvi evaluate`` and ``fastvi train --resume`` read.
