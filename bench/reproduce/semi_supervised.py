@@ -20,13 +20,12 @@ from typing import Any
 from run import IMAGES, RESULTS, fastvi, machine, write_row
 
 SHARED = (
-    "--data mnist --binarization dynamic --precision bf16-mixed --batch-size 100 --labelled-batch 100 "
-    "--schedule cosine --schedule-warm-up 500 --schedule-end 0.01 --adam-epsilon 1e-6 --learning-rate 0.001"
+    "--data mnist --binarization dynamic --labelled-batch 100 --activation relu --schedule cosine "
+    "--schedule-warm-up 200 --schedule-end 0.01 --adam-epsilon 1e-6"
 )
-MODELS = {
-    "m2": f"--model m2 --hidden-dims 300 --activation relu --epochs 20 {SHARED}",
-    "m1-m2": f"--model m1-m2 --hidden-dims 300 --activation relu --epochs 100 {SHARED}",
-}
+M2 = "--hidden-dims 300 --batch-size 100 --learning-rate 0.001 --epochs 40 --precision bf16-mixed"
+STACKED = "--hidden-dims 128 --latent-dim 20 --batch-size 400 --learning-rate 0.002 --epochs 150"
+MODELS = {"m2": f"--model m2 {M2} {SHARED}", "m1-m2": f"--model m1-m2 {STACKED} {SHARED}"}
 PAPER = {
     ("m2", 100): "11.97 ± 1.71",
     ("m2", 600): "4.94 ± 0.13",
