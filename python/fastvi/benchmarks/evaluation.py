@@ -1,6 +1,6 @@
 """L_5000 of digits under an autoencoder 784-200-200-50, by `fastvi.evaluate.stream_bounds` and as others write it.
 
-Weights and digits are random; the last weights of encoder and decoder are small, so that the importance weights are even
+Weights and digits are random; the last weights of encoder and decoder are small: the importance weights are then even
 enough for the estimates of the providers to be compared.
 """
 
