@@ -1,6 +1,6 @@
 """L_5000 of digits under an autoencoder 784-200-200-50, by `fastvi.evaluate.stream_bounds` and as others write it.
 
-Weights and digits are random; the last weights of encoder and decoder are small, so that the importance weights are even
+Weights and digits are random; the last weights of encoder and decoder are small: the importance weights are then even
 enough for the estimates of the providers to be compared.
 """
 
@@ -99,10 +99,10 @@ def fastest_rows(model: PlainVAE, tried: Sequence[int], repeats: int = 5) -> int
     return min(times, key=times.__getitem__)
 
 
-def bounds_of_providers(plain: PlainVAE, fused: VAE, x: Tensor, num_samples: int) -> dict[str, Call]:
+def bounds_of_providers(plain: PlainVAE, fused: VAE, x: Tensor, num_samples: int) -> dict[str, Callable[[], Tensor]]:
     """Return for each provider the call that makes L_K of these digits, (B,), without a gradient."""
 
-    def without_gradient(bound: Callable[[], Tensor]) -> Call:
+    def without_gradient(bound: Callable[[], Tensor]) -> Callable[[], Tensor]:
         @torch.no_grad()
         def call() -> Tensor:
             return bound()
@@ -137,7 +137,7 @@ def _prepare(digits: int, once: bool, name: str, mode: str, with_compile: bool) 
             head.weight.mul_(0.1)
     plain = PlainVAE()
     plain.load_state_dict(fused.state_dict())
-    calls = bounds_of_providers(plain, fused, x, NUM_SAMPLES)
+    calls: dict[str, Call] = {**bounds_of_providers(plain, fused, x, NUM_SAMPLES)}
     calls[GEMMS] = decoder_products(plain, digits * NUM_SAMPLES, fastest_rows(plain, ROWS_TRIED))
 
     def check() -> None:

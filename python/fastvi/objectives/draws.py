@@ -144,7 +144,7 @@ def draw(
 
 
 def draw_from(
-    model: LatentVariableModel,
+    model: Any,
     x: Any,
     q: Posterior,
     p: Prior,
