@@ -6,17 +6,20 @@ their code, the features are drawn anew from q(z1|x) each time an image is met.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fastvi import ops
 from fastvi.models.generation import draw_latents
 from fastvi.models.likelihoods import REAL_LOGVAR_RANGE
 from fastvi.models.posteriors import at_least_float32
-from fastvi.models.semi_supervised import UNLABELLED, SemiSupervisedVAE, errors, over_classes, run_network
+from fastvi.models.semi_supervised import UNLABELLED, SemiSupervisedVAE, errors, over_classes
+from fastvi.nn.sequential import read_layers
 from fastvi.objectives import Draw
 from fastvi.objectives.latent import GaussianPosterior, posterior_of
 from fastvi.seeding import mix_seed
@@ -28,7 +31,7 @@ LEAST_SPREAD = 0.1
 
 
 class FeatureModel(SemiSupervisedVAE):
-    """M2 of z1, with a Gaussian likelihood of those dimensions that are features; the others add a constant.
+    """M2 of z1, with a Gaussian likelihood of those dimensions that are features; the decoder gives no others.
 
     Attributes
     ----------
@@ -52,9 +55,21 @@ class FeatureModel(SemiSupervisedVAE):
         self.register_buffer("is_feature", torch.ones(data_dim))
 
     def _log_likelihood(self, images: Tensor, codes: Tensor) -> Tensor:
-        mean, logvar = at_least_float32(run_network(self.decoder, codes)).chunk(2, -1)
-        logvar = logvar.clamp(*REAL_LOGVAR_RANGE)
-        return ops.normal_log_prob(images * self.is_feature, mean * self.is_feature, logvar * self.is_feature)
+        kept = self.is_feature.nonzero().squeeze(1)
+        head, rows = self.decoder[-1], torch.cat([kept, kept + self.data_dim])
+        weight, bias = head.weight.index_select(0, rows), head.bias.index_select(0, rows)
+        layers = read_layers(codes, (self.decoder,), in_autocast=True)
+        if layers is None:
+            outputs = functional.linear(self.decoder[:-1](codes), weight, bias)
+        else:
+            weights, biases = [*layers.weights[:-1], weight], [*layers.biases[:-1], bias]
+            outputs = ops.mlp(codes, weights, biases, layers.activation)
+        mean, logvar = at_least_float32(outputs).chunk(2, -1)
+        return ops.normal_log_prob(images.index_select(-1, kept), mean, logvar.clamp(*REAL_LOGVAR_RANGE))
+
+    def decode_parts(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return mean and logvar of p(z1|y, z2), each ``(..., D)``: 0 and 0, the prior, where there is no feature."""
+        return tuple(part * self.is_feature for part in super().decode_parts(z, labels))
 
 
 class StackedVAE(nn.Module):
@@ -180,8 +195,8 @@ class StackedVAE(nn.Module):
         weights, _ = self.m2.class_weights(seen.flatten(0, 1), noise.flatten(0, 1).unsqueeze(0))
         repeated = None if labels is None else labels.repeat(num_samples)
         of_features = over_classes(weights, repeated).view(num_samples, -1)
-        # M2 has a factor of N(0; 0, 1) for a dimension that is no feature and stands at 0 for it.
-        of_others = -0.5 * (z - seen).square().sum(-1)
+        others = (1.0 - self.is_feature).nonzero().squeeze(1)
+        of_others = -0.5 * (z.index_select(-1, others).square() + math.log(2.0 * math.pi)).sum(-1)
         likelihood: Tensor = self.m1.log_likelihood(images, z)  # type: ignore[operator]
         density = q.log_prob_along_path(z) if detach_posterior else q.log_prob(z)
         return Draw(z, likelihood + of_features + of_others - density)
