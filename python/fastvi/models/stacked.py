@@ -56,7 +56,8 @@ class FeatureModel(SemiSupervisedVAE):
 
     def _log_likelihood(self, images: Tensor, codes: Tensor) -> Tensor:
         kept = self.is_feature.nonzero().squeeze(1)
-        head, rows = self.decoder[-1], torch.cat([kept, kept + self.data_dim])
+        head: Any = self.decoder[-1]
+        rows = torch.cat([kept, kept + self.data_dim])
         weight, bias = head.weight.index_select(0, rows), head.bias.index_select(0, rows)
         layers = read_layers(codes, (self.decoder,), in_autocast=True)
         if layers is None:
