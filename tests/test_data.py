@@ -486,7 +486,7 @@ def test_labels_of_mnist():
         (torch.tensor([1.0, 2.0]), "mine: the training labels must be int64, got torch.float32"),
         (torch.tensor([1]), r"mine: the training labels must have the shape \(2,\), one for each image, got \(1,\)"),
         (torch.tensor([[1], [2]]), r"the training labels must have the shape \(2,\), .* got \(2, 1\)"),
-        (torch.tensor([0, -1]), "mine: the training labels must be 0 or more, got -1"),
+        (torch.tensor([0, -2]), "mine: the training labels must be 0 or more, or -1 for none, got -2"),
     ],
 )
 def test_labels_of_a_data_set_of_ones_own(labels, complaint):

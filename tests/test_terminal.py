@@ -393,12 +393,13 @@ def test_a_bound_of_a_few_samples_is_marked(reliable: bool, num_samples: int, tr
 
     values: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(Evaluation)}
     values |= {"num_samples": num_samples, "standard_error": None, "active_units": None, "reliable": reliable}
+    values["figures"] = {"error": 12.5}
     screen = io.StringIO()
     console = _terminal.make_console(file=screen, soft_wrap=True)
     result = Evaluation(**values)
     figures.print_figures(result, RunFolder(trained).read_config(), console)
     assert ("unreliable" in screen.getvalue()) != reliable
-    for text in ("no standard error from one image", "not told by one image"):
+    for text in ("no standard error from one image", "not told by one image", "12.50 %"):
         assert text in screen.getvalue()
     note = figures.reliability_note(result)
     assert (note is None) == reliable

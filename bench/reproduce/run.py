@@ -41,7 +41,7 @@ def train(row: Row, out: Path, threads: str, data: list[str]) -> Path:
     folder = out / row.name
     shared = ["--threads", threads, "--no-progress", "--no-evaluate", "--logger", "csv"]
     if (folder / "checkpoints" / "last.ckpt").exists():
-        fastvi("train", "--resume", str(folder), *shared, *data)
+        go_on(folder, *shared, *data)
         return folder
     options = [*shlex.split(RECIPE), *shlex.split(row.options)]
     if row.start_from is not None:
@@ -51,6 +51,19 @@ def train(row: Row, out: Path, threads: str, data: list[str]) -> Path:
         options += ["--start-from", str(before)]
     fastvi("train", "--out", str(folder), "--overwrite", *options, *shared, *data)
     return folder
+
+
+def go_on(folder: Path, *options: str) -> None:
+    """Train a run to its end, unless it is there."""
+    config = json.loads((folder / "config.json").read_text())
+    if int(epochs_of(folder)[-1]["epoch"]) < config["epochs"]:
+        fastvi("train", "--resume", str(folder), *options)
+
+
+def epochs_of(folder: Path) -> list[dict[str, str]]:
+    """The figures of each epoch of a run."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def machine() -> str:
@@ -78,14 +91,13 @@ def _processor() -> str:
 
 def figures(row: Row, folder: Path) -> dict[str, Any]:
     """What the files of a run tell of it, for the table."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        epochs = list(csv.DictReader(file))
+    epochs = epochs_of(folder)
     config = json.loads((folder / "config.json").read_text())
     found = json.loads((folder / "evaluation.json").read_text())
     annealed = [json.loads(path.read_text()) for path in sorted(folder.glob("ais-*.json"))]
     return {
         "row": row.name,
-        "options": row.options,
+        "options": f"{RECIPE} {row.options}",
         "start_from": row.start_from or "",
         "seed": config["seed"],
         "steps": epochs[-1]["step"],

@@ -17,7 +17,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from run import IMAGES, RESULTS, fastvi, machine, write_row
+from run import IMAGES, RESULTS, epochs_of, fastvi, go_on, machine, write_row
 
 SHARED = (
     "--data mnist --binarization dynamic --labelled-batch 100 --activation relu --schedule cosine "
@@ -46,7 +46,7 @@ def train_and_evaluate(name: str, labels: int, draw: int, alpha: float, out: Pat
     folder = out / f"{name}-{labels}-alpha{alpha:g}-draw{draw}"
     shared = ["--threads", "1", "--no-progress", "--no-evaluate", "--logger", "csv", *data]
     if (folder / "checkpoints" / "last.ckpt").exists():
-        fastvi("train", "--resume", str(folder), *shared)
+        go_on(folder, *shared)
     else:
         options = [*shlex.split(MODELS[name]), "--labels", str(labels), "--seed", str(draw), "--alpha", str(alpha)]
         m1 = ["--m1", str(out / "vae-k1")] if name == "m1-m2" else []
@@ -55,8 +55,7 @@ def train_and_evaluate(name: str, labels: int, draw: int, alpha: float, out: Pat
         samples = ["--num-samples", "50"] if name == "m2" else []
         fastvi("evaluate", str(folder), "--limit", str(IMAGES), "--threads", "1", "--no-progress", *samples, *data)
     found = json.loads((folder / "evaluation.json").read_text())
-    with (folder / "metrics.csv").open(newline="") as file:
-        epochs = list(csv.DictReader(file))
+    epochs = epochs_of(folder)
     return {
         "model": name,
         "labels": labels,

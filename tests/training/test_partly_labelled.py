@@ -9,6 +9,7 @@ import torch
 
 import fastvi
 from fastvi.data import DataError, Dataset, from_arrays, from_path, load_dataset
+from fastvi.evaluate import encode, reconstruct, sample, score
 from fastvi.models import MODELS, StackedVAE
 from fastvi.objectives import SemiSupervised, make_objective
 from fastvi.training.config import RunError, RunFolder, TrainingConfig
@@ -180,6 +181,24 @@ def test_stacked_run(tmp_path, digits):
         fastvi.load(out)
     assert_one_clear_line(call(*with_m1, "--out", tmp_path / "new"), "is not a run folder")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_stacked_model_samples_encodes_reconstructs_and_scores():
+    torch.manual_seed(0)
+    model = StackedVAE(fastvi.models.VAE(12, 3, (4,)), num_classes=2, latent_dim=2, hidden_dims=(3,))
+    model.m2.is_feature.copy_(torch.tensor([1.0, 0.0, 1.0]))
+    x, labels = torch.rand(5, 12).round(), torch.tensor([0, 1, -1, 1, 0])
+    drawn = sample(model, 7, seed=2)
+    assert set(drawn.x.unique().tolist()) <= {0.0, 1.0}
+    assert drawn.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
+    # The mean of z1 has 0 where M2 sees nothing, which is the mean of the prior there.
+    z1 = model.m2.decode(torch.ones(1, 2), torch.tensor([1]))
+    assert z1[0, 1] == 0.0
+    assert torch.equal(model.decode(torch.ones(1, 2), torch.tensor([1])), model.m1.decode(z1))
+    assert encode(model, (x, labels)).mean.shape == (5, 2)
+    torch.testing.assert_close(reconstruct(model, (x, labels)), model.reconstruct((x, labels)))
+    scores = score(model, (x, labels), num_samples=30)
+    assert bool((scores.elbo <= scores.log_prob).all())
 
 
 def test_features_are_the_dimensions_that_vary_drawn_anew_for_each_seed():

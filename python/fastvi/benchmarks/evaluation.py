@@ -43,7 +43,7 @@ def bounds_by_chunks(model: PlainVAE, x: Tensor, num_samples: int, chunk: int = 
     mean, logvar = model.encode(x)
     parts = []
     for _ in range(num_samples // chunk):
-        z, ratio = log_ratio(mean, logvar, torch.randn(chunk, *mean.shape))
+        z, ratio = log_ratio(mean, logvar, torch.randn(chunk, *mean.shape, device=mean.device))
         parts.append(model.log_likelihood(x, z) + ratio)
     return torch.logsumexp(torch.cat(parts), 0) - math.log(num_samples)
 
