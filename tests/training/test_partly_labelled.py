@@ -195,7 +195,7 @@ def test_a_stacked_model_samples_encodes_reconstructs_and_scores():
     z1 = model.m2.decode(torch.ones(1, 2), torch.tensor([1]))
     assert z1[0, 1] == 0.0
     assert torch.equal(model.decode(torch.ones(1, 2), torch.tensor([1])), model.m1.decode(z1))
-    assert encode(model, (x, labels)).mean.shape == (5, 2)
+    assert encode(model, (x, labels), num_samples=4, seed=1).samples[0].shape == (4, 5, 3)
     torch.testing.assert_close(reconstruct(model, (x, labels)), model.reconstruct((x, labels)))
     scores = score(model, (x, labels), num_samples=30)
     assert bool((scores.elbo <= scores.log_prob).all())

@@ -217,6 +217,16 @@ class StackedVAE(nn.Module):
         decoded: Tensor = self.m1.decode(self.m2.decode(z, labels))  # type: ignore[operator]
         return decoded
 
+    def decode_parts(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the numbers of p(x|z1), each ``(..., D)``, at the mean of p(z1|y, z2); ``z`` and labels as above."""
+        parts: tuple[Tensor, ...] = self.m1.decode_parts(self.m2.decode(z, labels))  # type: ignore[operator]
+        return parts
+
+    @property
+    def likelihood(self) -> str:
+        """The likelihood of M1, by name."""
+        return str(self.m1.likelihood)
+
     def reconstruct(self, x: Any) -> Tensor:
         """Return the mean of p(x|z1), ``(B, D)``, at the means of z2 and z1; labels as in `encode`."""
         images, labels = self._parts(x)
