@@ -287,15 +287,17 @@ def test_without_a_graph(widths):
 
 
 @pytest.mark.parametrize(("samples", "batch"), [(1, 3), (7, 100), (600, 2)])
-def test_a_likelihood_without_a_graph_takes_blocks_of_rows(samples, batch):
-    """Rows of several blocks, which end inside the batch: each has the bits that it has alone."""
+def test_a_likelihood_without_a_graph_takes_blocks_of_rows(samples, batch, chosen_kernels):
+    """Rows of several blocks, which end inside the batch: each has the bits that it has alone, where the CPU's run."""
     weights, biases = layers(4, 20, 70, 35)
     z, x = data(samples, batch, 4), data(batch, 35).sigmoid()
     with torch.no_grad():
         found = fastvi.mlp_bernoulli_log_prob(z, weights, biases, x, "tanh")
         torch.testing.assert_close(found, reference.mlp_bernoulli_log_prob(z, weights, biases, x, "tanh"), **ROUNDING)
         some = fastvi.mlp_bernoulli_log_prob(z[-1:, 1:3].contiguous(), weights, biases, x[1:3], "tanh")
-        assert torch.equal(some, found[-1:, 1:3])
+        torch.testing.assert_close(some, found[-1:, 1:3], **ROUNDING)
+        if place.device == "cpu" and chosen_kernels is None:  # products on other devices are PyTorch's
+            assert torch.equal(some, found[-1:, 1:3])
 
 
 def test_copies_of_parameters_are_independent():

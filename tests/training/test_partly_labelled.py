@@ -275,6 +275,16 @@ def test_minus_one_beside_one_other_number_is_a_class():
     assert int(data.train_labels.min()) == 0
 
 
+def test_a_test_row_without_its_label_is_refused_where_all_are_needed():
+    x, y = own_data()
+    rows, labels = torch.from_numpy(x), torch.from_numpy(y)
+    data = Dataset(
+        "mine", rows, rows, (1, 12), "bernoulli", labels, labels.clone().index_fill(0, torch.tensor([3]), -1)
+    )
+    with pytest.raises(ValueError, match=r"needs a label for each example, and 1 of the data mine have none \(-1\)"):
+        fastvi.fit("conditional-vae", data, epochs=1, hidden_dims=(4,), latent_dim=2)
+
+
 def test_data_without_any_label_are_refused():
     x, _ = own_data()
     rows = torch.from_numpy(x)

@@ -339,7 +339,8 @@ def check_labels(config: TrainingConfig, data: Dataset, user: str) -> None:
         except ValueError as error:
             raise ValueError(f"`labels`: {str(error).removeprefix('balanced_labels: ')}") from error
         return
-    missing = int((data.train_labels < 0).sum())
+    assert data.test_labels is not None
+    missing = int((data.train_labels < 0).sum() + (data.test_labels < 0).sum())
     if missing:
         raise ValueError(
             f"{user} needs a label for each example, and {missing:,} of the data {data.name} have none (-1)"
