@@ -150,13 +150,7 @@ class GeneralVAE(nn.Module):
             if not isinstance(x, (tuple, list)) or len(x) != 2 or not all(isinstance(part, Tensor) for part in x):
                 raise TypeError(f"{name}: x must be the pair (images, labels) of tensors, got {type(x).__name__}")
             images, labels = x
-        if not isinstance(images, Tensor) or not images.is_floating_point():
-            got = images.dtype if isinstance(images, Tensor) else type(images).__name__
-            raise TypeError(f"{name}: images must be a tensor of floating-point values, got {got}")
-        if images.dim() != 2 or images.shape[-1] != self.data_dim:
-            raise ValueError(f"{name}: images must have the shape (B, {self.data_dim}), got {tuple(images.shape)}")
-        if images.dtype is not dtype and not torch.is_autocast_enabled(images.device.type):
-            raise TypeError(f"{name}: images must have the model's dtype {dtype}, got {images.dtype}")
+        check_images(name, images, self.data_dim, dtype)
         if labels is None:
             return images, None
         if labels.shape != images.shape[:1]:
@@ -295,6 +289,23 @@ class ConditionalVAEOptions(GeneralVAEOptions):
         if shape.num_classes is None:
             raise ValueError(f"{type(self).__name__}: the data's shape must have num_classes, got None")
         return super().build(shape, data_mean)
+
+
+def check_images(owner: str, images: Any, data_dim: int, dtype: torch.dtype) -> None:
+    """Check that images are floating-point rows (B, D) of the model's dtype; in autocast any such dtype will do.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not; the message begins with ``owner``.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"{owner}: images must be a tensor of floating-point values, got {got}")
+    if images.dim() != 2 or images.shape[-1] != data_dim:
+        raise ValueError(f"{owner}: images must have the shape (B, {data_dim}), got {tuple(images.shape)}")
+    if images.dtype is not dtype and not torch.is_autocast_enabled(images.device.type):
+        raise TypeError(f"{owner}: images must have the model's dtype {dtype}, got {images.dtype}")
 
 
 def posterior_head(width: int, posterior: DiagonalPosterior) -> nn.Linear:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from fastvi import ops
 from fastvi._options import check_count
+from fastvi.models.general import check_images
 from fastvi.models.generation import draw_latents
 from fastvi.models.likelihoods import LIKELIHOODS
 from fastvi.models.posteriors import at_least_float32
@@ -330,14 +331,7 @@ class SemiSupervisedVAE(nn.Module):
         return indicators.expand(*z.shape[:-1], self.num_classes)
 
     def _check_images(self, images: Any) -> None:
-        name, dtype = type(self).__name__, self.encoder_label.dtype
-        if not isinstance(images, Tensor) or not images.is_floating_point():
-            got = images.dtype if isinstance(images, Tensor) else type(images).__name__
-            raise TypeError(f"{name}: images must be a tensor of floating-point values, got {got}")
-        if images.dim() != 2 or images.shape[-1] != self.data_dim:
-            raise ValueError(f"{name}: images must have the shape (B, {self.data_dim}), got {tuple(images.shape)}")
-        if images.dtype is not dtype and not torch.is_autocast_enabled(images.device.type):
-            raise TypeError(f"{name}: images must have the model's dtype {dtype}, got {images.dtype}")
+        check_images(type(self).__name__, images, self.data_dim, self.encoder_label.dtype)
 
     def _checked_labels(self, labels: Any, images: Tensor | None, least: int = 0) -> Tensor:
         name = type(self).__name__
