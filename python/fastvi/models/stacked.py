@@ -123,7 +123,7 @@ class StackedVAE(nn.Module):
         width = getattr(m1, "latent_dim", None)
         if not isinstance(width, int) or not hasattr(m1, "encode"):
             raise TypeError(f"StackedVAE: m1 must be a model with encode and latent_dim, got a {type(m1).__name__}")
-        self.m1 = m1.requires_grad_(False)
+        self.m1: Any = m1.requires_grad_(False)
         self.m2 = FeatureModel(width, num_classes, latent_dim, hidden_dims, classifier_dims, activation)
         self.num_classes, self.latent_dim = self.m2.num_classes, self.m2.latent_dim
 
@@ -198,7 +198,7 @@ class StackedVAE(nn.Module):
         of_features = over_classes(weights, repeated).view(num_samples, -1)
         others = (1.0 - self.is_feature).nonzero().squeeze(1)
         of_others = -0.5 * (z.index_select(-1, others).square() + math.log(2.0 * math.pi)).sum(-1)
-        likelihood: Tensor = self.m1.log_likelihood(images, z)  # type: ignore[operator]
+        likelihood: Tensor = self.m1.log_likelihood(images, z)
         density = q.log_prob_along_path(z) if detach_posterior else q.log_prob(z)
         return Draw(z, likelihood + of_features + of_others - density)
 
@@ -214,12 +214,12 @@ class StackedVAE(nn.Module):
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the mean of p(x|z1), ``(..., D)``, at the mean of p(z1|y, z2), for z2 ``(..., Z)``."""
-        decoded: Tensor = self.m1.decode(self.m2.decode(z, labels))  # type: ignore[operator]
+        decoded: Tensor = self.m1.decode(self.m2.decode(z, labels))
         return decoded
 
     def decode_parts(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the numbers of p(x|z1), each ``(..., D)``, at the mean of p(z1|y, z2); ``z`` and labels as above."""
-        parts: tuple[Tensor, ...] = self.m1.decode_parts(self.m2.decode(z, labels))  # type: ignore[operator]
+        parts: tuple[Tensor, ...] = self.m1.decode_parts(self.m2.decode(z, labels))
         return parts
 
     @property
@@ -231,9 +231,7 @@ class StackedVAE(nn.Module):
         """Return the mean of p(x|z1), ``(B, D)``, at the means of z2 and z1; labels as in `encode`."""
         images, labels = self._parts(x)
         features = self.mean_features(images)
-        through: Tensor = self.m1.decode(  # type: ignore[operator]
-            self.m2.reconstruct(features if labels is None else (features, labels))
-        )
+        through: Tensor = self.m1.decode(self.m2.reconstruct(features if labels is None else (features, labels)))
         return through
 
     def sample(self, count: int, seed: int | None = None) -> Tensor:
