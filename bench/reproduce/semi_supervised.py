@@ -23,7 +23,10 @@ SHARED = (
     "--data mnist --binarization dynamic --labelled-batch 100 --activation relu --schedule cosine "
     "--schedule-warm-up 200 --schedule-end 0.01 --adam-epsilon 1e-6"
 )
-M2 = "--hidden-dims 300 --batch-size 100 --learning-rate 0.001 --epochs 40 --precision bf16-mixed"
+M2 = (
+    "--hidden-dims 128 --batch-size 100 --learning-rate 0.005 --epochs 60 --precision bf16-mixed "
+    "--hold-steps 600 --warm-up-steps 1800"
+)
 STACKED = "--hidden-dims 128 --latent-dim 20 --batch-size 400 --learning-rate 0.002 --epochs 300 --precision bf16-mixed"
 MODELS = {"m2": f"--model m2 {M2} {SHARED}", "m1-m2": f"--model m1-m2 {STACKED} {SHARED}"}
 PAPER = {

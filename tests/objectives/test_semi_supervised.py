@@ -9,6 +9,7 @@ from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_diverg
 from fastvi.models import VAE, SemiSupervisedOptions, SemiSupervisedVAE, make_model_options
 from fastvi.objectives import PartlyLabelled, SemiSupervised, unlabelled_bound
 from fastvi.objectives.draws import draw
+from fastvi.objectives.semi_supervised import with_gradient_times
 
 B, D, C, Z = 7, 5, 3, 2
 ROUNDING = {"rtol": 0.0, "atol": 1e-9}
@@ -161,6 +162,48 @@ def test_objective_and_gradient_by_enumeration(weight):
         torch.testing.assert_close(gradient, other, **ROUNDING)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_the_gradient_without_labels_reaches_the_classifier_alone(share):
+    model, x = bernoulli_model(), data().sigmoid().round()
+    labels = torch.tensor([0, -1, 2, -1, 1, 1, -1])
+    known = labels >= 0
+
+    def gradients(objective, labels):
+        value = objective(model, (x, labels), seed=9)
+        return value, torch.autograd.grad(value.sum(), list(model.parameters()))
+
+    value, found = gradients(SemiSupervised(classifier_weight=2.0, unlabelled_share=share), labels)
+    whole, expected = gradients(SemiSupervised(classifier_weight=2.0), labels)
+    torch.testing.assert_close(value, whole, **ROUNDING)
+    q = model.log_classifier(x)
+    of_labels = 2.0 * q[torch.arange(B), labels.clamp_min(0)][known].sum()
+    of_labels = torch.autograd.grad(of_labels, list(model.classifier.parameters()))
+    of_labels = dict(zip(map(id, model.classifier.parameters()), of_labels, strict=True))
+    for parameter, gradient, other in zip(model.parameters(), found, expected, strict=True):
+        alone = of_labels.get(id(parameter))
+        wanted = other if alone is None else alone + share * (other - alone)
+        torch.testing.assert_close(gradient, wanted, **ROUNDING)
+
+
+def test_the_share_at_each_step():
+    def shares(**options):
+        return [SemiSupervised(**options).at_step(step).unlabelled_share for step in range(7)]
+
+    assert shares() == [1.0] * 7
+    assert shares(hold_steps=2) == [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert shares(warm_up_steps=4) == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert shares(unlabelled_share=0.5, hold_steps=1, warm_up_steps=4) == [0.0, 0.0, 0.125, 0.25, 0.375, 0.5, 0.5]
+
+
+def test_a_share_of_the_gradient_of_a_class_that_cannot_be():
+    log_q = torch.tensor([[0.0, -math.inf]], requires_grad=True)
+    for share in (0.0, 0.5):
+        scaled = with_gradient_times(share, log_q)
+        assert torch.equal(scaled, log_q)
+        value = unlabelled_bound(scaled, torch.tensor([[-3.0], [-math.inf]]))
+        assert torch.autograd.grad(value.sum(), log_q)[0].tolist() == [[-4.0 * share, 0.0]]
+
+
 @pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 2, 0], [-1] * B])
 def test_batches_of_one_kind(labels):
     model, x, labels = bernoulli_model(), data().sigmoid().round(), torch.tensor(labels)
@@ -273,6 +316,8 @@ def test_complaints_of_the_objective():
         SemiSupervised()(SemiSupervisedVAE(D, C), torch.ones(2, D))
     with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
         SemiSupervised(0)
+    with pytest.raises(ValueError, match="unlabelled_share must be at most 1, got 1.5"):
+        SemiSupervised(unlabelled_share=1.5)
 
 
 def test_options():

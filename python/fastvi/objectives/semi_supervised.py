@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastvi._options import option
 from fastvi.objectives.base import Bound
+from fastvi.objectives.elbo import LinearWarmUp
 from fastvi.seeding import mix_seed
 
 _FEATURES = 1
@@ -82,6 +83,13 @@ class SemiSupervised(Bound):
         pair (images, labels) it is the ratio within the batch.
     classifier_weight
         w itself, in place of alpha.
+    unlabelled_share
+        Share, from 0 to 1, of the gradient of U(x) with respect to q(y|x) that reaches the classifier. The value of
+        the objective and all other gradients are the same at any share.
+    hold_steps, warm_up_steps
+        In the first ``hold_steps`` steps of training the share is 0, and over the next ``warm_up_steps`` it rises
+        linearly: ``objective.at_step(step)`` has the share of that step. A classifier that has not yet learnt from the
+        labels may otherwise take the classes for another division of the examples.
 
     Raises
     ------
@@ -109,6 +117,21 @@ class SemiSupervised(Bound):
     num_samples: int = option("samples for each class of each example", 1, at_least=1)
     alpha: float = option("weight of the classifier's term, times n_total / n_labelled", 0.1)
     classifier_weight: float | None = option("that weight itself, for a label; none: by alpha", None)
+    unlabelled_share: float = option("share of the classifier's gradient without labels, from 0 to 1", 1.0)
+    hold_steps: int = option("first steps, in which that share is 0", 0)
+    warm_up_steps: int = option("steps after these, over which it rises from 0", 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unlabelled_share > 1.0:
+            raise ValueError(f"SemiSupervised: unlabelled_share must be at most 1, got {self.unlabelled_share}")
+
+    def at_step(self, step: int) -> SemiSupervised:
+        """Return the objective with the share that it has at training step ``step``, counted from 0."""
+        if step >= self.hold_steps + self.warm_up_steps:
+            return self
+        share = 0.0 if step < self.hold_steps else LinearWarmUp(self.warm_up_steps)(step - self.hold_steps)
+        return dataclasses.replace(self, unlabelled_share=share * self.unlabelled_share)
 
     def check_model(self, model: Any) -> None:
         """Raise unless the model has a classifier and a bound for each class."""
@@ -151,9 +174,16 @@ class SemiSupervised(Bound):
                 found = weights * model.bound_of_labels(images, labels, noise)
                 found = found + weight * log_q.gather(1, labels.unsqueeze(1)).squeeze(1)
             else:
+                if self.unlabelled_share < 1.0:
+                    log_q = with_gradient_times(self.unlabelled_share, log_q)
                 found = weights * unlabelled_bound(log_q, model.label_bounds(images, noise))
             value = value.index_copy(0, rows, found.to(value.dtype))
         return value
+
+
+def with_gradient_times(share: float, log_q: Tensor) -> Tensor:
+    """Return log_q, whose gradient is ``share`` times what it would be; also where log_q is -inf."""
+    return share * log_q.clamp_min(torch.finfo(log_q.dtype).min) + (1.0 - share) * log_q.detach()
 
 
 def unlabelled_bound(log_q: Tensor, bounds: Tensor) -> Tensor:
