@@ -2,8 +2,8 @@
 
     python bench/reproduce/run.py vae-k1 --out runs/reproduce --data-dir DATA
 
-trains by ``fastvi train`` on one thread, evaluates L_5000 on all 10,000 test images and anneals 100 of them by
-``fastvi evaluate --ais``, and puts the figures into bench/reproduce/results/vae-k1.csv, which is part of the project. A
+trains by ``fastvi train`` on one thread, evaluates L_5000 on all 10,000 test images, for some rows anneals 100 of them,
+both by ``fastvi evaluate``, and puts the figures into bench/reproduce/results/vae-k1.csv, which is part of the project. A
 row that needs the parameters of another one says so when that has not been trained. ``--list`` shows the rows.
 """
 
@@ -105,7 +105,8 @@ def figures(row: Row, folder: Path) -> dict[str, Any]:
         "minutes": f"{sum(float(epoch['seconds']) for epoch in epochs) / 60:.1f}",
         "training_bound": f"{float(epochs[-1]['bound']):.3f}",
         "elbo": f"{found['elbo']:.3f}",
-        "l_5000": f"{found['importance_weighted']:.3f}",
+        "num_samples": found["num_samples"],
+        "importance_weighted": f"{found['importance_weighted']:.3f}",
         "standard_error": f"{found['standard_error']:.3f}",
         "images": found["images"],
         "active_units": json.dumps(found["active_units"]),
@@ -136,14 +137,13 @@ def main() -> None:
     data = ["--data-dir", chosen.data_dir] if chosen.data_dir else []
     folder = train(row, chosen.out, chosen.threads, data)
     if not (folder / "evaluation.json").exists() or (row.ais and not list(folder.glob("ais-*.json"))):
-        ais = shlex.split(AIS) if row.ais else []
-        fastvi(
-            "evaluate", str(folder), "--limit", str(IMAGES), *ais, "--threads", chosen.threads, "--no-progress", *data
-        )
+        options = [*shlex.split(row.evaluation), *(shlex.split(AIS) if row.ais else [])]
+        shared = ["--threads", chosen.threads, "--no-progress", *data]
+        fastvi("evaluate", str(folder), "--limit", str(IMAGES), *options, *shared)
     made = figures(row, folder)
     path = RESULTS / f"{row.name}-seed{made['seed']}.csv"
     write_row(path, made)
-    print(f"{path}: L_5000 {made['l_5000']} +- {made['standard_error']}")
+    print(f"{path}: L_{made['num_samples']} {made['importance_weighted']} +- {made['standard_error']}")
 
 
 if __name__ == "__main__":

@@ -31,8 +31,13 @@ def line(result: dict[str, str]) -> list[str]:
     row = ROWS[result["row"]]
     ais = f"{result['ais']} ± {result['ais_annealing_error']}" if result["ais"] else "-"
     known = [f"{-value:.2f}" if value is not None else "-" for value in (row.paper, row.best)]
-    own = ("seed", "steps", "minutes", "elbo", "l_5000", "standard_error", "active_units")
-    return [f"`{row.name}`", *(result[name] for name in own), ais, result["l_5000_of_ais_images"] or "-", *known]
+    fewer = f" (L_{result['num_samples']})" if result["num_samples"] != "5000" else ""
+    estimate = f"{result['importance_weighted']}{fewer}"
+    first, last = (
+        [result[name] for name in names]
+        for names in (("seed", "steps", "minutes", "elbo"), ("standard_error", "active_units"))
+    )
+    return [f"`{row.name}`", *first, estimate, *last, ais, result["l_5000_of_ais_images"] or "-", *known]
 
 
 def main() -> None:
