@@ -15,7 +15,7 @@ RECIPE = (
 """Options of every row; those of the row itself come after them and win."""
 SAMPLED_ELBO = "--objective elbo --no-analytic-kl"
 HVI = f"{SAMPLED_ELBO} --precision 32-true --learning-rate 0.002 --epochs 60 --seed 1"
-"""In float32, which is faster for derivatives of a gradient. Without a leapfrog the model is the VAE of that decoder."""
+"""In float32, which is faster for derivatives of a gradient. Without a leapfrog it is the VAE of the same decoder."""
 OF_LEAPFROGS = "--num-samples 1000"
 """Of the evaluation of these, which moves each sample by leapfrogs, too."""
 TWO_LAYERS = "--model hierarchical --learning-rate 0.002"

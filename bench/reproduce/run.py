@@ -2,8 +2,8 @@
 
     python bench/reproduce/run.py vae-k1 --out runs/reproduce --data-dir DATA
 
-trains by ``fastvi train`` on one thread, evaluates L_5000 on all 10,000 test images, for some rows anneals 100 of them,
-both by ``fastvi evaluate``, and puts the figures into bench/reproduce/results/vae-k1.csv, which is part of the project. A
+trains by ``fastvi train`` on one thread, evaluates L_5000 on all 10,000 test images and for some rows anneals 100 of
+them, both by ``fastvi evaluate``, and puts the figures into bench/reproduce/results, which is part of the project. A
 row that needs the parameters of another one says so when that has not been trained. ``--list`` shows the rows.
 """
 

@@ -316,7 +316,7 @@ def test_complaints_of_the_objective():
         SemiSupervised()(SemiSupervisedVAE(D, C), torch.ones(2, D))
     with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
         SemiSupervised(0)
-    with pytest.raises(ValueError, match="unlabelled_share must be at most 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"unlabelled_share must be at most 1, got 1\.5"):
         SemiSupervised(unlabelled_share=1.5)
 
 
