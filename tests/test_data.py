@@ -44,6 +44,7 @@ def test_idx_files_come_back_as_written(tmp_path_factory, suffix, shape, seed):
     read = read_idx(path)
     assert read.shape == array.shape
     np.testing.assert_array_equal(read, array)
+    np.testing.assert_array_equal(read_idx(str(path)), array)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,7 @@ def test_own_folder_comes_before_loose_files_of_another_data_set(tmp_path):
     write_image_files(tmp_path / "fashion-mnist", train_count=7)
     assert load_dataset("mnist", tmp_path).train.shape[0] == 5
     assert load_dataset("fashion-mnist", tmp_path).train.shape[0] == 7
+    assert load_dataset("fashion-mnist", str(tmp_path)).train.shape[0] == 7
 
 
 @pytest.mark.parametrize("suffix", [".gz", ""])

@@ -20,7 +20,10 @@ OF_LEAPFROGS = "--num-samples 1000"
 """Of the evaluation of these, which moves each sample by leapfrogs, too."""
 TWO_LAYERS = "--model hierarchical --learning-rate 0.002"
 OF_64 = "--learning-rate 0.001 --epochs 25 --seed 1"
-SBN = "--model sigmoid-belief-network --layer-dims 200,200,200 --data mnist-binarized --precision 32-true"
+SBN = (
+    "--model sigmoid-belief-network --layer-dims 200,200,200 --data mnist-binarized --binarization none "
+    "--precision 32-true"
+)
 FASHION = "--data fashion-mnist"
 
 

@@ -61,7 +61,7 @@ class DataError(Exception):
     __module__ = "fastvi.data"  # where it is public
 
 
-def read_idx(path: Path) -> Bytes:
+def read_idx(path: Path | str) -> Bytes:
     """Read an idx file of bytes, gzip-compressed or not, into an array of its own shape.
 
     The reader is ours because a torchvision wheel is bound to one torch build, a heavy price for sixteen bytes of
@@ -76,6 +76,7 @@ def read_idx(path: Path) -> Bytes:
     ----------
     LeCun, Cortes & Burges, "The MNIST database of handwritten digits": the idx format.
     """
+    path = Path(path)
     content = _read_file(path)
     if path.suffix == ".gz":
         capacity = _DEFLATE_RATIO * len(content)

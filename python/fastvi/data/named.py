@@ -26,7 +26,7 @@ _DIGITS_POINTS = 16  # of a pixel
 _FREY_TEST_COUNT = 200
 
 
-def load_dataset(name: str, data_dir: Path | None = None, download: bool = False) -> Dataset:
+def load_dataset(name: str, data_dir: Path | str | None = None, download: bool = False) -> Dataset:
     """Load a data set by name.
 
     ====================  =============================================  ====================================
@@ -80,9 +80,10 @@ def load_dataset(name: str, data_dir: Path | None = None, download: bool = False
     if name == "moving-spot":
         return _load_moving_spot()
     if data_dir is None and os.environ.get("FASTVI_DATA"):
-        data_dir = Path(os.environ["FASTVI_DATA"])
+        data_dir = os.environ["FASTVI_DATA"]
     if data_dir is None:
         raise DataError(f"the data set {name} is read from a folder: name it with `data_dir` or FASTVI_DATA")
+    data_dir = Path(data_dir)
     if download:
         _download(name, data_dir)
     try:
