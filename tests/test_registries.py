@@ -70,6 +70,10 @@ def test_help_lists_the_options_of_each_class():
         ),
         (
             ("--objective", "iwae", "--warm-up-steps", "3"),
+            "--warm-up-steps belongs to the objectives elbo and semi-supervised, not to iwae, which has --num-samples",
+        ),
+        (
+            ("--objective", "iwae", "--free-bits", "3"),
             "--analytic-kl, --beta, --free-bits and --warm-up-steps belong to the objective elbo, not to iwae, "
             "which has --num-samples and --backward-samples",
         ),

@@ -6,6 +6,7 @@ python bench/reproduce/table.py
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 from rows import ROWS
@@ -33,11 +34,11 @@ def line(result: dict[str, str]) -> list[str]:
     known = [f"{-value:.2f}" if value is not None else "-" for value in (row.paper, row.best)]
     fewer = f" (L_{result['num_samples']})" if result["num_samples"] != "5000" else ""
     estimate = f"{result['importance_weighted']}{fewer}"
-    first, last = (
-        [result[name] for name in names]
-        for names in (("seed", "steps", "minutes", "elbo"), ("standard_error", "active_units"))
-    )
-    return [f"`{row.name}`", *first, estimate, *last, ais, result["l_5000_of_ais_images"] or "-", *known]
+    training = [result[name] for name in ("seed", "steps", "minutes", "elbo")]
+    active = json.loads(result["active_units"])  # of several layers a list
+    units = " + ".join(map(str, active)) if isinstance(active, list) else str(active)
+    annealed = [ais, result["l_5000_of_ais_images"] or "-"]
+    return [f"`{row.name}`", *training, estimate, result["standard_error"], units, *annealed, *known]
 
 
 def main() -> None:

@@ -23,4 +23,4 @@ def assert_one_clear_line(result, message):
     lines = [line for line in result.stderr.splitlines() if line]
     assert len(lines) == 1, lines
     assert lines[0].startswith("Error: ")
-    assert message in lines[0]
+    assert message in lines[0], lines[0]
