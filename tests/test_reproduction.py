@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from sklearn.svm import LinearSVC
 
+from fastvi.data import balanced_labels, evenly_spaced, load_dataset
 from fastvi.models import MODELS
 from fastvi.objectives import OBJECTIVES
+from fastvi.semi_supervised import LatentFeatures
 from support.command import call
 
 ROOT = Path(__file__).parents[1]
@@ -82,3 +86,25 @@ def test_a_row_is_trained_gone_on_with_and_told(scripts, tmp_path, monkeypatch, 
     assert (row["row"], row["seed"], row["epochs"]) == ("short", "1", "1")
     assert row["ais"] != ""
     assert "short-seed1.csv: L_30 " in capsys.readouterr().out
+
+
+def test_a_draw_of_the_support_vector_machine(scripts, tmp_path, monkeypatch):
+    """On scikit-learn's digits, with an M1 of few epochs."""
+    script, digits = scripts["semi_supervised"], load_dataset("digits")
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(script, "load_dataset", lambda *_: digits)
+    result = call("train", "--objective", "elbo", "--epochs", "5", "--out", tmp_path / "vae-k1", "--no-evaluate")
+    assert result.exit_code == 0, result.output
+    monkeypatch.setattr(sys, "argv", ["x", "m1-svm", "--labels", "100", "--draw", "2", "--out", str(tmp_path)])
+    script.main()
+    with (tmp_path / "results" / "m1-svm-100-draw2.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    labels = digits.train_labels.clone()
+    unlabelled = torch.ones_like(labels, dtype=torch.bool)
+    unlabelled[balanced_labels(labels, 100, seed=2)] = False
+    features = LatentFeatures(tmp_path / "vae-k1").fit(digits.train[evenly_spaced(1000, 1500)].numpy())
+    machine = LinearSVC(dual=False).fit(features.transform(digits.train[~unlabelled].numpy()), labels[~unlabelled])
+    score = machine.score(features.transform(digits.test.numpy()), digits.test_labels)
+    # Rows in another order: a test image on the edge of two classes may fall to the other side.
+    assert float(row["error"]) == pytest.approx(100.0 * (1.0 - score), abs=1.0)
+    assert (row["model"], row["labels"], row["draw"]) == ("m1-svm", "100", "2")
