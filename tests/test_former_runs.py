@@ -130,6 +130,28 @@ def test_former_runs_go_on_to_the_same_parameters_and_are_evaluated(make_former,
         torch.testing.assert_close(run.read_checkpoint()[key], whole.read_checkpoint()[key], rtol=0, atol=0)
 
 
+def test_a_semi_supervised_run_from_before_the_classifier_could_wait():
+    """Its objective had no hold, no warm-up and no share, which is what their usual values do."""
+    options = ("--model", "m2", "--labels", 20, "--labelled-batch", 20, *OPTIONS)
+    assert call("train", *options, "--epochs", 2, "--out", "whole").exit_code == 0
+    assert call("train", *options, "--epochs", 1, "--out", "run").exit_code == 0
+    run, whole = RunFolder(Path("run")), RunFolder(Path("whole"))
+    checkpoint, content = run.read_checkpoint(), json.loads(run.config_file.read_text())
+    del content["checksum"]
+    for objective in (checkpoint["settings"]["objective"], content["objective"]):
+        for name in ("hold_steps", "warm_up_steps", "unlabelled_share"):
+            del objective[name]
+    run.checkpoint_file.write_bytes(checkpoint_bytes(checkpoint))
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    content["checksum"] = hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+    run.config_file.write_text(json.dumps(content))
+    result = call("train", "--resume", "run", "--epochs", 2, "--threads", 1, "--no-evaluate")
+    assert result.exit_code == 0, result.output
+    assert run.read_config() == whole.read_config()
+    for key in ("state_dict", "optimizer_states", "global_step"):
+        torch.testing.assert_close(run.read_checkpoint()[key], whole.read_checkpoint()[key], rtol=0, atol=0)
+
+
 def test_checkpoints_of_former_runs_are_told_apart():
     """A checkpoint of format 2 keeps its settings: one of another run is known by them."""
     for name, options in (("run", ()), ("seed", ("--seed", 3)), ("bound", ("--objective", "dreg"))):

@@ -182,9 +182,19 @@ def _model_from(fields: Any) -> ModelOptions:
     return made
 
 
+_LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "semi-supervised": {"unlabelled_share": 1.0, "hold_steps": 0, "warm_up_steps": 0},
+}
+"""Options that an objective got after runs had been trained with it, as these runs had them."""
+
+
 def with_later_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings by name with those that older runs lack: they were float32, and the trainer's were plain."""
-    return {"precision": PRECISIONS[0], **with_trainer_defaults(settings)}
+    later = {"precision": PRECISIONS[0], **with_trainer_defaults(settings)}
+    objective = later.get("objective")
+    if isinstance(objective, Mapping) and objective.get("name") in _LATER_OPTIONS:
+        later["objective"] = {**_LATER_OPTIONS[objective["name"]], **objective}
+    return later
 
 
 def check_settings(config: TrainingConfig) -> None:
