@@ -54,7 +54,7 @@ def show_error(message: str) -> None:
 
 def as_options(message: str) -> str:
     """Return a message on one printable line, with arguments' names in backquotes as options."""
-    options = re.sub(r"`([a-z][a-z_]*)`", lambda found: "--" + found[1].replace("_", "-"), message)
+    options = re.sub(r"`([a-z][a-z0-9_]*)`", lambda found: "--" + found[1].replace("_", "-"), message)
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in options)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import fastvi
 from fastvi.data import DataError, Dataset, from_arrays, from_path, load_dataset
 from fastvi.evaluate import encode, reconstruct, sample, score
-from fastvi.models import MODELS, StackedVAE
+from fastvi.models import MODELS, DataShape, StackedVAE
 from fastvi.objectives import SemiSupervised, make_objective
 from fastvi.training.config import RunError, RunFolder, TrainingConfig
 from fastvi.training.labelled_source import PartlyLabelledBatches, PartlyLabelledSource
@@ -86,6 +87,33 @@ def test_weights_make_a_batch_an_estimate_of_the_mean_over_the_data(digits):
         assert not shown.classifier_weights[~known].any()
 
 
+@pytest.mark.parametrize("share_with_label", [1.0, 0.5])
+def test_weights_undo_the_balance_of_the_classes(share_with_label):
+    """Of labelled rows nine in ten are of class 0, and batches have as many of each: over all steps each is one."""
+    torch.manual_seed(0)
+    labels = (torch.arange(200) % 10 == 0).long()
+    labels[int(200 * share_with_label) :] = -1
+    x = torch.rand(200, 4)
+    data = Dataset("mine", x, x, (2, 2), "bernoulli", labels, labels)
+    model = MODELS.make("m2", hidden_dims=(3,), latent_dim=2, likelihood="bernoulli", labelled_batch=5)
+    config = dataclasses.replace(CONFIG, data="mine", image_shape=(2, 2), model=model, num_classes=2, batch_size=20)
+    source = PartlyLabelledSource(config, data)
+    # After 72 steps class 0 has been met 180 times, as class 1: whole rounds of both.
+    steps = batches(source, 72)
+    shown = [source.present(batch) for batch in steps]
+    weights = torch.zeros(3).double()
+    for batch in shown:
+        weights.index_add_(0, batch.labels % 3, batch.weights.double() / len(batch.labels) / len(steps))
+    expected = (labels % 3).bincount(minlength=3).double() / 200
+    torch.testing.assert_close(weights[:2], expected[:2], rtol=1e-5, atol=0.0)
+    of_classifier = torch.zeros(2).double()
+    for batch in shown:
+        of_classifier.index_add_(
+            0, batch.labels.clamp_min(0), batch.classifier_weights.double() / len(batch.labels) / len(steps)
+        )
+    torch.testing.assert_close(of_classifier, torch.tensor([0.9, 0.1]).double(), rtol=1e-5, atol=0.0)
+
+
 def test_processes_share_the_batches(digits):
     source = PartlyLabelledSource(CONFIG, digits)
     whole = batches(source, 20)
@@ -119,7 +147,9 @@ def test_all_images_have_labels(digits):
     found = batches(source, len(source.batches(0, 0, 1)))
     assert len(found) == len(digits.train) // 100
     shown = source.present(found[0])
-    assert shown.weights.tolist() == shown.classifier_weights.tolist() == [1.0] * 100
+    assert torch.equal(shown.weights, shown.classifier_weights)
+    frequencies = digits.train_labels.bincount() / len(digits.train)  # of a class that has a tenth of the batch
+    torch.testing.assert_close(shown.weights, 10.0 * frequencies[shown.labels])
 
 
 def test_validation_sees_no_label_and_takes_none_away(digits):
@@ -179,8 +209,154 @@ def test_stacked_run(tmp_path, digits):
     m1.rename(tmp_path / "elsewhere")
     with pytest.raises(RunError, match=r"m1 is not a run folder"):
         fastvi.load(out)
-    assert_one_clear_line(call(*with_m1, "--out", tmp_path / "new"), "is not a run folder")
+    result = call(*with_m1, "--out", tmp_path / "new")
+    for words in ("--m1", "is not a run folder"):
+        assert_one_clear_line(result, words)
     assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()  # both are moved together
+    (tmp_path / "elsewhere").rename(tmp_path / "new" / "m1")
+    out.rename(tmp_path / "new" / "m1-m2")
+    moved = tmp_path / "new" / "m1-m2"
+    assert torch.equal(fastvi.load(moved).model.classify(digits.test), fitted.model.classify(digits.test))
+    resumed = call("train", "--resume", moved, "--epochs", "3", "--no-progress", "--no-evaluate")
+    assert resumed.exit_code == 0, resumed.output
+    assert RunFolder(moved).read_config().model.m1 == str(tmp_path / "new" / "m1")
+
+
+def test_a_stacked_run_has_the_path_and_the_binarization_of_its_m1(tmp_path, monkeypatch, digits):
+    monkeypatch.chdir(tmp_path)
+    assert call("train", "--objective", "elbo", *SMALL, "--no-evaluate", "--out", "m1").exit_code == 0
+    result = call("train", "--model", "m1-m2", "--m1", "m1", *SMALL, "--no-evaluate", "--out", "m1-m2")
+    assert result.exit_code == 0, result.output
+    assert RunFolder(tmp_path / "m1").read_config().binarization == "dynamic"
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    fitted = fastvi.load(tmp_path / "m1-m2")
+    assert fitted.config.binarization == "dynamic"
+    assert fitted.config.model.m1 == str(tmp_path / "m1")
+    again = fastvi.fit("m1-m2", digits, epochs=1, m1="../m1", hidden_dims=(3,), latent_dim=2)
+    assert again.config.binarization == "dynamic"
+    assert again.config.model.m1 == str(tmp_path / "below" / ".." / "m1")
+
+
+TO_START_FROM = ("--model", "vae", "--objective", "elbo", "--start-from")
+STACKED = ("--model", "m1-m2", "--labels", "100", "--m1")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((*STACKED, "m1"), ("--m1", "is the folder that the new run would be written to: choose another --out")),
+        ((*TO_START_FROM, "m1"), ("--start-from", "is the folder that the new run would be written to")),
+        ((*TO_START_FROM, "m11"), ("--start-from", "m11 is not a run folder")),
+        ((*TO_START_FROM, "bare"), ("--start-from", "has no checkpoint yet")),
+        ((*STACKED, "bare"), ("bare has no checkpoint yet",)),
+        ((*STACKED, "other"), ("--m1", "its images are (1, 12), these are (8, 8)")),
+        ((*STACKED, "m1-wide", "--least-spread", "1e9"), ("--m1", "no latent dimension of m1 varies")),
+    ],
+)
+def test_nothing_is_deleted_where_another_run_cannot_be_taken(options, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ("--epochs", "1", *SMALL[:4], "--no-progress", "--threads", "1", "--no-evaluate")
+    for name in ("m1", "m1-wide"):
+        assert call("train", "--objective", "elbo", *small, "--out", name).exit_code == 0
+    fastvi.fit("vae", own_data()[0], "elbo", epochs=1, hidden_dims=(3,), latent_dim=2, out="other")
+    shutil.copytree("m1", "bare")
+    (tmp_path / "bare" / "checkpoints" / "last.ckpt").unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "m1").rglob("*") if path.is_file()}
+    result = call("train", *options, *small, "--out", "m1", "--overwrite")
+    for each in words:
+        assert_one_clear_line(result, each)
+    assert {path: path.read_bytes() for path in (tmp_path / "m1").rglob("*") if path.is_file()} == before
+    place = {"m1" if "--m1" in options else "start_from": options[-1] if "--least-spread" not in options else "m1-wide"}
+    model = options[1]
+    fields = {"labels": 100, "least_spread": 1e9 if "--least-spread" in options else 0.1} if model == "m1-m2" else {}
+    with pytest.raises(RunError):
+        fastvi.fit(
+            model, "digits", epochs=1, hidden_dims=(8,), latent_dim=2, out="m1", overwrite=True, **place, **fields
+        )
+    assert {path: path.read_bytes() for path in (tmp_path / "m1").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--model", "m2", "--labels", "50"), "must be one that was trained without labels, got m2"),
+        (("--model", "conditional-vae"), "must be one that was trained without labels, got conditional-vae"),
+        (("--model", "general-vae", "--posterior", "full"), "m1 must have a diagonal Gaussian posterior"),
+        (("--model", "general-vae", "--posterior", "flow"), "m1 must have a diagonal Gaussian posterior"),
+        (("--model", "sigmoid-belief-network", "--objective", "vimco"), "m1 must be a model with one vector z"),
+    ],
+)
+def test_a_run_that_cannot_be_m1_is_refused_before_training(options, words, tmp_path):
+    small = ("--epochs", "1", "--no-progress", "--threads", "1", "--no-evaluate")
+    widths = ("--layer-dims", "3") if "vimco" in options else SMALL[:4]
+    made = call("train", *options, *widths, *small, "--out", tmp_path / "m1")
+    assert made.exit_code == 0, made.output
+    result = call("train", *STACKED, tmp_path / "m1", *SMALL[:4], *small, "--out", tmp_path / "m1-m2")
+    assert_one_clear_line(result, "--m1")
+    assert_one_clear_line(result, words)
+    assert not (tmp_path / "m1-m2").exists()
+
+
+def test_a_stacked_run_starts_from_one_with_the_same_m1_alone(tmp_path, digits):
+    for seed in (1, 2):
+        fastvi.fit(
+            "vae", digits, "elbo", epochs=1, hidden_dims=(3,), latent_dim=2, seed=seed, out=tmp_path / f"m{seed}"
+        )
+    sizes = {"epochs": 1, "hidden_dims": (3,), "latent_dim": 2, "labels": 50, "least_spread": 0.0}
+    first = fastvi.fit("m1-m2", digits, m1=str(tmp_path / "m1"), out=tmp_path / "first", **sizes)
+    again = {**sizes, "start_from": str(tmp_path / "first"), "learning_rate": 1e-30}
+    second = fastvi.fit("m1-m2", digits, m1=str(tmp_path / "m1"), **again)
+    assert torch.equal(second.model.classify(digits.test), first.model.classify(digits.test))
+    with pytest.raises(RunError, match="it was trained on another M1 than this one"):
+        fastvi.fit("m1-m2", digits, m1=str(tmp_path / "m2"), **again)
+
+
+def test_a_stacked_model_has_a_copy_of_m1_and_refuses_what_has_no_gaussian():
+    m1 = fastvi.models.VAE(6, 2, (3,))
+    model = StackedVAE(m1, num_classes=2, latent_dim=2, hidden_dims=(3,))
+    assert model.m1 is not m1
+    assert all(parameter.requires_grad for parameter in m1.parameters())
+    assert not any(parameter.requires_grad for parameter in model.m1.parameters())
+    with torch.no_grad():
+        next(m1.parameters()).add_(1.0)
+    assert not torch.equal(next(m1.parameters()), next(model.m1.parameters()))
+    shape = DataShape((1, 6), 2)
+    for name, options in (("m2", {"likelihood": "bernoulli"}), ("conditional-vae", {"likelihood": "bernoulli"})):
+        with pytest.raises(TypeError, match="m1 must be a model that was trained without labels"):
+            StackedVAE(MODELS.make(name, **options).build(shape), num_classes=2)
+    full = MODELS.make("general-vae", likelihood="bernoulli", posterior="full").build(DataShape((1, 6)))
+    with pytest.raises(TypeError, match="m1 must have a diagonal Gaussian posterior"):
+        StackedVAE(full, num_classes=2)
+    with pytest.raises(TypeError, match="m1 must be a model with one vector z, such as a VAE: a Linear lacks encode"):
+        StackedVAE(torch.nn.Linear(2, 2), num_classes=2)
+    with pytest.raises(ValueError, match="images must be two or more for a spread over them, got 1"):
+        model.choose_features(torch.ones(1, 6))
+
+
+WRONG_LABELS = [
+    (torch.zeros(2, dtype=torch.int64), ValueError, r"labels must have the shape \(5,\), got \(2,\)"),
+    (torch.zeros(5, 1, dtype=torch.int64), ValueError, r"labels must have the shape \(5,\), got \(5, 1\)"),
+    (torch.tensor([0, 1, -2, 0, 0]), ValueError, "-1 for one that is not known, got -2 to 1"),
+    (torch.tensor([0, 1, 3, 0, 0]), ValueError, "labels must be from 0 to 2.*, got 0 to 3"),
+    (torch.zeros(5), TypeError, "labels must be an int64 tensor, got torch.float32"),
+]
+
+
+@pytest.mark.parametrize(("labels", "error", "words"), WRONG_LABELS)
+@pytest.mark.parametrize("kind", ["m2", "m1-m2"])
+def test_labels_are_checked_wherever_they_are_given(labels, error, words, kind):
+    x = torch.rand(5, 6).round()
+    if kind == "m2":
+        model = fastvi.models.SemiSupervisedVAE(6, 3, 2, (3,))
+    else:
+        model = StackedVAE(fastvi.models.VAE(6, 2, (3,)), num_classes=3, latent_dim=2, hidden_dims=(3,))
+    for use in (lambda pair: SemiSupervised()(model, pair), lambda pair: model.draw(pair, 2), model.figures):
+        with pytest.raises(error, match=words):
+            use((x, labels))
+    with pytest.raises(ValueError, match=r"labels must have the shape \(1,\), got \(2,\)"):
+        SemiSupervised()(model, (x[:1], torch.zeros(2, dtype=torch.int64)))
 
 
 def test_a_stacked_model_samples_encodes_reconstructs_and_scores():
@@ -202,8 +378,8 @@ def test_a_stacked_model_samples_encodes_reconstructs_and_scores():
 
 
 def test_features_are_the_dimensions_that_vary_drawn_anew_for_each_seed():
-    m1 = fastvi.models.VAE(4, 3, (2,))
-    model = StackedVAE(m1, num_classes=2, latent_dim=2, hidden_dims=(3,))
+    model = StackedVAE(fastvi.models.VAE(4, 3, (2,)), num_classes=2, latent_dim=2, hidden_dims=(3,))
+    m1 = model.m1
     x = torch.tensor([[0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
     with torch.no_grad():
         m1.posterior_head.weight[1] = 0.0  # the second mean is its bias
@@ -326,8 +502,8 @@ def test_a_run_starts_from_the_parameters_of_another(tmp_path, digits):
 def test_weights_of_a_stacked_draw_are_unbiased():
     """E w = p(x) for M1+M2 of one image of two pixels: by quadrature over z1 and z2, to five standard errors."""
     torch.manual_seed(1)
-    m1 = fastvi.models.VAE(2, 2, (3,)).double()
-    model = StackedVAE(m1, num_classes=2, latent_dim=1, hidden_dims=(4,)).double()
+    model = StackedVAE(fastvi.models.VAE(2, 2, (3,)), num_classes=2, latent_dim=1, hidden_dims=(4,)).double()
+    m1 = model.m1
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     m1.posterior_head.bias[2:] = model.m2.encoder[-1].bias[1:] = 0.7  # wide posteriors, so that weights are bounded

@@ -99,7 +99,10 @@ def train(
     batch_size: Annotated[int, count("Examples for each step, shared by all processes.")] = 100,
     learning_rate: Annotated[float, number("Adam's step size.")] = 1e-3,
     binarization: Annotated[
-        str | None, typer.Option(help="dynamic, static or none; default: dynamic for grey Bernoulli data, else none.")
+        str | None,
+        typer.Option(
+            help="dynamic, static or none; default: dynamic for grey Bernoulli data, M1's for m1-m2, else none."
+        ),
     ] = None,
     seed: Annotated[int, seed_option("Seed of all that is drawn.")] = 0,
     precision: Annotated[
@@ -147,6 +150,7 @@ def train(
     from fastvi.training.data_record import DataRecord
     from fastvi.training.extra_loggers import logger_names
     from fastvi.training.figures import evaluate_run, evaluation_examples, some_examples
+    from fastvi.training.other_runs import check_other_runs
     from fastvi.training.pictures import write_pictures
     from fastvi.training.processes import from_first, is_first, join_processes
     from fastvi.training.settings import bfloat16_obstacle
@@ -177,6 +181,7 @@ def train(
                 if config.precision == "bf16-mixed" and obstacle is not None:
                     fail(f"--precision bf16-mixed gains nothing here: {obstacle}")
                 record = DataRecord.of(dataset, found_in, config.uses_labels, config.uses_neighbours)
+                check_other_runs(config, dataset, out)
                 begun = folder = context.with_resource(claimed(out, overwrite, config, record, console.print))
             else:
                 if out is not None or overwrite:
@@ -283,6 +288,7 @@ def _new_config(context: typer.Context, dataset: Dataset, name: str) -> Training
     from fastvi.models import MODELS
     from fastvi.objectives import OBJECTIVES
     from fastvi.training.config import TrainingConfig, check_memory, check_settings
+    from fastvi.training.other_runs import with_absolute_places
     from fastvi.training.settings import PRECISIONS, check_data
     from fastvi.training.trainer_settings import TrainerSettings
     from fastvi.training.usual_settings import usual_binarization, usual_epochs
@@ -313,6 +319,7 @@ def _new_config(context: typer.Context, dataset: Dataset, name: str) -> Training
     )
     if config.uses_labels:
         config = dataclasses.replace(config, num_classes=dataset.num_classes)
+    config = with_absolute_places(config)
     try:
         check_data(config, dataset)
         check_memory(config, shape_of(dataset.train)[0])
@@ -327,7 +334,10 @@ def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig
     from fastvi.models import MODELS
     from fastvi.objectives import OBJECTIVES
     from fastvi.training.config import RunError
+    from fastvi.training.other_runs import with_absolute_places
+    from fastvi.training.trainer_settings import TrainerSettings
 
+    given = given_options(context)
     try:
         config = folder.read_config()
         trained_epochs = folder.trained_epochs()
@@ -337,13 +347,19 @@ def _resumed_config(context: typer.Context, folder: RunFolder) -> TrainingConfig
     for name in ("data", "objective", "model", "binarization", "batch_size", "learning_rate", "seed", "precision"):
         if is_given(context, name) and not (name == "data" and _is_of_own_data(folder)):
             _compare(name, context.params[name], names.get(name, getattr(config, name)), folder)
-    given = given_options(context)
     for name, value in options_for(OBJECTIVES, config.objective_name, given).items():
         _compare(name, value, getattr(config.objective, name), folder)
-    for name, value in options_for(MODELS, config.model_name, given).items():
-        _compare(name, value, getattr(config.model, name), folder)
-    for name, value in trainer_options(given).items():
-        _compare(name, value, getattr(config, name), folder)
+    of_model, of_trainer = options_for(MODELS, config.model_name, given), trainer_options(given)
+    try:
+        model: Any = config.model
+        wanted = dataclasses.replace(config, model=dataclasses.replace(model, **of_model), **of_trainer)
+    except (ValueError, TypeError) as error:
+        fail(with_flags(str(error), config.model, TrainerSettings()))
+    wanted, kept = with_absolute_places(wanted), with_absolute_places(config)
+    for name in of_model:
+        _compare(name, getattr(wanted.model, name), getattr(kept.model, name), folder)
+    for name in of_trainer:
+        _compare(name, getattr(wanted, name), getattr(kept, name), folder)
     if is_given(context, "epochs"):
         epochs = context.params["epochs"]
         if epochs != config.epochs and not config.may_be_extended:

@@ -1,5 +1,6 @@
 """Models that the objectives of `fastvi.objectives` train."""
 
+from fastvi._labels import UNLABELLED
 from fastvi.models.base import DataShape, ModelOptions
 from fastvi.models.categorical import CategoricalVAE, CategoricalVAEOptions
 from fastvi.models.convolutional import ConvolutionalVAEOptions
@@ -12,7 +13,7 @@ from fastvi.models.posteriors import AffineCoupling, DiagonalPosterior, FlowPost
 from fastvi.models.priors import LabelPrior, MixturePrior, VampPrior
 from fastvi.models.registry import MODELS, make_model_options
 from fastvi.models.reverse_network import Arrival, ReverseNetwork
-from fastvi.models.semi_supervised import UNLABELLED, SemiSupervisedVAE
+from fastvi.models.semi_supervised import SemiSupervisedVAE
 from fastvi.models.semi_supervised_options import SemiSupervisedOptions
 from fastvi.models.sigmoid_belief_network import SigmoidBeliefNetwork, SigmoidBeliefNetworkOptions
 from fastvi.models.stacked import StackedVAE

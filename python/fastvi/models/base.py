@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -82,6 +83,10 @@ class ModelOptions(ABC):
             Mean of the training images, shape (D,), for a model that starts from it.
         """
         ...
+
+    def found_from(self, run: Path) -> ModelOptions:
+        """Return the options as the run in this folder reads them: one that needs another file may look for it here."""
+        return self
 
     def sizes(self) -> dict[str, int]:
         """Return the largest number in each of the options that are integers, by name: what memory depends on."""

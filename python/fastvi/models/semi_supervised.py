@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastvi import ops
+from fastvi._labels import UNLABELLED, check_labels, images_and_labels
 from fastvi._options import check_count
 from fastvi.models.general import check_images
 from fastvi.models.generation import draw_latents
@@ -26,8 +27,6 @@ from fastvi.objectives import Draw
 from fastvi.ops._values import describe_range, range_outside_unit_interval, values_at_hand
 from fastvi.seeding import mix_seed
 
-UNLABELLED = -1
-"""Stands for the label of an example that has none, as in scikit-learn."""
 _SAMPLES_AT_A_TIME = 64
 
 
@@ -182,7 +181,8 @@ class SemiSupervisedVAE(nn.Module):
 
     def bound_of_labels(self, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
         """Return L(x, y) of the labels that are given, ``(B,)``: what `label_bounds` has for them, but for rounding."""
-        mean, logvar = self._posterior(images, self._checked_labels(labels, images))
+        check_labels(type(self).__name__, labels, self.num_classes, images)
+        mean, logvar = self._posterior(images, labels)
         z = _along(mean, logvar, noise)
         codes = torch.cat([z, self._one_hot(z, labels)], -1)
         found = self._log_likelihood(images, codes).mean(0)
@@ -275,16 +275,12 @@ class SemiSupervisedVAE(nn.Module):
         TypeError, ValueError
             If they are of another type, shape or range.
         """
-        if isinstance(x, Tensor):
-            self._check_images(x)
-            return x, None
-        if not isinstance(x, (tuple, list)) or len(x) < 2 or not all(isinstance(part, Tensor) for part in x):
-            raise TypeError(
-                f"{type(self).__name__}: x must be images, or the pair (images, labels) of tensors, got "
-                f"{type(x).__name__}"
-            )
-        self._check_images(x[0])
-        return x[0], self._checked_labels(x[1], x[0], UNLABELLED)
+        name = type(self).__name__
+        images, labels = images_and_labels(name, x)
+        self._check_images(images)
+        if labels is not None:
+            check_labels(name, labels, self.num_classes, images, UNLABELLED)
+        return images, labels
 
     def completed(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """Return the labels, with the likeliest class where one is not known."""
@@ -326,28 +322,12 @@ class SemiSupervisedVAE(nn.Module):
         if labels is None:
             indicators = torch.eye(self.num_classes, dtype=z.dtype, device=z.device).unsqueeze(1)
         else:
-            self._checked_labels(labels, None)
+            check_labels(type(self).__name__, labels, self.num_classes)
             indicators = functional.one_hot(labels, self.num_classes).to(z.dtype)
         return indicators.expand(*z.shape[:-1], self.num_classes)
 
     def _check_images(self, images: Any) -> None:
         check_images(type(self).__name__, images, self.data_dim, self.encoder_label.dtype)
-
-    def _checked_labels(self, labels: Any, images: Tensor | None, least: int = 0) -> Tensor:
-        name = type(self).__name__
-        if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-            got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-            raise TypeError(f"{name}: labels must be an int64 tensor, got {got}")
-        if images is not None and labels.shape != images.shape[:1]:
-            raise ValueError(f"{name}: labels must have the shape ({len(images)},), got {tuple(labels.shape)}")
-        if values_at_hand(labels) and labels.numel() > 0:
-            lowest, highest = (int(bound) for bound in torch.aminmax(labels))
-            if lowest < least or highest >= self.num_classes:
-                unknown = ", or -1 for one that is not known" if least < 0 else ""
-                raise ValueError(
-                    f"{name}: labels must be from 0 to {self.num_classes - 1}{unknown}, got {lowest} to {highest}"
-                )
-        return labels
 
 
 def over_classes(weights: Tensor, labels: Tensor | None) -> Tensor:

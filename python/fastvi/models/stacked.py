@@ -6,6 +6,7 @@ their code, the features are drawn anew from q(z1|x) each time an image is met.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastvi import ops
+from fastvi._labels import UNLABELLED, check_labels, images_and_labels
 from fastvi.models.generation import draw_latents
 from fastvi.models.likelihoods import REAL_LOGVAR_RANGE
 from fastvi.models.posteriors import at_least_float32
-from fastvi.models.semi_supervised import UNLABELLED, SemiSupervisedVAE, errors, over_classes
+from fastvi.models.semi_supervised import SemiSupervisedVAE, errors, over_classes
 from fastvi.nn.sequential import read_layers
 from fastvi.objectives import Draw
 from fastvi.objectives.latent import GaussianPosterior, posterior_of
@@ -79,8 +81,8 @@ class StackedVAE(nn.Module):
     Parameters
     ----------
     m1
-        A trained model with a Gaussian ``encode``, such as a :class:`fastvi.models.VAE`; a copy of its parameters
-        belongs to this model, and gets no gradient.
+        A model that was trained without labels and has a Gaussian ``encode``, such as a :class:`fastvi.models.VAE`. A
+        copy of it belongs to this model, and gets no gradient.
     num_classes
         C.
     latent_dim, hidden_dims, classifier_dims, activation
@@ -96,7 +98,7 @@ class StackedVAE(nn.Module):
     Raises
     ------
     ValueError, TypeError
-        If M1 has no Gaussian encoder, and what `SemiSupervisedVAE` complains of.
+        If M1 has no Gaussian encoder or no decoder, or takes labels, and what `SemiSupervisedVAE` complains of.
 
     Examples
     --------
@@ -120,10 +122,8 @@ class StackedVAE(nn.Module):
         activation: str = "softplus",
     ) -> None:
         super().__init__()
-        width = getattr(m1, "latent_dim", None)
-        if not isinstance(width, int) or not hasattr(m1, "encode"):
-            raise TypeError(f"StackedVAE: m1 must be a model with encode and latent_dim, got a {type(m1).__name__}")
-        self.m1: Any = m1.requires_grad_(False)
+        width = _checked_width(m1)
+        self.m1: Any = copy.deepcopy(m1).requires_grad_(False)
         self.m2 = FeatureModel(width, num_classes, latent_dim, hidden_dims, classifier_dims, activation)
         self.num_classes, self.latent_dim = self.m2.num_classes, self.m2.latent_dim
 
@@ -135,6 +135,8 @@ class StackedVAE(nn.Module):
     @torch.no_grad()
     def choose_features(self, images: Tensor, least_spread: float = LEAST_SPREAD) -> None:
         """Let M2 see those dimensions of z1 whose posterior mean has a larger standard deviation over the images."""
+        if len(images) < 2:
+            raise ValueError(f"StackedVAE: images must be two or more for a spread over them, got {len(images)}")
         spread = self._posterior(images).mean.std(0)
         if not bool((spread > least_spread).any()):
             raise ValueError(
@@ -239,15 +241,45 @@ class StackedVAE(nn.Module):
         return self.decode(*draw_latents(self, count, seed))
 
     def _parts(self, x: Any) -> tuple[Tensor, Tensor | None]:
-        """The images and the labels of x; None where there are none. M1 and M2 check them."""
-        return (x, None) if isinstance(x, Tensor) else (x[0], x[1])
+        """The images and the labels of x, these checked; None where there are none. M1 checks the images."""
+        name = type(self).__name__
+        images, labels = images_and_labels(name, x)
+        if labels is not None:
+            check_labels(name, labels, self.num_classes, images, UNLABELLED)
+        return images, labels
 
     def _posterior(self, images: Tensor) -> GaussianPosterior:
         with torch.no_grad():
             q = posterior_of(self.m1, images)
         if not isinstance(q, GaussianPosterior):
-            raise TypeError("StackedVAE: m1 must have a diagonal Gaussian posterior")
+            raise _without_gaussian(self.m1)
         return q
 
     def _seen(self, z: Tensor) -> Tensor:
         return z * self.is_feature
+
+
+def _checked_width(m1: Any) -> int:
+    """The number of latent dimensions of a model that can be M1."""
+    lacking = [name for name in ("encode", "log_likelihood", "decode") if not callable(getattr(m1, name, None))]
+    width = getattr(m1, "latent_dim", None)
+    if lacking or not isinstance(width, int):
+        names = ", ".join(lacking) or "latent_dim as a number"
+        raise TypeError(f"StackedVAE: m1 must be a model with one vector z, such as a VAE: {_kind(m1)} lacks {names}")
+    if getattr(m1, "uses_labels", False) or getattr(m1, "num_classes", None) is not None:
+        raise TypeError(f"StackedVAE: m1 must be a model that was trained without labels, got {_kind(m1)}")
+    data_dim, first = getattr(m1, "data_dim", None), next(m1.parameters(), None)
+    if isinstance(data_dim, int) and first is not None and first.device.type != "meta":
+        with torch.no_grad():
+            q = posterior_of(m1, first.new_zeros(1, data_dim))
+        if not isinstance(q, GaussianPosterior):
+            raise _without_gaussian(m1)
+    return width
+
+
+def _without_gaussian(m1: Any) -> TypeError:
+    return TypeError(f"StackedVAE: m1 must have a diagonal Gaussian posterior q(z|x), got {_kind(m1)} with another")
+
+
+def _kind(m1: Any) -> str:
+    return f"a {type(m1).__name__}"

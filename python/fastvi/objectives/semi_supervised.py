@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from fastvi._labels import UNLABELLED, check_labels
 from fastvi._options import option
 from fastvi.objectives.base import Bound
 from fastvi.objectives.elbo import LinearWarmUp
@@ -30,8 +31,8 @@ class PartlyLabelled(NamedTuple):
     labels
         (B,), int64; -1 for an example without a label.
     weights
-        (B,): what the bound of an example is multiplied by, so that a batch in which labelled ones are more frequent
-        than in the data still estimates the mean over the data.
+        (B,): what the bound of an example is multiplied by, so that a batch in which labelled ones, or those of one
+        class, are more frequent than in the data still estimates the mean over the data.
     classifier_weights
         (B,): n_total / n_labelled times ``weights`` for an example with a label: what alpha log q(y|x) is multiplied
         by.
@@ -202,8 +203,8 @@ def as_partly_labelled(x: Any) -> PartlyLabelled:
 
     Raises
     ------
-    TypeError
-        If it is neither.
+    TypeError, ValueError
+        If it is neither, or the labels are no int64 tensor (B,) of -1 and more.
     """
     if isinstance(x, PartlyLabelled):
         return x
@@ -213,6 +214,7 @@ def as_partly_labelled(x: Any) -> PartlyLabelled:
             f"got {type(x).__name__}"
         )
     images, labels = x
+    check_labels("SemiSupervised", labels, None, images, UNLABELLED)
     known = (labels >= 0).to(images.dtype)
     ratio = labels.shape[0] / known.sum().clamp_min(1.0)
     return PartlyLabelled(images, labels, torch.ones_like(known), known * ratio)

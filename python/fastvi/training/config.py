@@ -205,7 +205,7 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.config_file} cannot be read: {reason(error)}") from error
         try:
-            return parse_config(content)
+            return parse_config(content, self.path)
         except UnregisteredError as error:
             raise RunError(
                 f"{self.config_file}: {error}; a run of a class of your own is read by the program that registers it"

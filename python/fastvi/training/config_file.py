@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fastvi.objectives import ELBO, IWAE
@@ -76,8 +77,8 @@ def config_bytes(config: TrainingConfig, record: DataRecord | None) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-def parse_config(content: bytes) -> tuple[TrainingConfig, DataRecord | None]:
-    """Return the settings and the record of the data.
+def parse_config(content: bytes, run: Path | None = None) -> tuple[TrainingConfig, DataRecord | None]:
+    """Return the settings and the record of the data, of a run in the folder ``run``.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def parse_config(content: bytes) -> tuple[TrainingConfig, DataRecord | None]:
     checksum = settings.pop(_CHECKSUM_KEY)
     changed = checksum != _checksum({FORMAT_KEY: number, **settings})
     kept_record = settings.pop(_DATA_KEY)
-    config = TrainingConfig.from_dict(from_former(settings) if number < RUN_FORMAT else settings)
+    config = TrainingConfig.from_dict(from_former(settings) if number < RUN_FORMAT else settings, run)
     record = None if kept_record is None else DataRecord.from_dict(kept_record)
     if changed:
         raise ValueError("its checksum says that it was changed after fastvi wrote it")

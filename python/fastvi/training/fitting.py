@@ -30,6 +30,7 @@ from fastvi.training.errors import RunError
 from fastvi.training.fitted import Fit
 from fastvi.training.given_data import GivenData, divisor_of, given_data, is_stream
 from fastvi.training.loader_source import LoaderSource, has_state
+from fastvi.training.other_runs import check_other_runs, with_absolute_places
 from fastvi.training.own_model import OwnModel
 from fastvi.training.settings import TrainingConfig, check_data, check_settings
 from fastvi.training.sources import Source
@@ -153,6 +154,7 @@ def fit(
     )
     if config.uses_labels:
         config = dataclasses.replace(config, num_classes=facts.num_classes)
+    config = with_absolute_places(config)
     if isinstance(facts, Dataset):
         check_data(config, facts)
     check_settings(config)
@@ -173,6 +175,8 @@ def fit(
     from fastvi.training.trainer import train
 
     record = _record(source, given.place, config) if isinstance(source, Dataset) else None
+    if not resume:
+        check_other_runs(config, source, Path(out))
     with _folder(Path(out), overwrite, resume, config, record) as folder:
         trained_model = train(config, source, folder, checkpoint_every=checkpoint_every, **shared)
         return Fit(trained_model, config, folder.read_history(), folder, source, {})

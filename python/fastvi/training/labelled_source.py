@@ -44,6 +44,10 @@ class PartlyLabelledSource(DatasetSource):
         self._fraction = self._labelled.shape[0] / places.shape[0]
         wanted = int(getattr(config.model, "labelled_batch", USUAL_LABELLED_BATCH))
         self._labelled_batch = min(wanted, self._labelled.shape[0])
+        _, class_of, sizes = self._labels[self._labelled].unique(return_inverse=True, return_counts=True)
+        # Batches have as many of each class: one of a frequent class stands for more of the data.
+        self._frequency = torch.ones(self._labels.shape[0])
+        self._frequency[self._labelled] = (sizes * len(sizes) / self._labelled.shape[0]).float()[class_of]
 
     def batches(self, step: int, rank: int, world_size: int) -> PartlyLabelledBatches:
         """Return the batches; labelled examples come first in each."""
@@ -68,11 +72,12 @@ class PartlyLabelledSource(DatasetSource):
             return PartlyLabelled(images, labels, torch.ones(count, device=device), torch.zeros(count, device=device))
         labels = self._labels.index_select(0, batch.indices)
         known = (labels >= 0).to(images.dtype)
+        counted = known * self._frequency.index_select(0, batch.indices)
         of_labelled = batch.global_size / self._labelled_batch
         others = batch.global_size - self._labelled_batch
         of_others = (1.0 - self._fraction) * batch.global_size / others if others else 0.0
-        weights = known * (self._fraction * of_labelled) + (1.0 - known) * of_others
-        return PartlyLabelled(images, labels, weights, known * of_labelled)
+        weights = counted * (self._fraction * of_labelled) + (1.0 - known) * of_others
+        return PartlyLabelled(images, labels, weights, counted * of_labelled)
 
     def _places(self, batch: Batch, validating: bool) -> Tensor:
         return super()._places(batch, True) if validating else batch.indices
@@ -81,6 +86,7 @@ class PartlyLabelledSource(DatasetSource):
         """Move images, labels and indices to a device."""
         super().to(device)
         self._labels = self._labels.to(device)
+        self._frequency = self._frequency.to(device)
 
 
 class PartlyLabelledBatches:

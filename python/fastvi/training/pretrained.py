@@ -52,7 +52,7 @@ def read_pretrained(path: Path, model: nn.Module | None) -> Fit:
         settings = json.loads((path / _CONFIG).read_bytes())
         if not isinstance(settings, dict) or settings.pop(_FORMAT_KEY, None) != _FORMAT:
             raise ValueError(f"{_FORMAT_KEY} must be {_FORMAT}")
-        config = TrainingConfig.from_dict(settings)
+        config = TrainingConfig.from_dict(settings, path)
         state = safetensors.load((path / _WEIGHTS).read_bytes())
     except (OSError, ValueError, TypeError, KeyError, RecursionError, safetensors.SafetensorError) as error:
         words = (str(error).splitlines() or [""])[0][:200]

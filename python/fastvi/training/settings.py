@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,8 +140,8 @@ class TrainingConfig(TrainerSettings):
         return settings
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> TrainingConfig:
-        """Return the settings that `as_dict` gave, those of JSON too.
+    def from_dict(cls, settings: Mapping[str, Any], run: Path | None = None) -> TrainingConfig:
+        """Return the settings that `as_dict` gave, those of JSON too; ``run`` is the folder of their run.
 
         Raises
         ------
@@ -158,15 +159,22 @@ class TrainingConfig(TrainerSettings):
             "objective": OBJECTIVES.from_fields(settings["objective"]),
             "model": _model_from(settings["model"]),
         }
+        if run is not None:
+            made["model"] = made["model"].found_from(run)
         config = cls(**{**settings, **made})
         check_settings(config)
         return config
 
     def lasting(self) -> dict[str, Any]:
-        """Return the settings by name that a run keeps for good: all but the number of epochs of a constant rate."""
+        """Return the settings by name that a run keeps for good.
+
+        The number of epochs of a constant rate may change, and the place of another run, which may be moved.
+        """
         settings = self.as_dict()
         if self.may_be_extended:
             del settings["epochs"]
+        del settings["start_from"]
+        settings["model"].pop("m1", None)
         return settings
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +18,8 @@ from fastvi.models.vae import ACTIVATIONS
 from fastvi.training.errors import RunError
 
 if TYPE_CHECKING:
+    from fastvi.training.config import RunFolder
+    from fastvi.training.settings import TrainingConfig
     from fastvi.training.sources import Source
 
 _IMAGES_OF_SPREAD = 1000
@@ -29,7 +32,8 @@ class StackedOptions(ModelOptions):
     Attributes
     ----------
     m1
-        Folder of the run whose model is M1; the run of M1+M2 needs it whenever its model is read.
+        Folder of the run whose model is M1; the run of M1+M2 needs it whenever its model is read, and looks for a
+        folder of this name beside its own where it was moved.
     latent_dim, hidden_dims, classifier_dims, activation
         Of M2: see `fastvi.models.SemiSupervisedVAE`.
     labels, labelled_batch
@@ -40,7 +44,7 @@ class StackedOptions(ModelOptions):
     Raises
     ------
     RunError
-        From ``build``, if there is no such run, or its model has no Gaussian encoder.
+        From ``build``, if there is no such run, its model has no Gaussian encoder, or it was trained with labels.
     """
 
     uses_labels: ClassVar[bool] = True
@@ -58,20 +62,36 @@ class StackedOptions(ModelOptions):
     labelled_batch: int = option("images with a label in each step, beside those without", 100, at_least=1)
     least_spread: float = option("least spread of a dimension of M1 over images that makes it a feature", LEAST_SPREAD)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.m1:
+            raise ValueError(f"{type(self).__name__}: m1 must be the folder of a run, got {self.m1!r}")
+
+    def usual_binarization(self) -> str:
+        """Return how M1 met grey values: its encoder meets them in the same way again."""
+        return self._m1()[1].binarization
+
+    def found_from(self, run: Path) -> StackedOptions:
+        """Return the options with M1 beside its run where it is no longer in its place: both may have been moved."""
+        kept = Path(self.m1)
+        beside = run.absolute().parent / kept.name
+        return self if kept.exists() or not beside.exists() else dataclasses.replace(self, m1=str(beside))
+
     def sizes(self) -> dict[str, int]:
         """Return the largest number in each of the options that are widths: the numbers of labels are none."""
         return {name: size for name, size in super().sizes().items() if name not in LABEL_OPTIONS}
 
     def build(self, shape: DataShape, data_mean: Tensor | None = None) -> StackedVAE:
         """Return the model with M1 as its run has it, and an untrained M2."""
-        from fastvi.training.config import RunFolder
-
         if shape.num_classes is None:
             raise ValueError(f"{type(self).__name__}: the data's shape must have num_classes, got None")
-        folder = RunFolder(Path(self.m1))
-        config = folder.read_config()
+        folder, config = self._m1()
         if tuple(config.image_shape) != tuple(shape.image_shape):
-            raise RunError(f"m1 {self.m1}: its images are {config.image_shape}, these are {shape.image_shape}")
+            raise RunError(f"`m1` {self.m1}: its images are {config.image_shape}, these are {shape.image_shape}")
+        if config.uses_labels:
+            raise RunError(
+                f"`m1` {self.m1}: its model must be one that was trained without labels, got {config.model_name}"
+            )
         is_outline = torch.empty(0).device.type == "meta"
         m1 = config.build_model() if is_outline else folder.load_model(config).train()
         try:
@@ -84,7 +104,19 @@ class StackedOptions(ModelOptions):
                 self.activation,
             )
         except TypeError as error:
-            raise RunError(f"m1 {self.m1}: {error}") from error
+            raise RunError(f"`m1` {self.m1}: {error}") from error
+
+    def _m1(self) -> tuple[RunFolder, TrainingConfig]:
+        """The folder of M1's run and its settings."""
+        from fastvi.training.config import RunFolder
+
+        folder = RunFolder(Path(self.m1))
+        if not folder.config_file.exists():
+            raise RunError(
+                f"`m1` {self.m1} is not a run folder: it has no config.json; a run of M1+M2 looks for an M1 that was "
+                "moved beside itself, too: put it there"
+            )
+        return folder, folder.read_config()
 
 
 def choose_features(model: Any, options: Any, source: Source) -> None:
@@ -99,7 +131,7 @@ def choose_features(model: Any, options: Any, source: Source) -> None:
     try:
         model.choose_features(torch.cat(images), options.least_spread)
     except ValueError as error:
-        raise RunError(f"m1 {options.m1}: {error}") from error
+        raise RunError(f"`m1` {options.m1}: {error}") from error
 
 
 MODELS["m1-m2"] = StackedOptions

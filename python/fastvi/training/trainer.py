@@ -47,6 +47,7 @@ from fastvi.training.errors import DivergenceError, RunError
 from fastvi.training.lock import locked
 from fastvi.training.loggers import make_loggers
 from fastvi.training.module import VariationalModule
+from fastvi.training.other_runs import check_start, read_start
 from fastvi.training.processes import (
     from_first,
     in_all,
@@ -243,7 +244,7 @@ def _train(
         mean = training_mean(config, data) if isinstance(data, Dataset) else data.mean
         model = config.build_model(mean)
         if config.start_from is not None and not checkpoint_step:
-            start_from(model, Path(config.start_from))
+            _start_from(model, Path(config.start_from))
         module = VariationalModule(config, model, data)
         if not checkpoint_step:
             choose_features(model, config.model, module.source)
@@ -276,27 +277,10 @@ def _train(
     return module
 
 
-def start_from(model: nn.Module, path: Path) -> None:
-    """Give a model the parameters that a run ended with.
-
-    Raises
-    ------
-    RunError
-        If it is no such run, or its model has other parameters.
-    """
-
-    def read() -> dict[str, torch.Tensor]:
-        folder = RunFolder(path)
-        return folder.read_model_state(folder.read_config())
-
-    state, own = from_first(read), model.state_dict()
-    wrong = [name for name in {**own, **state} if name not in own or name not in state]
-    wrong = wrong or [name for name, value in own.items() if state[name].shape != value.shape]
-    if wrong:
-        raise RunError(
-            f"start_from {path}: its model has other parameters than this one: {', '.join(wrong[:3])}"
-            f"{' and others' if len(wrong) > 3 else ''}"
-        )
+def _start_from(model: nn.Module, path: Path) -> None:
+    """Give a model the parameters that a run ended with."""
+    state = from_first(lambda: read_start(path))
+    check_start(model, state, path)
     model.load_state_dict(state)
 
 

@@ -19,7 +19,18 @@ def usual_epochs(data: str) -> int:
 
 
 def usual_binarization(model: Any, data: Any) -> str:
-    """Return ``"dynamic"`` for grey values under the Bernoulli likelihood, ``"none"`` else, by ``data.test``."""
+    """Return ``"dynamic"`` for grey values under the Bernoulli likelihood, ``"none"`` else, by ``data.test``.
+
+    A model may know better: by a method of this name, without arguments.
+
+    Raises
+    ------
+    RunError
+        If the model's own cannot be read.
+    """
+    own = getattr(model, "usual_binarization", None)
+    if own is not None:
+        return str(own())
     rows = data.test
     is_grey = bool(((rows > 0) & (rows < 1)).any())
     return "dynamic" if is_grey and getattr(model, "likelihood", None) == "bernoulli" else "none"
