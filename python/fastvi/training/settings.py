@@ -155,13 +155,10 @@ class TrainingConfig(TrainerSettings):
         wrong += [f"{', '.join(map(repr, unknown))} unknown"] if unknown else []
         if wrong:
             raise ValueError("; ".join(wrong))
-        made = {
-            "objective": OBJECTIVES.from_fields(settings["objective"]),
-            "model": _model_from(settings["model"]),
-        }
+        objective, model = OBJECTIVES.from_fields(settings["objective"]), _model_from(settings["model"])
         if run is not None:
-            made["model"] = made["model"].found_from(run)
-        config = cls(**{**settings, **made})
+            model = model.found_from(run)
+        config = cls(**{**settings, "objective": objective, "model": model})
         check_settings(config)
         return config
 
