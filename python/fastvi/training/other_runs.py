@@ -48,6 +48,8 @@ def check_other_runs(config: TrainingConfig, data: Any, out: Path | None) -> Non
     m1 = config.model.m1 if isinstance(config.model, StackedOptions) else None
     others = {"start_from": config.start_from, "m1": m1}
     for name, place in others.items():
+        if place is not None and "\0" in place:
+            raise RunError(f"`{name}` must be a path, got {place!r}")
         if place is not None and out is not None and Path(place).resolve() == out.resolve():
             raise RunError(f"`{name}` {place} is the folder that the new run would be written to: choose another `out`")
     if all(place is None for place in others.values()):
