@@ -283,7 +283,7 @@ def _new_config(context: typer.Context, dataset: Dataset, name: str) -> Training
     from fastvi.models import MODELS
     from fastvi.objectives import OBJECTIVES
     from fastvi.training.config import TrainingConfig, check_memory, check_settings
-    from fastvi.training.settings import PRECISIONS, check_data
+    from fastvi.training.settings import PRECISIONS, check_data, classes_to_train
     from fastvi.training.trainer_settings import TrainerSettings
     from fastvi.training.usual_settings import usual_binarization, usual_epochs
 
@@ -311,9 +311,9 @@ def _new_config(context: typer.Context, dataset: Dataset, name: str) -> Training
         precision=choose("precision", chosen["precision"], PRECISIONS),
         **trainer_options(given),
     )
-    if config.uses_labels:
-        config = dataclasses.replace(config, num_classes=dataset.num_classes)
     try:
+        if config.uses_labels:
+            config = dataclasses.replace(config, num_classes=classes_to_train(config, dataset))
         check_data(config, dataset)
         check_memory(config, shape_of(dataset.train)[0])
         check_settings(config)
