@@ -61,9 +61,10 @@ def test_some_training_labels_are_missing_and_no_test_label_is(tmp_path):
     data = from_path(tmp_path / "miss.csv", labels_from="kind", test_split=tmp_path / "full.csv")
     assert data.train_labels.tolist() == EXPECTED.tolist()
     assert data.test_labels.tolist() == NUMBERS.tolist()
-    write_table(tmp_path / "none.csv", [""] * COUNT)
-    for words in (NUMBERS, WORDS):  # labels that are all missing are of every kind
+    # Labels that are all missing are of every kind.
+    for words, missing in ((NUMBERS, ""), (WORDS, ""), (NUMBERS, -1), (WORDS, -1)):
         write_table(tmp_path / "full.csv", words)
+        write_table(tmp_path / "none.csv", [missing] * COUNT)
         data = from_path(tmp_path / "full.csv", labels_from="kind", test_split=tmp_path / "none.csv")
         assert data.train_labels.tolist() == NUMBERS.tolist()
         assert data.test_labels.tolist() == [-1] * COUNT
@@ -169,6 +170,8 @@ def test_words_are_labels_and_objects_are_none():
         from_arrays(X, labels=[object()] * COUNT)
     with pytest.raises(DataError, match=r"expected one label for each row, got labels of the shape \(48, 2\)"):
         from_arrays(X, labels=np.zeros((COUNT, 2)))
+    with pytest.raises(DataError, match=r"expected one label for each row, got labels of the shape \(48, 1\)"):
+        from_arrays(X, labels=pandas.DataFrame({"kind": WORDS_WITH_NONE}))
     with pytest.raises(DataError, match="expected labels that are whole numbers or words, got datetime64"):
         from_arrays(X, labels=np.zeros(COUNT, "datetime64[s]"))
 

@@ -74,8 +74,12 @@ def classes_of(
             raise DataError(f"{name}: expected one label for each row, got labels of the shape {part.shape}")
         if part.dtype.kind not in "biufUS":
             raise DataError(f"{name}: expected labels that are whole numbers or words, got {part.dtype}")
-    unknown = np.concatenate([_without_label(part) for part in parts])
-    found = [_known(name, part[~_without_label(part)]) for part in parts]
+    missing = [_without_label(part) for part in parts]
+    pairs = list(zip(parts, missing, strict=True))
+    if any(part.dtype.kind in "US" and not gone.all() for part, gone in pairs):  # beside words -1 is no class
+        missing = [gone | (part == -1) if part.dtype.kind in "if" else gone for part, gone in pairs]
+    unknown = np.concatenate(missing)
+    found = [_known(name, part[~gone]) for part, gone in zip(parts, missing, strict=True)]
     found = [part for part in found if len(part)]  # labels that are all missing are of every kind
     kinds = {part.dtype.kind for part in found}
     if "U" in kinds:
@@ -148,8 +152,7 @@ def as_labels(name: str, values: Any) -> npt.NDArray[Any]:
         raise DataError(f"{name}: expected one label for each row, got {type(values).__name__} ({error})") from error
     if array.dtype.kind == "O" and array.ndim == 1:
         return _without_objects(name, array.tolist())
-    array = np.asarray(values)
-    if array.dtype.kind not in "biufUS":
+    if array.ndim == 1 and array.dtype.kind not in "biufUS":
         got = "Python objects" if array.dtype.kind == "O" else str(array.dtype)
         raise DataError(f"{name}: expected labels that are whole numbers or words, got {got}")
     return array
