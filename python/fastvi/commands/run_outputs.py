@@ -149,19 +149,21 @@ def _other_data(opened: Opened, data: str, data_dir: Path | None, console: Conso
         likelihood = getattr(config.model, "likelihood", None)
         if record is not None and record.source is not None:
             # Read beside the training rows, so that the values are divided and standardised as theirs were.
-            source = replace(DataSource.from_dict(record.source), test_split=data)
+            source = DataSource.from_dict(record.source)
         else:
-            source = DataSource(data, test_split=data, likelihood=likelihood)
+            source = DataSource(data, likelihood=likelihood)
             if Path(data).is_dir():
                 source = replace(source, image_size=(config.image_shape[-2], config.image_shape[-1]))
         if not Path(data).exists():
             fail(f"--data must be one of {', '.join(DATASET_NAMES)}, or a path, and {data} is not there")
         try:
-            dataset = source.load()
+            dataset = source.load_beside(data)
         except DataError as error:
             if source.labels_from is None or config.uses_labels:
                 fail(as_options(str(error)))
-            dataset = load_data(data, replace(source, labels_from=None), False)
+            dataset = load_data(data, replace(source, labels_from=None, test_split=data), False)
+    if config.uses_labels and dataset.test_labels is None and not config.takes_missing_labels:
+        fail(f"--data {data}: {config.label_user} needs labels, and these data have none")
     width, expected = math.prod(dataset.image_shape), math.prod(config.image_shape)
     if width != expected:
         fail(f"--data {data}: expected rows of {expected:,} values, as the run was trained on, got {width:,}")

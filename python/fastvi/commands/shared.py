@@ -108,7 +108,7 @@ def _described(data: Dataset) -> str:
 
     *leading, width = data.image_shape
     what = f"rows of {width:,} values" if leading == [1] else f"images of {' x '.join(map(str, data.image_shape))}"
-    classes = "" if data.num_classes is None else f", in {data.num_classes:,} classes"
+    classes = f", in {data.num_classes:,} classes" if data.num_classes else ""
     return (
         f"{data.name}: {shape_of(data.train)[0]:,} {what} to train, {data.test.shape[0]:,} to test{classes}; "
         f"likelihood {data.likelihood}"

@@ -289,7 +289,7 @@ def _new_config(context: typer.Context, dataset: Dataset, name: str) -> Training
     from fastvi.objectives import OBJECTIVES
     from fastvi.training.config import TrainingConfig, check_memory, check_settings
     from fastvi.training.other_runs import with_absolute_places
-    from fastvi.training.settings import PRECISIONS, check_data
+    from fastvi.training.settings import PRECISIONS, check_data, classes_to_train
     from fastvi.training.trainer_settings import TrainerSettings
     from fastvi.training.usual_settings import usual_binarization, usual_epochs
 
@@ -317,10 +317,10 @@ def _new_config(context: typer.Context, dataset: Dataset, name: str) -> Training
         precision=choose("precision", chosen["precision"], PRECISIONS),
         **trainer_options(given),
     )
-    if config.uses_labels:
-        config = dataclasses.replace(config, num_classes=dataset.num_classes)
     config = with_absolute_places(config)
     try:
+        if config.uses_labels:
+            config = dataclasses.replace(config, num_classes=classes_to_train(config, dataset))
         check_data(config, dataset)
         check_memory(config, shape_of(dataset.train)[0])
         check_settings(config)

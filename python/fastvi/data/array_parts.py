@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastvi._array_files import DataError, npz_names, read_npz_numbers
-from fastvi.data.parts import Part, as_array, read_error
+from fastvi.data.parts import NoLabelsError, Part, as_array, read_error
 from fastvi.data.streaming import NpyFile
 
 _USUAL_NAMES = ("x_train", "train_images", "train_data", "train", "x", "images", "data", "features", "arr_0")
@@ -84,9 +84,9 @@ def choose(
         If there is no such array; the message lists those that there are.
     """
     found = f"found {', '.join(sorted(names)[:_NAMES_SHOWN]) or 'no arrays'}"
-    for option, name in (("array", array), ("labels_from", labels_from)):
+    for option, name, kind in (("array", array, DataError), ("labels_from", labels_from, NoLabelsError)):
         if name is not None and name not in names:
-            raise DataError(f"{path}: expected an array named {name}, as `{option}` says, {found}")
+            raise kind(f"{path}: expected an array named {name}, as `{option}` says, {found}")
     if array is None:
         others = [name for name in names if name != labels_from]
         by_name = {name.lower(): name for name in reversed(others)}

@@ -15,7 +15,7 @@ from torch import Tensor
 from fastvi._array_files import DataError
 from fastvi.data.dataset import Dataset
 from fastvi.data.image_folder import ImageFolder
-from fastvi.data.parts import Part, as_array, classes_of
+from fastvi.data.parts import Part, as_array, as_labels, classes_of
 from fastvi.data.row_format import RowFormat, divisor_of, format_of
 from fastvi.data.rows import RowSource, is_source, shape_of, some_rows
 from fastvi.data.splitting import parse_split, split_rows
@@ -53,7 +53,8 @@ def from_arrays(
     test
         The same of the test rows; None: ``test_split`` of ``train``.
     labels, test_labels
-        Shapes (N,) and (M,): whole numbers of 0 or more, or words, which get the numbers of their order.
+        Shapes (N,) and (M,): whole numbers of 0 or more, or words, which get the numbers of their order. None, NaN, an
+        empty word, or -1 among two or more classes stands for a label that is missing; it becomes -1.
     test_split
         Fraction of the rows that test, or their number, spread evenly over all; None: a tenth, at most 10,000.
     image_size
@@ -90,19 +91,19 @@ def from_arrays(
     (torch.Size([8, 60]), torch.Size([2, 60]), (10, 6), 'bernoulli')
     """
     if is_source(train):
-        part = Part(train, None if labels is None else as_array(f"{name}: labels", labels))
+        part = Part(train, None if labels is None else as_labels(f"{name}: labels", labels))
     else:
         columns = getattr(train, "columns", None)
         part = Part(
             as_array(name, train),
-            None if labels is None else as_array(f"{name}: labels", labels),
+            None if labels is None else as_labels(f"{name}: labels", labels),
             None if columns is None else tuple(map(str, columns)),
         )
     test_part = None
     if test is not None:
         test_part = Part(
             as_array(f"{name}: test rows", test),
-            None if test_labels is None else as_array(f"{name}: test labels", test_labels),
+            None if test_labels is None else as_labels(f"{name}: test labels", test_labels),
         )
     elif test_labels is not None:
         raise DataError(f"{name}: `test_labels` belong to `test`, which was not given")
@@ -160,7 +161,8 @@ def assemble(
         _warn_of_scales(name, train, likelihood is None and divide_by is None)
     if len(row_format.image_shape) == 2 and row_format.image_shape[0] == 1 and not kind.endswith("bernoulli"):
         _warn_of_constants(name, train, part.columns)
-    numbers, test_numbers, class_names = _labels(name, test_name, part, test_part, total, test.shape[0], rest, tested)
+    counts = (total, test.shape[0])
+    numbers, test_numbers, class_names = split_labels(name, test_name, part, test_part, counts, rest, tested)
     return Dataset(name, train, test, row_format.image_shape, kind, numbers, test_numbers, class_names)
 
 
@@ -323,20 +325,37 @@ def _warn_of_constants(name: str, train: Tensor | RowSource, columns: tuple[str,
         )
 
 
-def _labels(
+def split_labels(
     name: str,
     test_name: str,
     part: Part,
     test_part: Part | None,
-    total: int,
-    tests: int,
+    counts: tuple[int, int],
     rest: Tensor,
     tested: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None, tuple[str, ...] | None]:
+    """Return the labels of the training and of the test rows as whole numbers from 0, and what these stand for.
+
+    Parameters
+    ----------
+    name, test_name
+        Of the training and the test rows, for messages.
+    part, test_part
+        Rows with their labels; the test part is None where some of the training rows test.
+    counts
+        How many rows ``part`` has, and how many test.
+    rest, tested
+        Which of the rows of ``part`` train and test; ``tested`` is None where there is a test part.
+
+    Raises
+    ------
+    DataError
+        If there are not as many labels as rows, or they are not what `classes_of` takes.
+    """
     if part.labels is None:
         return None, None, None
     test_labels = None if test_part is None else test_part.labels
-    for owner, labels, count in ((name, part.labels, total), (test_name, test_labels, tests)):
+    for owner, labels, count in ((name, part.labels, counts[0]), (test_name, test_labels, counts[1])):
         if labels is not None and labels.shape[:1] != (count,):
             raise DataError(f"{owner}: expected {count:,} labels, one for each row, got the shape {labels.shape}")
     numbers, test_numbers, names = classes_of(name, part.labels, test_labels)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from fastvi._array_files import DataError
-from fastvi.data.parts import read_error
+from fastvi.data.parts import NoLabelsError, read_error
 from fastvi.data.row_format import RowFormat
 from fastvi.data.splitting import evenly_spaced
 
@@ -132,12 +132,13 @@ class ImageFolder:
         Raises
         ------
         DataError
-            If an image lies in none.
+            If an image lies in none; `fastvi.data.parts.NoLabelsError` if none of them lies in one.
         """
         parts = [path.relative_to(self.folder).parts for path in self.paths]
         for path, names in zip(self.paths, parts, strict=True):
             if len(names) < 2:
-                raise DataError(
+                kind = DataError if any(len(others) > 1 for others in parts) else NoLabelsError
+                raise kind(
                     f"{path}: expected the image in a folder that says its label, as `labels_from` folders asks, "
                     f"found it in {self.folder} itself"
                 )

@@ -41,8 +41,8 @@ def balanced_labels(labels: Any, count: int, seed: int) -> Tensor:
     TypeError
         If the labels are no integers, or ``count`` or ``seed`` is none.
     ValueError
-        If the labels have another shape, none of them is 0 or more, ``count`` is less than the number of classes, or a
-        class has fewer examples than are to be drawn of it.
+        If the labels have another shape, one is not less than 2^63, none of them is 0 or more, ``count`` is less than
+        the number of classes, or a class has fewer examples than are to be drawn of it.
 
     Notes
     -----
@@ -86,12 +86,25 @@ def _checked(labels: Any) -> Tensor:
     try:
         values = torch.as_tensor(labels).cpu()
     except (ValueError, TypeError, RuntimeError):
+        large = _beyond_int64(labels)
+        if large is not None:
+            raise ValueError(f"{_OWNER}: labels must be less than 2^63, got {large}") from None
         raise TypeError(f"{_OWNER}: labels must be integers, got {type(labels).__name__}") from None
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         raise TypeError(f"{_OWNER}: labels must be integers, got {values.dtype}")
     if values.dim() != 1:
         raise ValueError(f"{_OWNER}: labels must have the shape (N,), one for each example, got {tuple(values.shape)}")
-    return values.long()
+    numbers = values.long()
+    if values.dtype == torch.uint64 and bool((numbers < 0).any()):
+        raise ValueError(f"{_OWNER}: labels must be less than 2^63, got {values[numbers < 0][0].item()}")
+    return numbers
+
+
+def _beyond_int64(labels: Any) -> int | None:
+    """The first of a list's integers that int64 does not hold."""
+    if not isinstance(labels, list | tuple):
+        return None
+    return next((each for each in labels if isinstance(each, int) and not -(2**63) <= each < 2**63), None)
 
 
 def _sizes_of_classes(num_classes: int, count: int, seed: int) -> Tensor:

@@ -18,7 +18,7 @@ from fastvi.data.array_parts import read_npy, read_npz_part, read_pt_part
 from fastvi.data.assembling import assemble
 from fastvi.data.dataset import Dataset
 from fastvi.data.image_folder import ImageFolder, holds_images
-from fastvi.data.parts import Part
+from fastvi.data.parts import NoLabelsError, Part
 from fastvi.data.splitting import parse_split
 from fastvi.data.streaming import StreamedArrays, npy_paths
 from fastvi.data.tables import read_csv_part, read_labels, read_parquet_part
@@ -42,7 +42,7 @@ class DataSource:
         rows, else a tenth, at most 10,000.
     labels_from
         The array in an npz or pt file, the column of a csv or parquet file, ``"folders"`` for images whose folders say
-        their label, or the path of another file of labels; None: no labels.
+        their label, or the path of another file of labels; None: no labels. Test rows may be without any.
     array
         The array in an npz or pt file that holds the rows; None: the only one, or one with a usual name.
     image_size
@@ -74,17 +74,33 @@ class DataSource:
         DataError
             See `fastvi.data.from_path`.
         """
-        path, split = _path(self.path), parse_split(self.test_split)
+        return self._load(parse_split(self.test_split), True)
+
+    def load_beside(self, path: str) -> Dataset:
+        """Read other rows as those that test, so that their values are divided and standardised as the training rows'.
+
+        They may be without labels; a file of labels is of the data's own rows.
+
+        Raises
+        ------
+        DataError
+            See `fastvi.data.from_path`.
+        """
+        own = parse_split(self.test_split)
+        return self._load(Path(path), isinstance(own, Path) and own.absolute() == Path(path).absolute())
+
+    def _load(self, split: float | Path | None, has_own_labels: bool) -> Dataset:
+        path = _path(self.path)
         part = self._read(path, self.labels_from)
         test_part, test_name = part.test, self.path
         if isinstance(split, Path):
             test_name = str(split)
-            test_part = self._read(split, self._test_labels_from())
+            test_part = self._read_other(split)
         elif split is not None:
             test_part = None
         labels = self._labels_file()
         if labels is not None:
-            part, test_part = _with_labels(labels, part, test_part)
+            part, test_part = _with_labels(labels, part, test_part, has_own_labels)
         return assemble(
             self.path,
             part,
@@ -175,6 +191,13 @@ class DataSource:
         self._refuse_labels(path, labels_from)
         return Part(self._streamed_or_whole(path))
 
+    def _read_other(self, path: Path) -> Part:
+        """Rows of another file, without labels where it has none."""
+        try:
+            return self._read(path, self.labels_from)
+        except NoLabelsError:
+            return self._read(path, None)
+
     def _read_folder(self, path: Path, labels_from: str | None) -> Part:
         if any(path.glob("*.npy")):
             if holds_images(path):
@@ -191,7 +214,7 @@ class DataSource:
 
     def _refuse_labels(self, path: Path, labels_from: str | None) -> None:
         if labels_from is not None:
-            raise DataError(
+            raise NoLabelsError(
                 f"{path}: `labels_from` must be the path of a file of labels, or folders for a folder of images, got "
                 f"{labels_from}, which is not there"
             )
@@ -210,9 +233,6 @@ class DataSource:
         if self.labels_from in (None, _FOLDERS) or Path(self.labels_from or "").suffix.lower() not in FILE_SUFFIXES:
             return None
         return Path(self.labels_from or "")
-
-    def _test_labels_from(self) -> str | None:
-        return self.labels_from
 
 
 def from_path(
@@ -284,22 +304,28 @@ def _check_file(path: Path) -> None:
         raise DataError(f"{path}: expected data, the file is empty")
 
 
-def _with_labels(path: Path, part: Part, test_part: Part | None) -> tuple[Part, Part | None]:
-    """Parts with labels from a file of their own: those of the training rows, then those of the test rows."""
+def _with_labels(path: Path, part: Part, test_part: Part | None, has_test_labels: bool) -> tuple[Part, Part | None]:
+    """Parts with labels from a file of their own: those of the training rows, then those of the test rows.
+
+    The test rows are without labels where the file has as many as there are training rows, or ``has_test_labels`` is
+    false: then those that follow are of other rows.
+    """
     _check_file(path)
-    labels = _label_values(path)
     counts = [len(each.values) for each in (part, test_part) if each is not None]
-    if labels.shape != (sum(counts),):
+    labels = _label_values(path, sum(counts))
+    is_right = labels.ndim == 1 and (len(labels) in (counts[0], sum(counts)) or not has_test_labels)
+    if not is_right or len(labels) < counts[0]:
         raise DataError(
             f"{path}: expected {sum(counts):,} labels, one for each row"
             f"{', those to train first' if len(counts) > 1 else ''}, got the shape {labels.shape}"
         )
     if test_part is not None:
-        test_part = replace(test_part, labels=labels[counts[0] :])
+        has_test_labels = has_test_labels and len(labels) == sum(counts)
+        test_part = replace(test_part, labels=labels[counts[0] :] if has_test_labels else None)
     return replace(part, labels=labels[: counts[0]]), test_part
 
 
-def _label_values(path: Path) -> npt.NDArray[Any]:
+def _label_values(path: Path, count: int) -> npt.NDArray[Any]:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         labels = read_npy(path)
@@ -308,5 +334,5 @@ def _label_values(path: Path) -> npt.NDArray[Any]:
     elif suffix in (".pt", ".pth"):
         labels = np.asarray(read_pt_part(path, None, None).values)
     else:
-        labels = read_labels(path)
+        labels = read_labels(path, count)
     return labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastvi._array_files import DataError
-from fastvi.data.parts import Part, as_array, read_error
+from fastvi.data.parts import NoLabelsError, Part, as_labels, read_error
 
 _NAMES_SHOWN = 12
 _DELIMITERS = ",;\t"
@@ -26,6 +26,7 @@ def read_csv_part(path: Path, labels_from: str | None) -> Part:
         The file.
     labels_from
         Name of the column that holds the labels, numbers or words; its number from 0 where the columns have no names.
+        An empty cell is a missing label.
 
     Raises
     ------
@@ -33,7 +34,7 @@ def read_csv_part(path: Path, labels_from: str | None) -> Part:
         If a cell is no number, or the lines differ in length: the message names the line and the column.
     """
     lines = _cells(path)
-    has_names = not all(_is_number(cell) for cell in lines[0][1])
+    has_names = _has_names(lines[0][1], labels_from)
     names = [cell.strip() for cell in lines[0][1]] if has_names else [str(place) for place in range(len(lines[0][1]))]
     rows = lines[1:] if has_names else lines
     if not rows:
@@ -53,10 +54,11 @@ def read_csv_part(path: Path, labels_from: str | None) -> Part:
     return Part(values, labels, columns, lines=tuple(number for number, _ in rows))
 
 
-def read_labels(path: Path) -> npt.NDArray[Any]:
+def read_labels(path: Path, count: int) -> npt.NDArray[Any]:
     """Read the labels of a csv file of one column, with a name above them or without, or of a parquet file of one.
 
-    Labels that are words have no name above them unless that is ``label`` or ``labels``.
+    Labels that are words have no name above them unless that is ``label`` or ``labels``. An empty line is a missing
+    label, unless it is one of those at the end that are more than ``count`` labels.
 
     Raises
     ------
@@ -64,19 +66,21 @@ def read_labels(path: Path) -> npt.NDArray[Any]:
         If the file has other columns too, or cannot be read.
     """
     if path.suffix.lower() == ".parquet":
-        part = read_parquet_part(path, None)
-        values = np.asarray(part.values)
-    else:
-        lines = _cells(path)
-        cells = np.array([row[0] for _, row in lines if len(row) == 1], dtype=np.str_)
-        if len(cells) != len(lines):
-            raise DataError(f"{path}: expected one column of labels, found lines of several cells")
-        is_name = cells[0].strip().lower() in ("label", "labels")
-        is_name = is_name or (
-            not _is_number(cells[0]) and all(_is_number(cell) for cell in cells[1:]) and len(cells) > 1
-        )
-        values = _labels(cells[1:] if is_name else cells)
-    return values
+        _, frame = _frame(path)
+        if frame.shape[1] != 1:
+            raise DataError(f"{path}: expected one column of labels, found {frame.shape[1]}")
+        return as_labels(str(path), frame.iloc[:, 0])
+    lines = _cells(path, with_empty=True)
+    if any(len(row) > 1 for _, row in lines):
+        raise DataError(f"{path}: expected one column of labels, found lines of several cells")
+    cells = ["".join(row).strip() for _, row in lines]
+    numbers = [_is_number(cell) for cell in cells[1:] if cell]
+    is_name = cells[0].lower() in ("label", "labels")
+    if is_name or (cells[0] and not _is_number(cells[0]) and numbers and all(numbers)):
+        cells = cells[1:]
+    while len(cells) > count and not cells[-1]:
+        cells.pop()
+    return _labels(np.array(cells, dtype=np.str_))
 
 
 def read_parquet_part(path: Path, labels_from: str | None) -> Part:
@@ -87,25 +91,12 @@ def read_parquet_part(path: Path, labels_from: str | None) -> Part:
     DataError
         If pandas is not installed, the file cannot be read, or a column holds something else than numbers.
     """
-    needs = f'{path}: parquet files are read by pandas with pyarrow: pip install "fastvi[pandas]"'
-    try:
-        pandas = importlib.import_module("pandas")
-    except ImportError as error:
-        raise DataError(needs) from error
-    try:
-        frame = pandas.read_parquet(path)
-    except ImportError as error:
-        raise DataError(needs) from error
-    except Exception as error:  # pyarrow's own classes, which depend on its version
-        raise read_error(path, error, "a parquet file") from error
+    pandas, frame = _frame(path)
     names = [str(name) for name in frame.columns]
     label_place = _place(path, names, labels_from)
     labels = None
     if label_place is not None:
-        column = frame.iloc[:, label_place]
-        if bool(column.isna().any()):
-            raise DataError(f"{path}: column {labels_from}: expected a label in each row, some have none")
-        labels = as_array(f"{path}: column {labels_from}", column.to_numpy())
+        labels = as_labels(f"{path}: column {labels_from}", frame.iloc[:, label_place])
     kept = [place for place in range(len(names)) if place != label_place]
     if not kept:
         raise DataError(f"{path}: expected columns of numbers, found none")
@@ -117,15 +108,31 @@ def read_parquet_part(path: Path, labels_from: str | None) -> Part:
     return Part(values, labels, tuple(names[place] for place in kept))
 
 
-def _cells(path: Path) -> list[tuple[int, list[str]]]:
-    """The lines that are not empty, each with its number."""
+def _frame(path: Path) -> tuple[Any, Any]:
+    """Pandas, and the frame that it reads from a parquet file."""
+    needs = f'{path}: parquet files are read by pandas with pyarrow: pip install "fastvi[pandas]"'
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError as error:
+        raise DataError(needs) from error
+    try:
+        frame = pandas.read_parquet(path)
+    except ImportError as error:
+        raise DataError(needs) from error
+    except Exception as error:  # pyarrow's own classes, which depend on its version
+        raise read_error(path, error, "a parquet file") from error
+    return pandas, frame
+
+
+def _cells(path: Path, with_empty: bool = False) -> list[tuple[int, list[str]]]:
+    """The lines, each with its number: those that are not empty, or all of them."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             head = file.readline()
             file.seek(0)
             delimiter = max(_DELIMITERS, key=head.count)
             reader = csv.reader(file, delimiter=delimiter)
-            lines = [(reader.line_num, row) for row in reader if row]
+            lines = [(reader.line_num, row) for row in reader if row or with_empty]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise read_error(path, error, "a text of numbers, as csv files are") from error
     if not lines:
@@ -133,12 +140,21 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
     return lines
 
 
+def _has_names(cells: list[str], labels_from: str | None) -> bool:
+    """Whether the first line has the columns' names, and not a row, of which the label may be missing."""
+    words = [place for place, cell in enumerate(cells) if not _is_number(cell)]
+    if not words or len(cells) == 1 or any(cells[place].strip() for place in words):
+        return bool(words)
+    others = [cell.strip() for place, cell in enumerate(cells) if place not in words]
+    return [str(place) for place in words] != [labels_from] or others == [str(place) for place in range(len(others))]
+
+
 def _place(path: Path, names: list[str], labels_from: str | None) -> int | None:
     if labels_from is None:
         return None
     if names.count(labels_from) != 1:
-        how_many = "two columns" if labels_from in names else "none"
-        raise DataError(
+        how_many, kind = ("two columns", DataError) if labels_from in names else ("none", NoLabelsError)
+        raise kind(
             f"{path}: expected one column named {labels_from}, as `labels_from` says, found {how_many} among "
             f"{', '.join(names[:_NAMES_SHOWN])}"
         )
@@ -148,11 +164,20 @@ def _place(path: Path, names: list[str], labels_from: str | None) -> int | None:
 
 
 def _labels(cells: npt.NDArray[np.str_]) -> npt.NDArray[Any]:
-    """Numbers where all are numbers, else words."""
-    try:
-        return cells.astype(np.float64)
-    except ValueError:
-        return np.char.strip(cells)
+    """Numbers where all cells are numbers or empty, which become NaN, else words."""
+    cells = np.char.strip(cells)
+    is_known: npt.NDArray[np.bool_] = cells != ""
+    for kind in (np.int64, np.float64):  # whole numbers as such: float64 does not hold all of them
+        try:
+            numbers = cells[is_known].astype(kind)
+        except (ValueError, OverflowError):
+            continue
+        if is_known.all():
+            return np.asarray(numbers)
+        labels = np.full(len(cells), np.nan)
+        labels[is_known] = numbers
+        return labels
+    return cells
 
 
 def _is_number(cell: str) -> bool:

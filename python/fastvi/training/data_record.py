@@ -64,7 +64,7 @@ class DataRecord:
             test_images=data.test.shape[0],
             train_digest=_digest(data.train),
             test_digest=_digest(data.test),
-            labels_digest=_digest_of_both(data.train_labels, data.test_labels) if uses_labels else None,
+            labels_digest=_digest_of_labels(data) if uses_labels else None,
             times_digest=_digest_of_both(data.train_times, data.test_times) if uses_neighbours else None,
             data_dir=str(place.absolute()) if isinstance(place, Path) else None,
             source=place.as_dict() if isinstance(place, DataSource) else None,
@@ -141,7 +141,7 @@ def require_same_data(record: DataRecord | None, image_shape: tuple[int, ...], d
                 differences.append(f"it has {count:,} {what} images, here are {found:,}")
             elif _digest(images) != digest:
                 differences.append(f"its {what} images have other pixels than these")
-        if not differences and record.labels_digest not in (None, _digest_of_both(data.train_labels, data.test_labels)):
+        if not differences and record.labels_digest not in (None, _digest_of_labels(data)):
             differences.append("its images have other labels than these")
         if not differences and record.times_digest not in (None, _digest_of_both(data.train_times, data.test_times)):
             differences.append("its images have other times than these")
@@ -150,6 +150,12 @@ def require_same_data(record: DataRecord | None, image_shape: tuple[int, ...], d
             f"the data are not those of the run {run}: {'; '.join(differences)}; "
             "name the data that it was trained on, or start a new run"
         )
+
+
+def _digest_of_labels(data: Dataset) -> str | None:
+    """Of the training and the test labels; those of test images without any are -1."""
+    tests = torch.full((data.test.shape[0],), -1) if data.test_labels is None else data.test_labels
+    return _digest_of_both(data.train_labels, tests)
 
 
 def _digest_of_both(train: Tensor | None, test: Tensor | None) -> str | None:

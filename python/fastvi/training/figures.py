@@ -13,7 +13,7 @@ from fastvi.objectives.model import has_bound
 from fastvi.training.config import RunFolder
 from fastvi.training.errors import RunError
 from fastvi.training.files import write_whole
-from fastvi.training.settings import TrainingConfig, check_data
+from fastvi.training.settings import TrainingConfig, check_data, with_missing_labels
 from fastvi.training.windows import held_out_windows
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def print_loss(result: LossEvaluation, config: TrainingConfig, console: Console)
 def evaluation_examples(data: Dataset, config: TrainingConfig) -> Any:
     """Return the test images as a run's objective takes them: (M, D), in a pair with their labels where it uses them.
 
-    A model of sequences takes each with its two neighbours, (W, 3, D).
+    Where the model takes missing labels, images without any have -1. A model of sequences takes each with its two
+    neighbours, (W, 3, D).
 
     Raises
     ------
@@ -139,13 +140,13 @@ def evaluation_examples(data: Dataset, config: TrainingConfig) -> Any:
     from fastvi.data import test_images
 
     try:
-        check_data(config, data)
+        check_data(config, data, trains=False)
     except ValueError as error:
         raise RunError(str(error)) from error
     if config.uses_neighbours:
         return held_out_windows(data, config.binarization)
     images = test_images(data, config.binarization)
-    return (images, data.test_labels) if config.uses_labels else images
+    return (images, with_missing_labels(config, data).test_labels) if config.uses_labels else images
 
 
 def some_examples(examples: Any, limit: int | None) -> tuple[Any, int, int]:

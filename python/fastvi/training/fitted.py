@@ -55,8 +55,9 @@ class Fit:
         Parameters
         ----------
         data
-            Examples, or a pair with their labels: arrays, or a torch Dataset. None: the test examples of the run, which
-            one that was loaded reads again where its data have a name or a path.
+            Examples, or a pair with their labels: arrays, or a torch Dataset; a model that takes missing labels needs
+            none. None: the test examples of the run, which one that was loaded reads again where its data have a name
+            or a path.
         num_samples
             K of the bound that stands for log p(x).
         limit
@@ -198,6 +199,7 @@ class Fit:
             data,
             keep_values=is_own,
             with_labels=config.uses_labels,
+            may_lack_labels=config.takes_missing_labels,
             test=data,
             likelihood=None if is_own else getattr(config.model, "likelihood", None),
         ).dataset

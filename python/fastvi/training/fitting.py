@@ -29,10 +29,10 @@ from fastvi.training.devices import gpu_obstacle
 from fastvi.training.errors import RunError
 from fastvi.training.fitted import Fit
 from fastvi.training.given_data import GivenData, divisor_of, given_data, is_stream
-from fastvi.training.loader_source import LoaderSource, has_state
+from fastvi.training.loader_source import LoaderSource, has_state, whole_labels
 from fastvi.training.other_runs import check_other_runs, with_absolute_places
 from fastvi.training.own_model import OwnModel
-from fastvi.training.settings import TrainingConfig, check_data, check_settings
+from fastvi.training.settings import TrainingConfig, check_data, check_settings, classes_to_train
 from fastvi.training.sources import Source
 from fastvi.training.trainer_settings import TRAINER_DEFAULTS
 from fastvi.training.usual_settings import usual_binarization, usual_epochs, with_usual_options
@@ -153,7 +153,8 @@ def fit(
         **given_options["trainer"],
     )
     if config.uses_labels:
-        config = dataclasses.replace(config, num_classes=facts.num_classes)
+        num_classes = classes_to_train(config, facts) if isinstance(facts, Dataset) else facts.num_classes
+        config = dataclasses.replace(config, num_classes=num_classes)
     config = with_absolute_places(config)
     if isinstance(facts, Dataset):
         check_data(config, facts)
@@ -272,7 +273,7 @@ def _facts_of(loader: Any, is_own: bool, likelihood: str | None, image_size: Any
     if likelihood is None:
         likelihood = "bernoulli" if bool(((scaled >= 0) & (scaled <= 1)).all()) else "real-gaussian"
     labels = first[1] if isinstance(first, tuple | list) and len(first) > 1 else None
-    num_classes = None if labels is None else getattr(loader, "num_classes", 1 + int(labels.max()))
+    num_classes = None if labels is None else getattr(loader, "num_classes", 1 + int(whole_labels(labels).max()))
     facts = {"name": "data", "image_shape": image_shape, "likelihood": likelihood}
     return SimpleNamespace(**facts, num_classes=num_classes, divisor=divisor, test=scaled)
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.utils.data as torch_data
 from torch import Tensor
 
 from fastvi.data import DATASET_NAMES, DataError, Dataset, DataSource, from_arrays, load_dataset
-from fastvi.data.parts import as_array
+from fastvi.data.assembling import split_labels
+from fastvi.data.parts import Part, as_array, as_labels
 from fastvi.data.rows import RowSource, shape_of
 from fastvi.data.splitting import evenly_spaced, split_rows
 
@@ -51,7 +53,7 @@ class DatasetRows:
     --------
     >>> rows = DatasetRows([(torch.ones(2, 3), 0), (torch.zeros(2, 3), 1)])
     >>> rows.rows(torch.tensor([1])).shape, rows.labels()
-    (torch.Size([1, 6]), tensor([0, 1]))
+    (torch.Size([1, 6]), array([0, 1]))
     """
 
     def __init__(self, examples: Any) -> None:
@@ -76,8 +78,15 @@ class DatasetRows:
         """Return the examples, flat, as float32."""
         return torch.stack([self._example(index) for index in indices.tolist()]).flatten(1)
 
-    def labels(self) -> Tensor:
-        """Return the label of each example.
+    @property
+    def has_labels(self) -> bool:
+        """Whether the examples come with labels."""
+        first = self._examples[0] if len(self) else None
+        in_pairs = isinstance(first, tuple | list) and len(first) > 1
+        return in_pairs or getattr(self._examples, "targets", None) is not None
+
+    def labels(self) -> npt.NDArray[Any]:
+        """Return the label of each example, a number or a word; see `fastvi.data.parts.as_labels` for missing ones.
 
         Raises
         ------
@@ -86,11 +95,13 @@ class DatasetRows:
         """
         kept = getattr(self._examples, "targets", None)
         if kept is not None:
-            return torch.as_tensor(as_array(f"{self.name}: its targets", kept))
-        first = self._examples[0]
-        if not isinstance(first, tuple | list) or len(first) < 2:
-            raise DataError(f"{self.name}: expected pairs of an example and a label, got {type(first).__name__}")
-        return torch.tensor([int(self._examples[index][1]) for index in range(len(self))])
+            return as_labels(f"{self.name}: its targets", kept)
+        if not self.has_labels:
+            got = type(self._examples[0]).__name__
+            raise DataError(f"{self.name}: expected pairs of an example and a label, got {got}")
+        found = [self._examples[index][1] for index in range(len(self))]
+        plain = [each.tolist() if isinstance(each, Tensor | np.ndarray) else each for each in found]
+        return as_labels(f"{self.name}: its labels", plain)
 
     def _example(self, index: int) -> Tensor:
         return as_floats(self.name, self._values(index), self._divisor)
@@ -150,6 +161,7 @@ def given_data(
     *,
     keep_values: bool,
     with_labels: bool,
+    may_lack_labels: bool = False,
     test: Any = None,
     test_split: float | None = None,
     image_size: tuple[int, int] | None = None,
@@ -165,6 +177,8 @@ def given_data(
         Take any finite numbers, as a model of the user's own does.
     with_labels
         Whether the run uses labels.
+    may_lack_labels
+        Whether the examples of a torch dataset may come without.
     likelihood
         Of the model, where it was chosen.
 
@@ -183,11 +197,15 @@ def given_data(
         return GivenData(source.load(), None, source)
     data, labels = _with_labels(data)
     test, test_labels = _with_labels(test)
+    if with_labels and test_labels is None and isinstance(test, torch_data.Dataset):
+        tests = DatasetRows(test)
+        test_labels = tests.labels() if tests.has_labels else None
     if _is_sparse(data):
         return GivenData(_of_rows(SparseRows(data), labels, test, test_labels, test_split, image_size, likelihood))
     if isinstance(data, torch_data.Dataset):
         rows = DatasetRows(data)
-        labels = rows.labels() if with_labels and labels is None else labels
+        if with_labels and labels is None and (rows.has_labels or not may_lack_labels):
+            labels = rows.labels()
         shape = rows.example_shape
         size = image_size or ((shape[-2], shape[-1]) if len(shape) in (2, 3) else None)
         found = _of_rows(rows, labels, test, test_labels, test_split, size, likelihood)
@@ -261,14 +279,18 @@ def _of_rows(
     else:
         chosen, tested = torch.arange(total), torch.arange(len(test))
         tests = test.rows(tested)
-    numbers = None if labels is None else torch.as_tensor(as_array("labels", labels)).long()
-    others = None
-    if numbers is not None:
-        others = numbers[tested] if test is None else torch.as_tensor(as_array("labels", test_labels)).long()
+    part = Part(rows, None if labels is None else as_labels(f"{_NAME}: labels", labels))
+    test_part = None
+    if test is not None:
+        test_part = Part(test, None if test_labels is None else as_labels(f"{_NAME}: test labels", test_labels))
+    counts = (total, tests.shape[0])
+    numbers, others, class_names = split_labels(
+        _NAME, "test", part, test_part, counts, chosen, tested if test is None else None
+    )
     if likelihood is None:
         likelihood = "bernoulli" if bool(((tests >= 0) & (tests <= 1)).all()) else "real-gaussian"
     train = rows if test is not None else _Chosen(rows, chosen)
-    return Dataset(_NAME, train, tests, image_shape, likelihood, None if numbers is None else numbers[chosen], others)
+    return Dataset(_NAME, train, tests, image_shape, likelihood, numbers, others, class_names)
 
 
 class _Chosen:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastvi.data import DataError, Presenter
 from fastvi.data.dataset import check_values
+from fastvi.models import UNLABELLED
 from fastvi.seeding import mix_seed
 from fastvi.training.batches import BINARIZATION_STREAM, SHUFFLE_STREAM, Batch
 from fastvi.training.errors import RunError
@@ -112,7 +113,7 @@ class LoaderSource(Source):
             return x
         if not others:
             raise RunError("data: expected pairs (examples, labels), got examples alone")
-        return x, others[0].long()
+        return x, whole_labels(others[0])
 
     def state(self, batch: Batch | None) -> Any:
         """Return the loader's state after ``batch``; None where it has none."""
@@ -207,6 +208,13 @@ class _Hidden:
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+def whole_labels(labels: Tensor) -> Tensor:
+    """Return the labels of a batch as int64, -1 for NaN, which stands for one that is missing."""
+    if labels.is_floating_point():
+        labels = labels.masked_fill(labels.isnan(), UNLABELLED)
+    return labels.long()
 
 
 def length_of(loader: Any) -> int | None:

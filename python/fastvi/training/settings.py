@@ -18,6 +18,7 @@ import fastvi.autoencoders
 import fastvi.training.stacked_options  # noqa: F401  # registers its model, as the former does
 from fastvi._options import options_of
 from fastvi.data import BINARIZATIONS, Dataset
+from fastvi.data.rows import shape_of
 from fastvi.models import MODELS, DataShape, ModelOptions
 from fastvi.objectives import OBJECTIVES, Objective
 from fastvi.ops._private import MULTIPLIED_BY_PROCESSOR
@@ -37,6 +38,8 @@ _LARGEST_SEED = 2**64 - 1
 _LARGEST_NUMBER = torch.finfo(torch.float32).max
 _COUNTS_OF_SAMPLES = ("num_bounds", "num_samples")
 """The options of an objective whose product is the number of samples of each example."""
+_MANY_CLASSES, _MOST_UNUSED = 1_000, 10
+"""Of more classes than these a new run is refused where there are more than so many for each label that occurs."""
 _BYTES_PER_PARAMETER = 16  # in float32: itself, its gradient and Adam's two moments
 
 
@@ -108,6 +111,11 @@ class TrainingConfig(TrainerSettings):
     def uses_labels(self) -> bool:
         """Whether the objective or the model takes the pair (images, labels)."""
         return self.objective.uses_labels or self.model.uses_labels
+
+    @property
+    def label_user(self) -> str:
+        """Name of the objective where it uses labels, else of the model, for messages."""
+        return self.objective_name if self.objective.uses_labels else self.model_name
 
     @property
     def takes_missing_labels(self) -> bool:
@@ -293,8 +301,44 @@ def bfloat16_obstacle(device: str) -> str | None:
     return None if supported else f"this {what} has no instructions for products of bfloat16"
 
 
-def check_data(config: TrainingConfig, data: Dataset) -> None:
+def classes_to_train(config: TrainingConfig, data: Dataset) -> int | None:
+    """Return the number of classes of a new run on the data; None where they have no labels.
+
+    Raises
+    ------
+    ValueError
+        If nearly all numbers up to the largest label are no label: most classes would have no example.
+    """
+    found = with_missing_labels(config, data)
+    count = found.num_classes
+    if count is None or found.train_labels is None or found.test_labels is None:
+        return None
+    different = torch.cat([found.train_labels, found.test_labels]).unique()
+    different = different[different >= 0].shape[0]
+    if count > _MANY_CLASSES and count > _MOST_UNUSED * different:
+        raise ValueError(
+            f"the labels of the data {data.name} are {different:,} different numbers up to {count - 1:,}, and each "
+            "number up to the largest is a class: number them from 0 on without gaps"
+        )
+    return count
+
+
+def with_missing_labels(config: TrainingConfig, data: Dataset) -> Dataset:
+    """Return the data with -1 for labels that they do not have, where the run's model takes missing labels."""
+    has_all = data.train_labels is not None and data.test_labels is not None
+    if has_all or not config.takes_missing_labels:
+        return data
+    train, test = (
+        torch.full((shape_of(rows)[0],), -1) if labels is None else labels
+        for rows, labels in ((data.train, data.train_labels), (data.test, data.test_labels))
+    )
+    return dataclasses.replace(data, train_labels=train, test_labels=test)
+
+
+def check_data(config: TrainingConfig, data: Dataset, trains: bool = True) -> None:
     """Check that the data are of the kind of the model's likelihood, and have the labels or the order that it uses.
+
+    A model that takes missing labels needs one of a training example where it ``trains`` on them.
 
     Raises
     ------
@@ -302,7 +346,6 @@ def check_data(config: TrainingConfig, data: Dataset) -> None:
         If they are not, if there are no labels, or more classes than the run has, or if a model of sequences finds no
         frames with neighbours.
     """
-    from fastvi.data.rows import shape_of
     from fastvi.models.likelihoods import LIKELIHOODS, VALUES, is_of_counts, values_of
 
     validation_count(config, shape_of(data.train)[0])
@@ -328,10 +371,15 @@ def check_data(config: TrainingConfig, data: Dataset) -> None:
         return
     if config.uses_neighbours:
         raise ValueError(f"{config.model_name} takes frames in a row, which have no labels, and the run uses labels")
-    user = config.objective_name if config.objective.uses_labels else config.model_name
-    if data.num_classes is None:
+    user = config.label_user
+    if data.train_labels is None and (trains or not config.takes_missing_labels):
         raise ValueError(f"{user} needs labels, and the data {data.name} have none")
-    check_labels(config, data, user)
+    if data.test_labels is None and not config.takes_missing_labels:
+        raise ValueError(f"{user} needs labels, and the test rows of the data {data.name} have none")
+    data = with_missing_labels(config, data)
+    if trains or not config.takes_missing_labels:
+        check_labels(config, data, user)
+    assert data.num_classes is not None
     if config.num_classes is None or data.num_classes > config.num_classes:
         raise ValueError(f"num_classes must be at least {data.num_classes} for {data.name}, got {config.num_classes}")
 
