@@ -67,6 +67,21 @@ def test_other_labels_without_a_class_change_nothing() -> None:
     assert torch.equal(balanced_labels(LABELS, 12, 4), balanced_labels(longer, 12, 4))
 
 
+def test_too_many_labels_are_told_how_many_are_possible() -> None:
+    """That many can be drawn by the seed, and one more cannot; the class with the fewest is named."""
+    labels = torch.tensor([0] * 9 + [1] * 5 + [2] * 4 + [3] * 5)
+    found = set()
+    for seed in range(40):
+        with pytest.raises(ValueError, match=r"class 2 has 4 .* (\d+) are possible") as error:
+            balanced_labels(labels, 23, seed)
+        possible = int(str(error.value).split("; ")[1].split()[0])
+        assert len(balanced_labels(labels, possible, seed)) == possible
+        with pytest.raises(ValueError, match="class 2 has 4 labelled examples"):
+            balanced_labels(labels, possible + 1, seed)
+        found.add(possible)
+    assert found == {16, 17, 18, 19}  # by the place of class 2 among those that give one more
+
+
 @pytest.mark.parametrize(
     ("labels", "count", "seed", "error", "message"),
     [

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import fastvi
 from fastvi import reference
 from fastvi.evaluate import evaluate
 from fastvi.models import VAE
@@ -202,3 +203,53 @@ def test_sizes_may_be_numbers_of_numpy():
         VAE(6, 2.5)
     with pytest.raises(TypeError, match=r"IWAE: num_samples must be an int, got .*True"):
         IWAE(np.True_)
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (lambda sizes: fastvi.models.VAE(16, 2, sizes), "VAE: hidden_dims"),
+        (lambda sizes: fastvi.models.HierarchicalVAE(16, hidden_dims=sizes), "VAE: hidden_dims"),
+        (lambda sizes: fastvi.models.CategoricalVAE(16, hidden_dims=sizes), "CategoricalVAE: hidden_dims"),
+        (lambda sizes: fastvi.models.CategoricalVAE(16, baseline_dims=sizes), "CategoricalVAE: baseline_dims"),
+        (lambda sizes: fastvi.models.SigmoidBeliefNetwork(16, sizes), "SigmoidBeliefNetwork: layer_dims"),
+        (lambda sizes: fastvi.models.SemiSupervisedVAE(16, 3, 2, sizes), "SemiSupervisedVAE: hidden_dims"),
+        (lambda sizes: fastvi.models.SemiSupervisedVAE(16, 3, 2, (8,), sizes), "SemiSupervisedVAE: classifier_dims"),
+        (lambda sizes: fastvi.autoencoders.Autoencoder(16, 2, sizes), "Autoencoder: hidden_dims"),
+    ],
+)
+def test_one_number_for_several_sizes_is_refused(make, argument) -> None:
+    for sizes, shown in ((5, "5 of type int"), ("12", "'12' of type str")):
+        with pytest.raises(TypeError, match=f"{argument} must be a tuple of sizes, got {shown}"):
+            make(sizes)
+
+
+@pytest.mark.parametrize("name", ["general-vae", "conditional-vae", "m2"])
+def test_wrong_counts_and_codes_are_told_in_one_line(name) -> None:
+    options = fastvi.models.MODELS.make(name, latent_dim=2, hidden_dims=(8,))
+    model = options.build(fastvi.models.DataShape((4, 4), 3))
+    own, z, labels = type(model).__name__, torch.zeros(3, 2), torch.tensor([0, 1, 2])
+    with pytest.raises(ValueError, match=f"{own}: count must be at least 0, got -1"):
+        model.sample(-1)
+    with pytest.raises(TypeError, match=f"{own}: count must be an int, got 2.5"):
+        model.sample(2.5)
+    assert model.sample(0).shape == (0, 16)
+    if name == "general-vae":
+        with pytest.raises(TypeError, match=f"{own}: decode takes no labels of z"):
+            model.decode(z, labels)
+        with pytest.raises(ValueError, match=rf"{own}: z must be a tensor of the shape \(\.\.\., 2\), got \(3, 4\)"):
+            model.decode(torch.zeros(3, 4))
+        return
+    with pytest.raises(TypeError, match=f"{own}: decode needs the labels of z"):
+        model.decode(z)
+    with pytest.raises(TypeError, match=f"{own}: labels must be a tensor, got list"):
+        model.decode(z, labels.tolist())
+    for wrong in (labels[:2], labels.unsqueeze(1)):
+        with pytest.raises(ValueError, match=rf"{own}: labels must have the shape \(3,\), one for each z, got \([23],"):
+            model.decode(z, wrong)
+    with pytest.raises(ValueError, match=rf"{own}: z must be a tensor of the shape \(\.\.\., 2\), got \(3, 4\)"):
+        model.decode(torch.zeros(3, 4), labels)
+    # Labels of the last axes go with all before them, and one with all.
+    together = model.decode(torch.zeros(5, 3, 2), labels)
+    torch.testing.assert_close(together[4], model.decode(z, labels))
+    torch.testing.assert_close(model.decode(z, torch.tensor(1)), model.decode(z, torch.tensor([1, 1, 1])))

@@ -136,6 +136,16 @@ def check_count(owner: str, argument: str, value: Any, at_least: float = 1) -> i
     return count
 
 
+def check_sizes(owner: str, argument: str, values: Any) -> tuple[Any, ...]:
+    """Return ``values`` as a tuple, whose members are not looked at; raise unless they are several, not one number."""
+    try:
+        if not isinstance(values, str):
+            return tuple(values)
+    except TypeError:
+        pass
+    raise TypeError(f"{owner}: {argument} must be a tuple of sizes, got {shown(values)}")
+
+
 def check_factor(owner: str, argument: str, value: Any, at_least: float = 0.0) -> float:
     """Return ``value`` as a number; raise unless it is a finite one, NumPy's included, of at least ``at_least``."""
     try:

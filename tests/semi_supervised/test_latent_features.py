@@ -19,10 +19,11 @@ from torch import nn
 
 import fastvi
 from fastvi.autoencoders import Autoencoder
-from fastvi.data import STATIC_BINARIZATION_SEED, binarize
+from fastvi.data import STATIC_BINARIZATION_SEED, binarize, from_arrays
 from fastvi.models import VAE, HierarchicalVAE
 from fastvi.semi_supervised import LatentFeatures
 from fastvi.training.errors import RunError
+from support.command import call
 from support.latent_models import LinearEncoder
 
 IDENTITY = LinearEncoder()
@@ -100,6 +101,82 @@ def test_a_module_takes_the_shape_that_it_was_trained_on() -> None:
 
     fitted = fastvi.fit(Square(16, latent_dim=2, hidden_dims=(8,)), GREY.reshape(-1, 4, 4), epochs=1)
     assert LatentFeatures(fitted, min_spread=None).fit(GREY).sample(GREY).shape == (300, 2)
+
+
+# The scale of a run
+
+BYTES = np.random.default_rng(2).integers(0, 256, (300, 16)).astype(np.uint8)
+SMALL = {"epochs": 1, "latent_dim": 3, "hidden_dims": (8,)}
+
+
+@pytest.mark.parametrize("binarization", ["none", "dynamic", "static"])
+def test_bytes_are_divided_as_the_run_divides_them(tmp_path: Path, binarization: str) -> None:
+    grey = BYTES.astype(np.float32) / np.float32(255)
+    fitted = fastvi.fit("vae", BYTES, "elbo", out=tmp_path / "run", binarization=binarization, **SMALL)
+    expected = LatentFeatures(fitted, min_spread=None).fit(grey)
+    for model in (fitted, tmp_path / "run"):
+        features = LatentFeatures(model, min_spread=None).fit(BYTES)
+        assert features.divisor_ == 255.0
+        assert features.transform(BYTES).dtype == np.float32
+        np.testing.assert_array_equal(features.spreads_, expected.spreads_)
+        np.testing.assert_array_equal(features.transform(BYTES), expected.transform(grey))
+        np.testing.assert_array_equal(features.sample(BYTES, 3), expected.sample(grey, 3))
+        np.testing.assert_array_equal(features.transform(grey), expected.transform(grey))
+        # Once divided, always: also a row without a value above 1.
+        dark = BYTES[:1] % 2
+        grey_dark = dark.astype(np.float32) / np.float32(255)
+        np.testing.assert_array_equal(features.transform(dark), expected.transform(grey_dark))
+        for method in (features.fit, features.transform, features.sample):
+            with pytest.raises(ValueError, match=r"X must hold values in \[0, 1\], got values from 0 to 255; grey"):
+                method(BYTES.astype(np.float64))
+
+
+def test_bytes_of_zeros_and_ones_and_of_counts_are_not_divided() -> None:
+    ones = BYTES % 2
+    fitted = fastvi.fit("vae", ones, "elbo", **SMALL)
+    features = LatentFeatures(fitted, min_spread=None).fit(ones)
+    np.testing.assert_array_equal(features.transform(ones), features.transform(ones.astype(np.float32)))
+    counts = fastvi.fit("vae", BYTES, "elbo", likelihood="poisson", **SMALL)
+    features = LatentFeatures(counts, min_spread=None).fit(BYTES)
+    np.testing.assert_array_equal(features.transform(BYTES), features.transform(BYTES.astype(np.float32)))
+    with pytest.raises(ValueError, match=r"X must hold counts, whole numbers of 0 or more, got \d+\.5"):
+        features.transform(BYTES + 0.5)
+
+
+def test_a_chosen_divisor_is_that_of_the_run(tmp_path: Path) -> None:
+    sixteen = (BYTES // 16).astype(np.uint8)
+    np.save(tmp_path / "mine.npy", sixteen)
+    run = tmp_path / "run"
+    options = ("--data", tmp_path / "mine.npy", "--divide-by", 16, "--epochs", 1, "--hidden-dims", 8, "--no-evaluate")
+    result = call("train", "--model", "vae", "--latent-dim", 3, "--objective", "elbo", *options, "--out", run)
+    assert result.exit_code == 0, result.output
+    features = LatentFeatures(run, min_spread=None).fit(sixteen)
+    assert features.divisor_ == 16.0
+    np.testing.assert_array_equal(features.transform(sixteen), features.transform(sixteen.astype(np.float32) / 16))
+
+
+def test_a_model_without_a_run_divides_nothing() -> None:
+    with pytest.raises(ValueError, match=r"X must hold values in \[0, 1\], got values from 0 to 255"):
+        LatentFeatures(small_vae(), min_spread=None).fit(BYTES)
+    np.testing.assert_array_equal(LatentFeatures(IDENTITY).fit(BYTES).transform(BYTES), BYTES)
+
+
+def test_rows_on_another_scale_than_the_runs_are_warned_of(tmp_path: Path) -> None:
+    raw = np.random.default_rng(3).normal(50.0, 10.0, (300, 4)).astype(np.float32)
+    np.save(tmp_path / "mine.npy", raw)
+    data = from_arrays(raw, standardize=True)
+    options = ("--data", tmp_path / "mine.npy", "--standardize", "--epochs", 1, "--hidden-dims", 8, "--no-evaluate")
+    run = tmp_path / "run"
+    result = call("train", "--model", "vae", "--latent-dim", 3, "--objective", "elbo", *options, "--out", run)
+    assert result.exit_code == 0, result.output
+    for model in (fastvi.fit("vae", data, "elbo", **SMALL), run):
+        with pytest.warns(
+            UserWarning, match=r"column \d of X has the mean (49|5\d)[.\d]* .* give rows as the run has them"
+        ):
+            LatentFeatures(model, min_spread=None).fit(raw)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            LatentFeatures(model, min_spread=None).fit(data.train.numpy())
 
 
 # The dimensions that are kept

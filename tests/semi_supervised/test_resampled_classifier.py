@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.estimator_checks import check_estimator
 
+import fastvi
 from fastvi.semi_supervised import LatentFeatures, ResampledClassifier
 from support.latent_models import LinearEncoder
 
@@ -112,6 +114,62 @@ def test_rows_without_a_label_choose_the_features_alone() -> None:
     assert words.classes_.tolist() == ["a", "b"]
     every = ResampledClassifier(Recorder(), features, unlabelled=None).fit(x, y)
     assert every.classes_.tolist() == [-1, 0, 1]
+
+
+MISSING = np.arange(30) >= 12
+
+
+@pytest.mark.parametrize(
+    ("labels", "unlabelled", "classes"),
+    [
+        (lambda y, words: np.where(MISSING, -1, y), -1, [0, 1, 2]),
+        (lambda y, words: np.where(MISSING, "-1", words), -1, ["a", "b", "c"]),
+        (
+            lambda y, words: np.array([-1 if none else word for none, word in zip(MISSING, words, strict=True)]),
+            -1,
+            "abc",
+        ),
+        (lambda y, words: [-1 if none else word for none, word in zip(MISSING, words, strict=True)], -1, "abc"),
+        (lambda y, words: np.where(MISSING, np.nan, y), np.nan, [0.0, 1.0, 2.0]),
+        (lambda y, words: np.where(MISSING, None, words), np.nan, ["a", "b", "c"]),
+        (lambda y, words: np.where(MISSING, None, y).tolist(), float("nan"), [0, 1, 2]),
+        (lambda y, words: np.where(MISSING, "-1", words), None, ["-1", "a", "b", "c"]),
+    ],
+)
+def test_what_marks_a_row_without_a_label(labels: Callable, unlabelled: object, classes: Sequence) -> None:
+    x, y = rows(30, 0)
+    given = labels(y, np.array(["a", "b", "c"])[y])
+    made = ResampledClassifier(KNeighborsClassifier(1), SEPARABLE, num_draws=2, unlabelled=unlabelled).fit(x, given)
+    assert made.classes_.tolist() == list(classes)
+    if unlabelled is not None:
+        assert made.score(x, given) == 1.0
+    assert clone(made).fit(x, given).classes_.tolist() == list(classes)
+
+
+def test_scores_are_of_the_rows_with_a_label() -> None:
+    """Of three rows with a label one is wrong; by their weights, 3 of 4 are right."""
+    x, y = np.array([[-3.0], [3.0], [0.5], [0.5]]), np.array([0, 1, -1, 0])
+    made = ResampledClassifier(Recorder(), LatentFeatures(LinearEncoder())).fit(x[:2], y[:2])
+    assert made.score(x, y) == pytest.approx(2 / 3)
+    assert made.score(x, y, [2.0, 1.0, 9.0, 1.0]) == pytest.approx(3 / 4)
+    x, y = rows(60, 0)
+    made = ResampledClassifier(LinearSVC(), SEPARABLE, num_draws=5)
+    assert cross_val_score(made, x, np.where(np.arange(60) % 4, -1, y), cv=3).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_names_of_columns_reach_the_features() -> None:
+    """Features that were fitted to a data frame are given frames, of which scikit-learn does not warn."""
+    pandas = pytest.importorskip("pandas")
+    x, y = rows(30, 0)
+    frame = pandas.DataFrame(x, columns=list("abcdef"))
+    labels = pandas.Series(np.where(MISSING, -1, y))
+    frozen = FrozenEstimator(clone(SEPARABLE).fit(frame))
+    for count in (0, 3):
+        made = ResampledClassifier(LinearSVC(), frozen, num_draws=3, num_prediction_draws=count).fit(frame, labels)
+        assert made.score(frame, labels) == 1.0
+    of_arrays = ResampledClassifier(LinearSVC(), SEPARABLE, num_draws=3).fit(x, labels.to_numpy())
+    of_frames = ResampledClassifier(LinearSVC(), SEPARABLE, num_draws=3).fit(frame, labels)
+    np.testing.assert_array_equal(of_frames.decision_function(frame), of_arrays.decision_function(x))
 
 
 def test_features_that_are_fitted_stay_where_they_are_frozen() -> None:
@@ -248,3 +306,24 @@ def test_rows_without_any_label_are_refused() -> None:
     x, _ = rows(30, 0)
     with pytest.raises(ValueError, match="no row has a label: all of y is -1, which marks those without"):
         ResampledClassifier(LinearSVC(), SEPARABLE).fit(x, np.full(30, -1))
+
+
+def test_missing_labels_are_refused_unless_they_are_marked() -> None:
+    x, y = rows(30, 0)
+    for unlabelled in (-1, None):
+        with pytest.raises(ValueError, match=r"y must hold a label for each row, got None .* unlabelled=float"):
+            ResampledClassifier(LinearSVC(), SEPARABLE, unlabelled=unlabelled).fit(x, np.where(MISSING, None, y))
+
+
+def test_bytes_reach_the_features() -> None:
+    """Of a run they are divided by 255; floats of that size are refused."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16)).astype(np.uint8)
+    y = np.arange(60) % 2
+    fitted = fastvi.fit("vae", pixels, "elbo", epochs=1, latent_dim=2, hidden_dims=(8,))
+    grey = pixels.astype(np.float32) / np.float32(255)
+    features = LatentFeatures(fitted, min_spread=None)
+    of_bytes = ResampledClassifier(LinearSVC(), features, num_draws=3).fit(pixels, y)
+    of_grey = ResampledClassifier(LinearSVC(), features, num_draws=3).fit(grey, y)
+    np.testing.assert_array_equal(of_bytes.decision_function(pixels), of_grey.decision_function(grey))
+    with pytest.raises(ValueError, match=r"X must hold values in \[0, 1\], got values from 0 to 255"):
+        ResampledClassifier(LinearSVC(), features).fit(pixels.astype(np.float32), y)

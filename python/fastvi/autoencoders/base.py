@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastvi._options import check_count, option, options_of
+from fastvi._options import check_count, check_sizes, option, options_of
 from fastvi._sizes import shown
 from fastvi.autoencoders.errors import ERRORS, error_after_linear, error_of, mean_of, parts_of, start_of
 from fastvi.autoencoders.layers import CODE_ACTIVATIONS, HIDDEN_ACTIVATIONS, mirrored, perceptron
@@ -81,7 +81,8 @@ class Autoencoder(nn.Module):
         name = type(self).__name__
         self.data_dim = check_count(name, "data_dim", data_dim)
         self.latent_dim = check_count(name, "latent_dim", latent_dim)
-        widths = [check_count(name, "hidden_dims", width) for width in hidden_dims or ()]
+        hidden_dims = () if hidden_dims is None else check_sizes(name, "hidden_dims", hidden_dims)
+        widths = [check_count(name, "hidden_dims", width) for width in hidden_dims]
         for what, value, choices in (
             ("activation", activation, HIDDEN_ACTIVATIONS),
             ("code_activation", code_activation, CODE_ACTIVATIONS),

@@ -58,7 +58,7 @@ def balanced_labels(labels: Any, count: int, seed: int) -> Tensor:
     >>> balanced_labels(labels, 8, seed=0)
     Traceback (most recent call last):
     ...
-    ValueError: balanced_labels: class 1 has 3 labelled examples, 8 labels over 2 classes need 4 of it
+    ValueError: balanced_labels: class 1 has 3 labelled examples, 8 labels over 2 classes need 4 of it; 6 are possible
     """
     values = _checked(labels)
     count = check_integer(_OWNER, "count", count)
@@ -69,13 +69,15 @@ def balanced_labels(labels: Any, count: int, seed: int) -> Tensor:
     if count < len(classes):
         raise ValueError(f"{_OWNER}: count is {count}, expected at least {len(classes)}, one label for each class")
     wanted = _sizes_of_classes(len(classes), count, seed)
+    short = (sizes < wanted).nonzero().squeeze(1)
+    if len(short) > 0:
+        place = int(short[sizes[short].argmin()])
+        raise ValueError(
+            f"{_OWNER}: class {int(classes[place])} has {int(sizes[place]):,} labelled examples, {count:,} labels over "
+            f"{len(classes)} classes need {int(wanted[place]):,} of it; {_most_labels(sizes, seed):,} are possible"
+        )
     drawn = []
     for label, size, number in zip(classes.tolist(), sizes.tolist(), wanted.tolist(), strict=True):
-        if size < number:
-            raise ValueError(
-                f"{_OWNER}: class {label} has {size:,} labelled examples, {count:,} labels over {len(classes)} classes "
-                f"need {number:,} of it"
-            )
         members = (values == label).nonzero().squeeze(1)
         drawn.append(members[_permutation(size, seed, _ORDER_STREAM, label)[:number]])
     return torch.cat(drawn).sort().values
@@ -113,6 +115,12 @@ def _sizes_of_classes(num_classes: int, count: int, seed: int) -> Tensor:
     wanted = torch.full((num_classes,), size)
     wanted[_permutation(num_classes, seed, _REMAINDER_STREAM, 0)[:remainder]] += 1
     return wanted
+
+
+def _most_labels(sizes: Tensor, seed: int) -> int:
+    """The largest count that the classes suffice for: they give one label more in the order of the remainder."""
+    least, order = int(sizes.min()), _permutation(len(sizes), seed, _REMAINDER_STREAM, 0)
+    return len(sizes) * least + int((sizes[order] == least).nonzero()[0])
 
 
 def _permutation(size: int, seed: int, *stream: int) -> Tensor:

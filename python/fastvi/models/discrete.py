@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvi import ops
-from fastvi._options import check_count
+from fastvi._options import check_count, check_sizes
 from fastvi.models.likelihoods import MEAN_MARGIN
 from fastvi.models.vae import _glorot_linear, _perceptron
 from fastvi.objectives import Draw
@@ -228,9 +228,10 @@ class DiscreteLatentModel(nn.Module):
             linear.bias.copy_(torch.logit(data_mean.clamp(MEAN_MARGIN, 1.0 - MEAN_MARGIN)))
 
     def _counts(self, name: str, values: Sequence[int]) -> tuple[int, ...]:
-        counts = tuple(check_count(type(self).__name__, name, value) for value in values)
+        own = type(self).__name__
+        counts = tuple(check_count(own, name, value) for value in check_sizes(own, name, values))
         if not counts:
-            raise ValueError(f"{type(self).__name__}: {name} must be one width or more, got ()")
+            raise ValueError(f"{own}: {name} must be one width or more, got ()")
         return counts
 
 

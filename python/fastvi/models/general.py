@@ -131,6 +131,10 @@ class GeneralVAE(nn.Module):
 
     def decode_parts(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the numbers of p(x|z), each ``(..., D)``: what its `fastvi.models.Likelihood` calls parts."""
+        name = type(self).__name__
+        if (labels is None) != (self.num_classes is None):
+            raise TypeError(f"{name}: decode {'needs the' if labels is None else 'takes no'} labels of z")
+        check_codes(name, z, self.latent_dim, labels)
         outputs = self.decoder(_joined(z, None if labels is None else self._indicators(labels, z.dtype)))
         return LIKELIHOODS[self.likelihood].split(outputs)
 
@@ -306,6 +310,29 @@ def check_images(owner: str, images: Any, data_dim: int, dtype: torch.dtype) -> 
         raise ValueError(f"{owner}: images must have the shape (B, {data_dim}), got {tuple(images.shape)}")
     if images.dtype is not dtype and not torch.is_autocast_enabled(images.device.type):
         raise TypeError(f"{owner}: images must have the model's dtype {dtype}, got {images.dtype}")
+
+
+def check_codes(owner: str, z: Any, latent_dim: int, labels: Any = None) -> None:
+    """Check that z, which is to be decoded, has the shape ``(..., Z)``, and that there is a label for each, or None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are other; the message begins with ``owner``.
+    """
+    if not isinstance(z, Tensor) or z.dim() == 0 or z.shape[-1] != latent_dim:
+        got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        raise ValueError(f"{owner}: z must be a tensor of the shape (..., {latent_dim}), got {got}")
+    if labels is None:
+        return
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"{owner}: labels must be a tensor, got {type(labels).__name__}")
+    expected = z.shape[:-1]
+    trailing = expected[len(expected) - labels.dim() :] if labels.dim() <= len(expected) else None
+    if trailing is None or any(size not in (1, wanted) for size, wanted in zip(labels.shape, trailing, strict=True)):
+        raise ValueError(
+            f"{owner}: labels must have the shape {tuple(expected)}, one for each z, got {tuple(labels.shape)}"
+        )
 
 
 def posterior_head(width: int, posterior: DiagonalPosterior) -> nn.Linear:

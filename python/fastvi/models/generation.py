@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Laplace, Normal
 
 from fastvi import ops
+from fastvi._options import check_count
 from fastvi.distributions import seeded
 from fastvi.models.likelihoods import (
     LIKELIHOODS,
@@ -41,7 +42,9 @@ def draw_latents(
     Raises
     ------
     TypeError
-        If the prior cannot be drawn from.
+        If the prior cannot be drawn from, or ``count`` is no integer.
+    ValueError
+        If ``count`` is negative.
 
     Examples
     --------
@@ -49,6 +52,7 @@ def draw_latents(
     >>> draw_latents(VAE(16, latent_dim=2, hidden_dims=(8,)), 5, seed=0)[0].shape
     torch.Size([5, 2])
     """
+    count = check_count(type(model).__name__, "count", count, at_least=0)
     parameter = next(model.parameters())
     num_classes = getattr(model, "num_classes", None)
     if labels is None and num_classes is not None:

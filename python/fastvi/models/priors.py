@@ -65,6 +65,7 @@ class MixturePrior(nn.Module):
 
     def sample(self, count: int, seed: int | None = None) -> Tensor:
         """Draw ``(count, Z)``."""
+        count = check_count("MixturePrior", "count", count, at_least=0)
         chosen = _choose(torch.softmax(self.logits, 0), count, seed)
         return ops.rsample_normal(self.means[chosen], self.logvars[chosen], (), seed)
 
@@ -118,6 +119,7 @@ class VampPrior(nn.Module):
 
     def sample(self, count: int, seed: int | None = None) -> Tensor:
         """Draw ``(count, Z)``."""
+        count = check_count("VampPrior", "count", count, at_least=0)
         weights = self.logits.new_full((len(self.logits),), 1.0 / len(self.logits))
         found = self.encode(self.pseudo_inputs[_choose(weights, count, seed)])
         if isinstance(found, Distribution):

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from fastvi import ops
 from fastvi._labels import UNLABELLED, check_labels, images_and_labels
-from fastvi._options import check_count
-from fastvi.models.general import check_images
+from fastvi._options import check_count, check_sizes
+from fastvi.models.general import check_codes, check_images
 from fastvi.models.generation import draw_latents
 from fastvi.models.likelihoods import LIKELIHOODS
 from fastvi.models.posteriors import at_least_float32
@@ -244,6 +244,7 @@ class SemiSupervisedVAE(nn.Module):
         """Return the numbers of p(x|y, z), each ``(..., D)``: what its `fastvi.models.Likelihood` calls parts."""
         if labels is None:
             raise TypeError(f"{type(self).__name__}: decode needs the labels of z")
+        check_codes(type(self).__name__, z, self.latent_dim, labels)
         outputs = run_network(self.decoder, torch.cat([z, self._one_hot(z, labels)], -1))
         return LIKELIHOODS[self.likelihood].split(at_least_float32(outputs))
 
@@ -345,7 +346,7 @@ def errors(classes: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def _widths(owner: str, name: str, values: Sequence[int]) -> tuple[int, ...]:
-    widths = tuple(check_count(owner, name, value) for value in values)
+    widths = tuple(check_count(owner, name, value) for value in check_sizes(owner, name, values))
     if not widths:
         raise ValueError(f"{owner}: {name} must be one width or more, got ()")
     return widths

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvi import ops
-from fastvi._options import option
+from fastvi._options import check_sizes, option
 from fastvi._sizes import as_integer, shown
 from fastvi.models.base import DataShape, ModelOptions
 from fastvi.models.likelihoods import LIKELIHOODS, values_of
@@ -110,6 +110,7 @@ class VAE(nn.Module):
             if not hasattr(type(self), name):  # a subclass may have a property or a constant tensor
                 setattr(self, name, None)
         data_dim, latent_dim = _positive("data_dim", data_dim), _positive("latent_dim", latent_dim)
+        hidden_dims = check_sizes("VAE", "hidden_dims", hidden_dims)
         hidden_dims = tuple(_positive("hidden_dims", width, hidden_dims) for width in hidden_dims)
         if not hidden_dims:
             raise ValueError("VAE: hidden_dims must be positive, got ()")

@@ -13,12 +13,17 @@ from fastvi._sizes import check_number, check_seed
 from fastvi.semi_supervised.encoders import TrainedEncoder
 
 _OWNER = "LatentFeatures"
+DTYPES = [np.float64, np.float32, np.uint8]
+"""Which scikit-learn lets pass; others become the first. Bytes have to be known as such, because they are divided."""
 
 
 class LatentFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type hints
     """Posterior means E_q[z|x] of a model that was trained without labels, as features of a classifier.
 
-    Labelled and unlabelled rows take one way to the encoder: the binarization that the model was trained with.
+    Labelled and unlabelled rows take one way to the encoder: the scale and the binarization that the model was trained
+    with. Of a run, rows of bytes (uint8) are divided as it divides its own: by 255 unless they are counts or hold 0 and
+    1 alone. Other rows are to be as the run has them, divided and standardised. A model without a run takes rows as
+    they are. Values that the likelihood is not of are refused.
 
     Parameters
     ----------
@@ -40,6 +45,8 @@ class LatentFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         Standard deviation of each posterior mean over the rows of `fit`, (Z,).
     dimensions_
         The latent dimensions that are kept, in increasing order, (Z',).
+    divisor_
+        What rows of bytes are divided by: as those of `fit` were; None where these were no bytes.
     n_features_in_
         D.
 
@@ -47,9 +54,16 @@ class LatentFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
     ------
     TypeError, ValueError
         By `fit`: if the model has no such encoder or takes labels, a parameter is out of range, the rows do not fit the
-        model, or no latent dimension is spread by more than ``min_spread``.
+        model, or no latent dimension is spread by more than ``min_spread``. By all: if a value of the rows is none that
+        the model's likelihood is of.
     RunError
         By `fit`: if ``model`` names no run folder.
+
+    Warns
+    -----
+    UserWarning
+        By `fit`: where real numbers are of another scale than the rows that the run was trained on, as far as these are
+        at hand: those of `fastvi.fit`, and of a folder that was trained on standardised data of a path.
 
     References
     ----------
@@ -86,8 +100,11 @@ class LatentFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         """Choose the latent dimensions by rows (N, D); the model stays as it is, and ``y`` is not looked at."""
         least = _checked_spread(self.min_spread)
         encoder = TrainedEncoder.of(_OWNER, self.model, self.binarization)
-        rows = validate_data(self, X, dtype=[np.float64, np.float32])
+        given = validate_data(self, X, dtype=DTYPES)
+        divisor = encoder.divisor(given) if given.dtype == np.uint8 else None
+        rows = _as_floats(given, divisor)
         spreads = encoder.means(rows).std(0, dtype=np.float64)
+        encoder.warn_of_scale(rows)
         kept = np.flatnonzero(spreads > least)
         if len(kept) == 0:
             raise ValueError(
@@ -95,30 +112,39 @@ class LatentFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
                 f"the largest standard deviation over the {len(rows):,} rows of X is {spreads.max():.3g}"
             )
         self.encoder_ = encoder
+        self.divisor_ = divisor
         self.spreads_ = spreads
         self.dimensions_ = kept
         return self
 
     def transform(self, X: Any) -> Any:  # noqa: N803
-        """Return the posterior means (N, Z') of rows (N, D), in their dtype."""
+        """Return the posterior means (N, Z') of rows (N, D), in their dtype, float32 of bytes."""
         check_is_fitted(self, "dimensions_")
-        rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return self.encoder_.means(rows)[:, self.dimensions_]
+        return self.encoder_.means(self._rows(X))[:, self.dimensions_]
 
     def sample(self, X: Any, seed: int = 0) -> Any:  # noqa: N803
-        """Return a draw from q(z|x) for each of the rows (N, D), (N, Z'), in their dtype.
+        """Return a draw from q(z|x) for each of the rows (N, D), (N, Z'), in their dtype, float32 of bytes.
 
         A row's draw depends on the row, its place and ``seed``, in [0, 2^63).
         """
         check_is_fitted(self, "dimensions_")
         seed = check_seed(f"{_OWNER}.sample", seed, "an int")
-        rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return self.encoder_.sample(rows, seed)[:, self.dimensions_]
+        return self.encoder_.sample(self._rows(X), seed)[:, self.dimensions_]
 
     def get_feature_names_out(self, input_features: Any = None) -> Any:
         """Return z0, z3 and so on: the numbers of the latent dimensions that are kept."""
         check_is_fitted(self, "dimensions_")
         return np.asarray([f"z{dimension}" for dimension in self.dimensions_], dtype=object)
+
+    def _rows(self, X: Any) -> Any:  # noqa: N803
+        """Rows on the scale of those that were fitted."""
+        rows = validate_data(self, X, dtype=DTYPES, reset=False)
+        return _as_floats(rows, self.encoder_.divisor(rows) if self.divisor_ is None else self.divisor_)
+
+
+def _as_floats(rows: Any, divisor: float | None) -> Any:
+    """Rows of bytes as float32, divided; others as they are."""
+    return rows.astype(np.float32) / np.float32(divisor) if rows.dtype == np.uint8 else rows
 
 
 def _checked_spread(min_spread: Any) -> float:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
+from sklearn.utils import _safe_indexing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastvi._sizes import check_integer, check_seed
 from fastvi.seeding import mix_seed
+from fastvi.semi_supervised.features import DTYPES
 
 _OWNER = "ResampledClassifier"
 _TRAINING, _PREDICTION = 0, 1
 """Streams of draws: ``mix_seed(seed, _TRAINING, number)``."""
+
+
+def _is_nothing(label: Any) -> bool:
+    """Whether a label is None, or one of the like that pandas has."""
+    return label is None or type(label).__name__ in ("NAType", "NaTType")
 
 
 def _classifier_has(method: str) -> Callable[[Any], bool]:
@@ -43,7 +51,8 @@ class ResampledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         0: predict from posterior means. P of 1 or more: average over P draws of each row the classifier's
         probabilities, or its decision function where it has none, or its votes where it has neither.
     unlabelled
-        The label in ``y`` that marks a row without a label; None: there are no such rows.
+        The label in ``y`` that marks a row without a label: a number or a word. Among words -1 is ``"-1"``, too, which
+        NumPy makes of it. NaN marks what is missing: NaN, None and NA. None: there are no such rows.
     seed
         Determines all draws, in [0, 2^63).
 
@@ -59,8 +68,8 @@ class ResampledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Raises
     ------
     TypeError, ValueError
-        By `fit`: if a parameter is out of range, ``classifier`` is none, ``features`` cannot be sampled, or no row has
-        a label; see `LatentFeatures`.
+        By `fit` and `score`: if no row has a label, or a label is missing that ``unlabelled`` does not mark. By `fit`:
+        if a parameter is out of range, ``classifier`` is none, or ``features`` cannot be sampled; see `LatentFeatures`.
 
     References
     ----------
@@ -101,17 +110,25 @@ class ResampledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> ResampledClassifier:  # noqa: N803  # scikit-learn's name
         """Fit the features to all rows (N, D), and the classifier to draws of those whose y (N,) is a label."""
         self._check_parameters()
-        rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        is_labelled, completed = self._completed(y)
+        rows, labels = validate_data(self, X, completed, dtype=DTYPES)
         check_classification_targets(labels)
-        is_labelled = self._is_labelled(labels)
-        if not is_labelled.any():
-            raise ValueError(
-                f"{_OWNER}: no row has a label: all of y is {self.unlabelled!r}, which marks those without"
-            )
-        self.features_ = clone(self.features).fit(rows, labels)
-        self.classifier_ = self._trained(rows[is_labelled], labels[is_labelled])
+        # Features see the names of the columns, where there are any, each time or never.
+        given = X if hasattr(self, "feature_names_in_") else rows
+        places = np.arange(len(labels)) if is_labelled is None else np.flatnonzero(is_labelled)
+        self.features_ = clone(self.features).fit(given, y)
+        self.classifier_ = self._trained(_safe_indexing(given, places), labels[places])
         self.classes_ = self.classifier_.classes_
         return self
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
+        """Return the share of right predictions among the rows (N, D) whose y (N,) is a label."""
+        is_labelled, labels = self._completed(y)
+        if is_labelled is not None:
+            places = np.flatnonzero(is_labelled)
+            X, labels = _safe_indexing(X, places), labels[places]  # noqa: N806
+            sample_weight = None if sample_weight is None else _safe_indexing(sample_weight, places)
+        return float(super().score(X, labels, sample_weight))
 
     def predict(self, X: Any) -> Any:  # noqa: N803
         """Return the class of each of the rows (N, D), (N,)."""
@@ -142,10 +159,42 @@ class ResampledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not hasattr(self.features, "sample"):
             raise TypeError(f"{_OWNER}: features must be a LatentFeatures, got {type(self.features).__name__}")
 
-    def _is_labelled(self, labels: Any) -> Any:
-        if self.unlabelled is None or (labels.dtype.kind in "US" and not isinstance(self.unlabelled, str)):
-            return np.ones(len(labels), dtype=bool)
-        return labels != self.unlabelled
+    def _completed(self, y: Any) -> tuple[Any, Any]:
+        """Whether each row has a label, and y in which the others borrow one, so that all of it can be checked.
+
+        None and y where all rows have one.
+        """
+        labels = np.asarray(y, dtype=object if isinstance(y, list | tuple) else None)
+        if labels.ndim not in (1, 2) or labels.size == 0:
+            return None, y
+        is_labelled = ~np.vectorize(self._marks, otypes=[bool])(labels)
+        if labels.dtype == object and any(map(_is_nothing, labels[is_labelled])):
+            raise ValueError(
+                f"{_OWNER}: y must hold a label for each row, got None or NA for some: unlabelled=float('nan') marks "
+                "them"
+            )
+        if is_labelled.all():
+            return None, y
+        if not is_labelled.any():
+            raise ValueError(
+                f"{_OWNER}: no row has a label: all of y is {self.unlabelled!r}, which marks those without"
+            )
+        labels = np.where(is_labelled, labels, labels[is_labelled][0])
+        if labels.dtype == object:
+            kinds = {isinstance(value, str) for value in labels.flat}
+            labels = np.asarray(labels.tolist()) if len(kinds) == 1 else labels
+        return is_labelled.ravel(), labels
+
+    def _marks(self, label: Any) -> bool:
+        """Whether a label says that there is none."""
+        if self.unlabelled is None:
+            return False
+        is_nan = isinstance(label, float | np.floating) and math.isnan(label)
+        if isinstance(self.unlabelled, float | np.floating) and math.isnan(self.unlabelled):
+            return is_nan or _is_nothing(label) or (isinstance(label, str) and label == "nan")
+        if is_nan or _is_nothing(label):
+            return False
+        return bool(label == (str(self.unlabelled) if isinstance(label, str) else self.unlabelled))
 
     def _trained(self, rows: Any, labels: Any) -> Any:
         """The classifier, fitted to draws of labelled rows."""
@@ -164,7 +213,8 @@ class ResampledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _averaged(self, X: Any, function: Callable[[Any], Any]) -> Any:  # noqa: N803
         """A function of features (N, Z'): of the means, or averaged over draws."""
         check_is_fitted(self, "classes_")
-        rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        rows = validate_data(self, X, dtype=DTYPES, reset=False)
+        rows = X if hasattr(X, "columns") and hasattr(self, "feature_names_in_") else rows
         if self.num_prediction_draws == 0:
             return function(self.features_.transform(rows))
         found = (function(features) for features in self._draws(rows, _PREDICTION, self.num_prediction_draws))

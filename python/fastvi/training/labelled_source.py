@@ -191,6 +191,9 @@ def seen_labels(config: TrainingConfig, data: Dataset, training: Tensor | None) 
         if not bool((labels >= 0).any()):
             raise ValueError("no training example has a label")
         return labels
+    num_classes = labels[labels >= 0].unique().numel()
+    if num_classes and count < num_classes:
+        raise ValueError(f"got {count}, expected at least {num_classes}, one label for each class")
     chosen = balanced_labels(labels, count, mix_seed(config.seed, LABEL_STREAM, _CHOICE))
     return torch.full_like(labels, UNLABELLED).index_copy(0, chosen, labels[chosen])
 
