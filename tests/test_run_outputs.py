@@ -144,6 +144,30 @@ def test_codes_are_those_of_the_encoder() -> None:
     torch.testing.assert_close(codes.logvar, q.covariance_matrix.diagonal(dim1=-2, dim2=-1).log())
 
 
+@pytest.mark.parametrize("labels", [None, [0, 1, 2, 3, 4], [0, -1, 2, -1, 4]])
+def test_codes_of_a_model_with_missing_labels_are_of_one_class(labels: list[int] | None) -> None:
+    """Of the label, and of the likeliest class by q(y|x) where there is none."""
+    model, (x, _) = small("m2"), examples("m2")
+    given = x if labels is None else (x, torch.tensor(labels))
+    classes = torch.tensor([-1] * 5 if labels is None else labels)
+    classes = torch.where(classes < 0, model.classify(x), classes)
+    codes = encode(model, given, num_samples=20_000, seed=1)
+    means, logvars = model.encode_classes(x)
+    mean, logvar = means[classes, torch.arange(5)], logvars[classes, torch.arange(5)]
+    # Layers of all classes and of one sum in other orders.
+    torch.testing.assert_close(codes.mean, mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(codes.logvar, logvar, rtol=1e-5, atol=1e-6)
+    (drawn,) = codes.samples
+    assert drawn.shape == (20_000, 5, 3)
+    assert bool(((drawn.mean(0) - mean).abs() < 5.0 * torch.exp(0.5 * logvar) / 20_000**0.5).all())
+
+
+def test_the_encoder_of_a_model_with_missing_labels_is_no_program() -> None:
+    exported = export(small("m2"), examples("m2"))
+    assert set(exported.programs) == {"decoder"}
+    assert "takes the likeliest class by q(y|x) where a label is missing" in exported.missing["encoder"]
+
+
 def test_a_flow_has_samples_alone() -> None:
     model, x = small("general-vae", posterior="flow"), examples("general-vae")
     assert set(encode(model, x, num_samples=2).arrays()) == {"samples"}

@@ -371,7 +371,12 @@ def test_a_stacked_model_samples_encodes_reconstructs_and_scores():
     z1 = model.m2.decode(torch.ones(1, 2), torch.tensor([1]))
     assert z1[0, 1] == 0.0
     assert torch.equal(model.decode(torch.ones(1, 2), torch.tensor([1])), model.m1.decode(z1))
-    assert encode(model, (x, labels), num_samples=4, seed=1).samples[0].shape == (4, 5, 3)
+    codes = encode(model, (x, labels), num_samples=20_000, seed=1)
+    mean, logvar = model.encode((x, labels))  # of q(z2|z1, y)
+    assert torch.equal(codes.mean, mean)
+    assert torch.equal(codes.logvar, logvar)
+    assert codes.samples[0].shape == (20_000, 5, 2)
+    assert bool(((codes.samples[0].mean(0) - mean).abs() < 5.0 * torch.exp(0.5 * logvar) / 20_000**0.5).all())
     torch.testing.assert_close(reconstruct(model, (x, labels)), model.reconstruct((x, labels)))
     scores = score(model, (x, labels), num_samples=30)
     assert bool((scores.elbo <= scores.log_prob).all())
@@ -405,8 +410,9 @@ def test_features_are_the_dimensions_that_vary_drawn_anew_for_each_seed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--model", "m2", "--labels", "5000"), "--labels: class "),
-        (("--model", "m2", "--labels", "5"), "--labels: count is 5, expected at least 10, one label for each class"),
+        (("--model", "m2", "--labels", "5000"), "--labels: class 8 has 145 labelled examples, 5,000 labels over 10"),
+        (("--model", "m2", "--labels", "1600"), "need 160 of it; 1,454 are possible"),
+        (("--model", "m2", "--labels", "5"), "--labels: got 5, expected at least 10, one label for each class"),
         (("--model", "m2", "--objective", "iwae"), "iwae would not train the classifier of m2"),
         (("--objective", "semi-supervised"), "needs a model of data and classes, such as m2"),
         (("--model", "vae", "--labels", "100"), "--labels belongs to the models m2 and m1-m2, not to vae"),

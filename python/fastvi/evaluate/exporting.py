@@ -18,7 +18,7 @@ from torch.distributions import Distribution, MultivariateNormal
 from fastvi._examples import count_examples, select_examples
 from fastvi._extras import require_extra
 from fastvi.models import HamiltonianPosterior
-from fastvi.objectives.model import has_own_draw
+from fastvi.objectives.model import completes_labels, has_own_draw
 
 _EXAMPLE_ROWS = 3
 """Of the batch that is traced; one row would be taken for a constant."""
@@ -131,6 +131,11 @@ class _Decoder(nn.Module):
 def _encoder(model: Any, few: Any) -> tuple[nn.Module, tuple[Tensor, ...]] | str:
     """The module and what it is given; a word on why there is none."""
     name = type(model).__name__
+    if completes_labels(model):
+        return (
+            f"the encoder of {name} takes the likeliest class by q(y|x) where a label is missing, so that what it "
+            "computes depends on the labels: that is no one program"
+        )
     if has_own_draw(model):
         return f"{name} draws its latent variables step by step, which is no program of x alone"
     if not hasattr(model, "encode") and not hasattr(model, "code"):

@@ -18,7 +18,7 @@ from fastvi.models import HamiltonianPosterior
 from fastvi.models.generation import draw_latents, draw_values
 from fastvi.objectives import draw
 from fastvi.objectives.latent import GaussianPosterior, posterior_of
-from fastvi.objectives.model import has_bound, has_own_draw, lacking
+from fastvi.objectives.model import completes_labels, has_bound, has_own_draw, lacking
 from fastvi.seeding import mix_seed
 
 _LATENTS, _VALUES = 0, 1
@@ -151,7 +151,8 @@ def encode(model: Any, x: Any, *, num_samples: int = 0, seed: int = 0) -> Codes:
     """Return the approximate posteriors q(z|x) of examples, and samples of them where they are asked for.
 
     Models whose q has no mean in closed form (several layers, trajectories, flows, discrete latent variables) have
-    samples alone.
+    samples alone. Those that take missing labels (M2, M1+M2) give q(z|x, y) of the label, and of the likeliest class by
+    q(y|x) where it is missing; of M1+M2 that is q(z2|z1, y) at the mean of q(z1|x).
 
     Parameters
     ----------
@@ -188,7 +189,7 @@ def encode(model: Any, x: Any, *, num_samples: int = 0, seed: int = 0) -> Codes:
         return Codes(None, None, code=torch.cat([model.code(part) for part in batches(x, count)]))
     if not hasattr(model, "encode") and not has_own_draw(model):
         raise TypeError(f"encode: {name} has no encoder q(z|x)")
-    moments = [] if has_own_draw(model) else [_moments(_posterior(model, part)) for part in batches(x, count)]
+    moments = [] if _is_drawn(model) else [_moments(_posterior(model, part)) for part in batches(x, count)]
     closed = [pair for pair in moments if pair is not None]
     if len(closed) < len(moments) or not moments:
         if num_samples == 0:
@@ -210,8 +211,13 @@ def encode(model: Any, x: Any, *, num_samples: int = 0, seed: int = 0) -> Codes:
     return Codes(mean, logvar, samples)
 
 
+def _is_drawn(model: Any) -> bool:
+    """Whether samples come from the model's ``draw``: not of one that sums the class out, whose codes are of one."""
+    return has_own_draw(model) and not completes_labels(model)
+
+
 def _draws(model: Any, x: Any, num_samples: int, seed: int, row_offset: int) -> tuple[Tensor, ...]:
-    if not has_own_draw(model):
+    if not _is_drawn(model):
         return (_posterior(model, x).rsample(num_samples, seed, row_offset),)
     samples = draw(model, x, num_samples, seed=seed, row_offset=row_offset).samples
     return (samples,) if isinstance(samples, Tensor) else tuple(samples)
@@ -225,6 +231,8 @@ def _posterior(model: Any, x: Any) -> Any:
     TypeError
         For a model without a likelihood, whose ``encode`` may give anything.
     """
+    if completes_labels(model) and isinstance(found := model.encode(x), tuple):
+        return GaussianPosterior(*found)  # M1+M2 has no log_likelihood, because it has two layers
     if lacking(model):
         raise TypeError(f"encode: {type(model).__name__} has no log_likelihood: its codes are no q(z|x)")
     return posterior_of(model, x)

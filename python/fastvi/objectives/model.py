@@ -73,6 +73,11 @@ def has_own_draw(model: object) -> bool:
     return hasattr(model, "draw")
 
 
+def completes_labels(model: object) -> bool:
+    """Whether the model sums its class out in a ``draw``, and its ``encode`` is of one class: M2 and M1+M2."""
+    return has_own_draw(model) and hasattr(model, "encode") and bool(getattr(model, "takes_missing_labels", False))
+
+
 def has_bound(model: object) -> bool:
     """Whether a bound on log p(x) can be estimated: by a ``draw``, or by ``encode`` and ``log_likelihood``."""
     return has_own_draw(model) or not lacking(model)

@@ -89,7 +89,10 @@ class SemiSupervised(Bound):
         the objective and all other gradients are the same at any share.
     hold_steps, warm_up_steps
         In the first ``hold_steps`` steps of training the share is 0, and over the next ``warm_up_steps`` it rises
-        linearly: ``objective.at_step(step)`` has the share of that step. A classifier that has not yet learnt from the
+        linearly from 0 to ``unlabelled_share``: ``objective.at_step(step)`` has the share of that step, counted from 0,
+        which is ``unlabelled_share`` times (step - hold_steps) / warm_up_steps between 0 and 1. So with a rise the step
+        after the hold still has 0, as any `LinearWarmUp` has at its beginning, and step hold_steps + warm_up_steps is
+        the first with the whole share. A classifier that has not yet learnt from the
         labels may otherwise take the classes for another division of the examples.
 
     Raises
