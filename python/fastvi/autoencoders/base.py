@@ -13,6 +13,7 @@ from fastvi._options import check_count, check_sizes, option, options_of
 from fastvi._sizes import shown
 from fastvi.autoencoders.errors import ERRORS, error_after_linear, error_of, mean_of, parts_of, start_of
 from fastvi.autoencoders.layers import CODE_ACTIVATIONS, HIDDEN_ACTIVATIONS, mirrored, perceptron
+from fastvi.models._checks import check_codes
 from fastvi.models.base import DataShape, ModelOptions
 
 
@@ -110,6 +111,7 @@ class Autoencoder(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the reconstruction, shape (..., D), for ``z`` of shape (..., Z)."""
+        self._check_codes(z)
         return mean_of(self.error, self.head(self.decoder(z)))
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -119,7 +121,10 @@ class Autoencoder(nn.Module):
     def reconstruction_error(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         """Return the error of each example, (B,), of the reconstruction from ``z``, by default from the code of x."""
         self._check_data(x)
-        hidden = self.decoder(self.code(x) if z is None else z)
+        if z is None:
+            z = self.code(x)
+        self._check_codes(z)
+        hidden = self.decoder(z)
         if isinstance(self.head, nn.Linear):
             return error_after_linear(self.error, x, hidden, self.head, self.validate_args)
         return error_of(self.error, x, self.head(hidden), self.validate_args)
@@ -161,6 +166,9 @@ class Autoencoder(nn.Module):
         first = self.encoder[0]
         assert isinstance(first, nn.Linear)
         return first.weight.detach()
+
+    def _check_codes(self, z: Any) -> None:
+        check_codes(type(self).__name__, z, self.latent_dim, self.filters().dtype)
 
     def _check_data(self, x: Tensor) -> None:
         name = type(self).__name__

@@ -16,6 +16,7 @@ from torch.distributions import Distribution, TransformedDistribution
 
 from fastvi import ops
 from fastvi._options import option
+from fastvi.models._checks import check_codes, check_images
 from fastvi.models.base import DataShape, ModelOptions
 from fastvi.models.generation import draw_latents
 from fastvi.models.likelihoods import LIKELIHOODS, is_of_counts, is_of_reals
@@ -112,6 +113,7 @@ class GeneralVAE(nn.Module):
     def log_likelihood(self, x: Any, z: Tensor) -> Tensor:
         """Return log p(x|z), or log p(x|z, y), in nats, ``(K, B)``, for ``z`` of shape ``(K, B, Z)``."""
         images, labels = self._parts(x)
+        check_codes(type(self).__name__, z, self.latent_dim)
         codes = _joined(z, labels)
         if self.likelihood == "bernoulli":
             if values_at_hand(images) and (bounds := range_outside_unit_interval(images)) is not None:
@@ -134,7 +136,7 @@ class GeneralVAE(nn.Module):
         name = type(self).__name__
         if (labels is None) != (self.num_classes is None):
             raise TypeError(f"{name}: decode {'needs the' if labels is None else 'takes no'} labels of z")
-        check_codes(name, z, self.latent_dim, labels)
+        check_codes(name, z, self.latent_dim, labels=labels)
         outputs = self.decoder(_joined(z, None if labels is None else self._indicators(labels, z.dtype)))
         return LIKELIHOODS[self.likelihood].split(outputs)
 
@@ -293,46 +295,6 @@ class ConditionalVAEOptions(GeneralVAEOptions):
         if shape.num_classes is None:
             raise ValueError(f"{type(self).__name__}: the data's shape must have num_classes, got None")
         return super().build(shape, data_mean)
-
-
-def check_images(owner: str, images: Any, data_dim: int, dtype: torch.dtype) -> None:
-    """Check that images are floating-point rows (B, D) of the model's dtype; in autocast any such dtype will do.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are not; the message begins with ``owner``.
-    """
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"{owner}: images must be a tensor of floating-point values, got {got}")
-    if images.dim() != 2 or images.shape[-1] != data_dim:
-        raise ValueError(f"{owner}: images must have the shape (B, {data_dim}), got {tuple(images.shape)}")
-    if images.dtype is not dtype and not torch.is_autocast_enabled(images.device.type):
-        raise TypeError(f"{owner}: images must have the model's dtype {dtype}, got {images.dtype}")
-
-
-def check_codes(owner: str, z: Any, latent_dim: int, labels: Any = None) -> None:
-    """Check that z, which is to be decoded, has the shape ``(..., Z)``, and that there is a label for each, or None.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are other; the message begins with ``owner``.
-    """
-    if not isinstance(z, Tensor) or z.dim() == 0 or z.shape[-1] != latent_dim:
-        got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
-        raise ValueError(f"{owner}: z must be a tensor of the shape (..., {latent_dim}), got {got}")
-    if labels is None:
-        return
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"{owner}: labels must be a tensor, got {type(labels).__name__}")
-    expected = z.shape[:-1]
-    trailing = expected[len(expected) - labels.dim() :] if labels.dim() <= len(expected) else None
-    if trailing is None or any(size not in (1, wanted) for size, wanted in zip(labels.shape, trailing, strict=True)):
-        raise ValueError(
-            f"{owner}: labels must have the shape {tuple(expected)}, one for each z, got {tuple(labels.shape)}"
-        )
 
 
 def posterior_head(width: int, posterior: DiagonalPosterior) -> nn.Linear:

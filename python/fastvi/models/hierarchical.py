@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fastvi import ops
 from fastvi._options import check_count, option
 from fastvi._sizes import shown
+from fastvi.models._checks import check_codes
 from fastvi.models.base import DataShape, ModelOptions
 from fastvi.models.likelihoods import LIKELIHOODS
 from fastvi.models.vae import ACTIVATIONS, VAE, _glorot_linear, _perceptron
@@ -168,6 +169,7 @@ class HierarchicalVAE(nn.Module):
         return self.bottom.log_likelihood(x, self._lowest_layer(z))
 
     def _lowest_layer(self, z: Tensor) -> Tensor:
+        check_codes(type(self).__name__, z, self.latent_dim, self.bottom.posterior_head.weight.dtype)
         top: Tensor
         top, *noise = z.split(self.latent_dims[::-1], -1)
         for each, network in zip(noise, reversed(self.downward), strict=True):

@@ -16,7 +16,7 @@ from torch.nn import functional
 from fastvi import ops
 from fastvi._labels import UNLABELLED, check_labels, images_and_labels
 from fastvi._options import check_count, check_sizes
-from fastvi.models.general import check_codes, check_images
+from fastvi.models._checks import check_codes, check_images
 from fastvi.models.generation import draw_latents
 from fastvi.models.likelihoods import LIKELIHOODS
 from fastvi.models.posteriors import at_least_float32
@@ -213,6 +213,7 @@ class SemiSupervisedVAE(nn.Module):
     def log_likelihood(self, x: Any, z: Tensor) -> Tensor:
         """Return log p(x|y, z) in nats, ``(K, B)``, for z of shape ``(K, B, Z)``; labels as in `encode`."""
         images, labels = self.parts(x)
+        self._check_codes(z)
         labels = self.completed(images, labels)
         return self._log_likelihood(images, torch.cat([z, self._one_hot(z, labels)], -1))
 
@@ -244,7 +245,7 @@ class SemiSupervisedVAE(nn.Module):
         """Return the numbers of p(x|y, z), each ``(..., D)``: what its `fastvi.models.Likelihood` calls parts."""
         if labels is None:
             raise TypeError(f"{type(self).__name__}: decode needs the labels of z")
-        check_codes(type(self).__name__, z, self.latent_dim, labels)
+        self._check_codes(z, labels)
         outputs = run_network(self.decoder, torch.cat([z, self._one_hot(z, labels)], -1))
         return LIKELIHOODS[self.likelihood].split(at_least_float32(outputs))
 
@@ -326,6 +327,9 @@ class SemiSupervisedVAE(nn.Module):
             check_labels(type(self).__name__, labels, self.num_classes)
             indicators = functional.one_hot(labels, self.num_classes).to(z.dtype)
         return indicators.expand(*z.shape[:-1], self.num_classes)
+
+    def _check_codes(self, z: Any, labels: Any = None) -> None:
+        check_codes(type(self).__name__, z, self.latent_dim, self.encoder_label.dtype, labels)
 
     def _check_images(self, images: Any) -> None:
         check_images(type(self).__name__, images, self.data_dim, self.encoder_label.dtype)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fastvi import ops
 from fastvi._options import check_sizes, option
 from fastvi._sizes import as_integer, shown
+from fastvi.models._checks import check_codes
 from fastvi.models.base import DataShape, ModelOptions
 from fastvi.models.likelihoods import LIKELIHOODS, values_of
 from fastvi.nn.layers import run_layers
@@ -177,6 +178,7 @@ class VAE(nn.Module):
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """Return log p(x|z) in nats, shape (K, B), for ``x`` of shape (B, D) and ``z`` of shape (K, B, Z)."""
         self._check_data(x)
+        self._check_codes(z)
         layers = read_layers(z, (self.decoder, self.likelihood_head), in_autocast=True)
         if self.likelihood == "bernoulli":
             self._check_values(x)
@@ -253,12 +255,16 @@ class VAE(nn.Module):
         if x.dtype is not dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"{type(self).__name__}: x must have the model's dtype {dtype}, got {x.dtype}")
 
+    def _check_codes(self, z: Any) -> None:
+        check_codes(type(self).__name__, z, self.latent_dim, self.posterior_head.weight.dtype)
+
     def decode(self, z: Tensor) -> Tensor:
         """Return the mean of p(x|z), shape (..., D), for ``z`` of shape (..., Z)."""
         return LIKELIHOODS[self.likelihood].mean(self.decode_parts(z))
 
     def decode_parts(self, z: Tensor) -> tuple[Tensor, ...]:
         """Return the numbers of p(x|z), each (..., D): what its `fastvi.models.Likelihood` calls parts."""
+        self._check_codes(z)
         return LIKELIHOODS[self.likelihood].split(self.likelihood_head(self.decoder(z)))
 
     def reconstruct(self, x: Tensor) -> Tensor:
