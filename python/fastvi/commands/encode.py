@@ -8,6 +8,7 @@ from fastvi._terminal import make_console
 from fastvi.commands.run_outputs import (
     Data,
     Limit,
+    OtherArray,
     Out,
     Overwrite,
     Run,
@@ -27,6 +28,7 @@ def encode(
     run: Run,
     out: Out,
     data: Data = None,
+    array: OtherArray = None,
     split: Split = "test",
     limit: Limit = None,
     num_samples: Annotated[int, count("Samples of q(z|x) for each example.", least=0)] = 0,
@@ -46,7 +48,7 @@ def encode(
     check_out(out, (".npz",), overwrite)
     console = make_console(soft_wrap=True)
     opened = open_run(run, device, threads)
-    examples = run_examples(opened, data, data_dir, split, limit, console)
+    examples = run_examples(opened, data, array, data_dir, split, limit, console)
     with one_line():
         codes = encode_examples(opened.model, examples.x, num_samples=num_samples, seed=seed)
     arrays = codes.arrays() | {"labels": examples.labels, "index": examples.places}
@@ -58,6 +60,7 @@ def reconstruct(
     run: Run,
     out: Out,
     data: Data = None,
+    array: OtherArray = None,
     split: Split = "test",
     limit: Limit = None,
     overwrite: Overwrite = False,
@@ -74,7 +77,7 @@ def reconstruct(
     check_out(out, (".npz",), overwrite)
     console = make_console(soft_wrap=True)
     opened = open_run(run, device, threads)
-    examples = run_examples(opened, data, data_dir, split, limit, console)
+    examples = run_examples(opened, data, array, data_dir, split, limit, console)
     with one_line():
         found = reconstruct_examples(opened.model, examples.x)
     arrays = {

@@ -37,6 +37,10 @@ Data = Annotated[
         "default: the run's own.",
     ),
 ]
+OtherArray = Annotated[
+    str | None,
+    typer.Option("--array", metavar="NAME", help="Of other data in an npz or pt file: the array of the rows."),
+]
 Split = Annotated[str, typer.Option(help="test or train: which examples of data that have both.")]
 Limit = Annotated[int | None, count("Use so many examples, evenly spaced.")]
 
@@ -98,7 +102,13 @@ def open_run(run: Path, device: str, threads: int | None) -> Opened:
 
 
 def run_examples(
-    opened: Opened, data: str | None, data_dir: Path | None, split: str, limit: int | None, console: Console
+    opened: Opened,
+    data: str | None,
+    array: str | None,
+    data_dir: Path | None,
+    split: str,
+    limit: int | None,
+    console: Console,
 ) -> Examples:
     """Return examples of a run's data, or of others, as its model takes them; what cannot be read ends the command."""
     import torch
@@ -110,9 +120,11 @@ def run_examples(
 
     choose("split", split, ("test", "train"))
     if data is None:
+        if array is not None:
+            fail("--array is of other data: name them by --data")
         dataset, _ = run_data(opened.folder, opened.config, data_dir, console)
     else:
-        dataset = _other_data(opened, data, data_dir, console)
+        dataset = _other_data(opened, data, array, data_dir, console)
     if split == "train":
         if not isinstance(dataset.train, torch.Tensor):
             fail("--split train: the training rows stay on the disk; name some of them by --data")
@@ -133,13 +145,16 @@ def run_examples(
     return Examples(x, None if dataset.test_labels is None else dataset.test_labels[places], places)
 
 
-def _other_data(opened: Opened, data: str, data_dir: Path | None, console: Console) -> Dataset:
+def _other_data(opened: Opened, data: str, array: str | None, data_dir: Path | None, console: Console) -> Dataset:
     """Data that are not the run's, of rows of the same length: all of them, where they come from a path."""
     from fastvi.data import DATASET_NAMES, DataError, DataSource
+    from fastvi.training.class_names import require_words_of, with_numbers_of
     from fastvi.training.config import RunError
 
-    config = opened.config
+    config, by_itself = opened.config, False
     if data in DATASET_NAMES:
+        if array is not None:
+            fail(f"--array is of data in a file, and {data} is a data set by name")
         dataset = load_data(data, data_folder(data, data_dir), False, console)
     else:
         try:
@@ -150,8 +165,11 @@ def _other_data(opened: Opened, data: str, data_dir: Path | None, console: Conso
         if record is not None and record.source is not None:
             # Read beside the training rows, so that the values are divided and standardised as theirs were.
             source = DataSource.from_dict(record.source)
+            if array is not None:
+                fail("--array: other data are read as the run's own are, whose array was chosen when it was trained")
         else:
-            source = DataSource(data, likelihood=likelihood)
+            by_itself = True
+            source = DataSource(data, array=array, likelihood=likelihood)
             if Path(data).is_dir():
                 source = replace(source, image_size=(config.image_shape[-2], config.image_shape[-1]))
         if not Path(data).exists():
@@ -162,6 +180,12 @@ def _other_data(opened: Opened, data: str, data_dir: Path | None, console: Conso
             if source.labels_from is None or config.uses_labels:
                 fail(as_options(str(error)))
             dataset = load_data(data, replace(source, labels_from=None, test_split=data), False)
+    try:
+        if by_itself:
+            require_words_of(config, dataset)
+        dataset = with_numbers_of(config, dataset)
+    except RunError as error:
+        fail(f"--data {data}: {error}")
     if config.uses_labels and dataset.test_labels is None and not config.takes_missing_labels:
         fail(f"--data {data}: {config.label_user} needs labels, and these data have none")
     width, expected = math.prod(dataset.image_shape), math.prod(config.image_shape)

@@ -9,6 +9,7 @@ from fastvi.commands.run_outputs import (
     Data,
     Examples,
     Limit,
+    OtherArray,
     Out,
     Overwrite,
     Run,
@@ -36,6 +37,7 @@ def score(
     run: Run,
     out: Out,
     data: Data = None,
+    array: OtherArray = None,
     split: Split = "test",
     limit: Limit = None,
     num_samples: Annotated[int, count("K, samples for each example.")] = 1000,
@@ -59,7 +61,7 @@ def score(
     check_out(out, (".csv", ".npz"), overwrite)
     console = make_console(soft_wrap=True)
     opened = open_run(run, device, threads)
-    examples = run_examples(opened, data, data_dir, split, limit, console)
+    examples = run_examples(opened, data, array, data_dir, split, limit, console)
     rows = num_samples * len(examples.places)
     hidden = not (progress and console.is_terminal)
     with one_line(), Progress(console=console, transient=True, disable=hidden) as bar:

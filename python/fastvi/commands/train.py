@@ -320,7 +320,8 @@ def _new_config(context: typer.Context, dataset: Dataset, name: str) -> Training
     config = with_absolute_places(config)
     try:
         if config.uses_labels:
-            config = dataclasses.replace(config, num_classes=classes_to_train(config, dataset))
+            num_classes = classes_to_train(config, dataset)
+            config = dataclasses.replace(config, num_classes=num_classes, class_names=dataset.class_names)
         check_data(config, dataset)
         check_memory(config, shape_of(dataset.train)[0])
         check_settings(config)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastvi._examples import count_examples, select_examples
 from fastvi._pareto import largest_reliable_k
 from fastvi.objectives.model import has_bound
+from fastvi.training.class_names import with_numbers_of
 from fastvi.training.config import RunFolder
 from fastvi.training.errors import RunError
 from fastvi.training.files import write_whole
@@ -139,6 +140,7 @@ def evaluation_examples(data: Dataset, config: TrainingConfig) -> Any:
     """
     from fastvi.data import test_images
 
+    data = with_numbers_of(config, data)
     try:
         check_data(config, data, trains=False)
     except ValueError as error:

@@ -11,6 +11,7 @@ from torch import nn
 
 from fastvi.data import DATASET_NAMES, Dataset, DataSource, load_dataset
 from fastvi.objectives.model import has_bound
+from fastvi.training.class_names import require_words_of
 from fastvi.training.config import RunFolder
 from fastvi.training.data_record import DataRecord
 from fastvi.training.errors import RunError
@@ -56,8 +57,8 @@ class Fit:
         ----------
         data
             Examples, or a pair with their labels: arrays, or a torch Dataset; a model that takes missing labels needs
-            none. None: the test examples of the run, which one that was loaded reads again where its data have a name
-            or a path.
+            none. Labels are numbers of classes, or the words that the run was trained on. None: the test examples of
+            the run, which one that was loaded reads again where its data have a name or a path.
         num_samples
             K of the bound that stands for log p(x).
         limit
@@ -73,6 +74,8 @@ class Fit:
         ------
         ValueError
             If there are no test examples.
+        RunError
+            If the data are not what the run can take, such as labels that are no classes of it.
         """
         from fastvi.evaluate import evaluate, evaluate_loss
 
@@ -193,16 +196,19 @@ class Fit:
                 raise ValueError("evaluate: the run has no test examples at hand: give some by data")
             return shaped(config.model, evaluation_examples(own, config))
         is_own = isinstance(config.model, OwnModel)
-        if isinstance(data, Dataset):
-            return shaped(config.model, evaluation_examples(data, config))
-        found = given_data(
-            data,
-            keep_values=is_own,
-            with_labels=config.uses_labels,
-            may_lack_labels=config.takes_missing_labels,
-            test=data,
-            likelihood=None if is_own else getattr(config.model, "likelihood", None),
-        ).dataset
+        found = (
+            data
+            if isinstance(data, Dataset)
+            else given_data(
+                data,
+                keep_values=is_own,
+                with_labels=config.uses_labels,
+                may_lack_labels=config.takes_missing_labels,
+                test=data,
+                likelihood=None if is_own else getattr(config.model, "likelihood", None),
+            ).dataset
+        )
+        require_words_of(config, found)
         return shaped(config.model, evaluation_examples(found, config))
 
 

@@ -154,7 +154,8 @@ def fit(
     )
     if config.uses_labels:
         num_classes = classes_to_train(config, facts) if isinstance(facts, Dataset) else facts.num_classes
-        config = dataclasses.replace(config, num_classes=num_classes)
+        class_names = getattr(facts, "class_names", None)
+        config = dataclasses.replace(config, num_classes=num_classes, class_names=class_names)
     config = with_absolute_places(config)
     if isinstance(facts, Dataset):
         check_data(config, facts)

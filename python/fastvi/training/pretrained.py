@@ -109,8 +109,8 @@ def _command(config: TrainingConfig) -> str:
         fields = settings.pop(part)
         words.append(f"--{part} {fields.pop('name')}")
         words += [_flag(name, value) for name, value in fields.items() if value is not None]
-    for name in ("data", "image_shape", "num_classes"):
-        del settings[name]
+    for name in ("data", "image_shape", "num_classes", "class_names"):
+        settings.pop(name, None)
     from fastvi.training.trainer_settings import TRAINER_DEFAULTS
 
     words += [

@@ -61,6 +61,8 @@ class TrainingConfig(TrainerSettings):
         Adam's schedule, and the seed of everything drawn.
     num_classes
         Number of classes of the labels, where the objective or the model uses them; else None.
+    class_names
+        What the labels from 0 on stand for, where the data say it and the run uses them; else None.
     precision
         ``"32-true"``: float32. ``"bf16-mixed"``: the factors of matrix products are bfloat16, in a region of
         ``torch.autocast``; parameters, their gradients, the optimiser and the bound stay float32.
@@ -77,6 +79,7 @@ class TrainingConfig(TrainerSettings):
     seed: int
     num_classes: int | None = None
     precision: str = PRECISIONS[0]
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Take NumPy's numbers for Python's, and a list of sizes for a tuple; the rest is for `check_settings`."""
@@ -137,8 +140,13 @@ class TrainingConfig(TrainerSettings):
             return self.build_model()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings by name; those of the objective and the model are ``{name, **fields}``."""
+        """Return the settings by name; those of the objective and the model are ``{name, **fields}``.
+
+        Without ``class_names`` where there are none, as older runs are.
+        """
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.class_names is None:
+            del settings["class_names"]
         settings["objective"] = OBJECTIVES.as_fields(self.objective)
         settings["model"] = (
             {"name": OWN_MODEL, **dataclasses.asdict(self.model)}
@@ -173,9 +181,11 @@ class TrainingConfig(TrainerSettings):
     def lasting(self) -> dict[str, Any]:
         """Return the settings by name that a run keeps for good.
 
-        The number of epochs of a constant rate may change, and the place of another run, which may be moved.
+        The number of epochs of a constant rate may change, and the place of another run, which may be moved. The
+        record of the data tells whether the labels are the same.
         """
         settings = self.as_dict()
+        settings.pop("class_names", None)
         if self.may_be_extended:
             del settings["epochs"]
         del settings["start_from"]
@@ -202,8 +212,8 @@ _LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 def with_later_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings by name with those that older runs lack: they were float32, and the trainer's were plain."""
-    later = {"precision": PRECISIONS[0], **with_trainer_defaults(settings)}
+    """Return the settings by name with those that older runs lack: they were float32, knew no words, and were plain."""
+    later = {"precision": PRECISIONS[0], "class_names": None, **with_trainer_defaults(settings)}
     objective = later.get("objective")
     if isinstance(objective, Mapping) and objective.get("name") in _LATER_OPTIONS:
         later["objective"] = {**_LATER_OPTIONS[objective["name"]], **objective}
@@ -231,6 +241,10 @@ def check_settings(config: TrainingConfig) -> None:
         _check_integer(name, getattr(config, name), least, largest)
     if config.num_classes is not None:
         _check_integer("num_classes", config.num_classes, 1, _LARGEST_SIZE)
+    if config.class_names is not None and (
+        not isinstance(config.class_names, tuple) or not all(isinstance(name, str) for name in config.class_names)
+    ):
+        raise TypeError(f"class_names must be a tuple of words, got {config.class_names!r}")
     check_number("learning_rate", config.learning_rate)
     if config.learning_rate == 0:
         raise ValueError("learning_rate must be positive, got 0")

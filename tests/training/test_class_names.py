@@ -1,0 +1,112 @@
+"""Labels that are words: a run keeps their numbers, and other data count the same classes by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import fastvi
+from fastvi.cli import app
+from fastvi.data import from_arrays
+from fastvi.training.errors import RunError
+
+CLASSES = np.array(["ant", "bee", "cat"])
+IMAGES = (np.random.default_rng(0).random((90, 8)) < 0.5).astype(np.float32)
+NUMBERS = np.arange(90) % 3
+OTHERS = IMAGES[:12]
+OTHER_NUMBERS = np.array([2, 1] * 6)  # no example of the first class: numbered by themselves they would be 1 and 0
+SMALL: dict[str, Any] = {"epochs": 1, "latent_dim": 2, "hidden_dims": (4,), "progress": False, "batch_size": 30}
+
+
+@pytest.fixture(scope="module", params=["m2", "conditional-vae"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    fitted = fastvi.fit(request.param, (IMAGES, CLASSES[NUMBERS]), **SMALL)
+    return fitted, fitted.save(tmp_path_factory.mktemp("words") / "run")
+
+
+def values_of(found: Any) -> tuple[float, dict[str, float]]:
+    return found.elbo, found.figures
+
+
+@pytest.mark.parametrize("route", ["fitted", "loaded", "pretrained"])
+def test_words_are_the_classes_that_the_run_counted(trained: tuple[Any, Path], route: str, tmp_path: Path) -> None:
+    fitted, run = trained
+    model = fitted if route == "fitted" else fastvi.load(run)
+    if route == "pretrained":
+        pytest.importorskip("safetensors")
+        model = fastvi.load(fitted.save_pretrained(tmp_path / "pretrained"))
+    by_number = model.evaluate((OTHERS, OTHER_NUMBERS), num_samples=10)
+    by_word = model.evaluate((OTHERS, CLASSES[OTHER_NUMBERS]), num_samples=10)
+    assert values_of(by_word) == values_of(by_number)
+    if "error" in by_word.figures:
+        wrong = fitted.model.classify(torch.from_numpy(OTHERS)).numpy() != OTHER_NUMBERS
+        assert by_word.figures["error"] == pytest.approx(100.0 * wrong.mean())
+
+
+def test_words_in_a_dataset_are_counted_alike(trained: tuple[Any, Path]) -> None:
+    _, run = trained
+    words = from_arrays(IMAGES, OTHERS, labels=CLASSES[1 + NUMBERS % 2], test_labels=CLASSES[OTHER_NUMBERS])
+    numbers = from_arrays(IMAGES, OTHERS, labels=1 + NUMBERS % 2, test_labels=OTHER_NUMBERS)
+    found, wanted = (fastvi.load(run).evaluate(data, num_samples=10) for data in (words, numbers))
+    assert values_of(found) == values_of(wanted)
+
+
+def test_missing_labels_stay_missing_among_words(trained: tuple[Any, Path]) -> None:
+    fitted, _ = trained
+    if not fitted.config.takes_missing_labels:
+        pytest.skip("the model takes no missing labels")
+    given = ["cat", "", "cat", "bee"]
+    wrong = fitted.model.classify(torch.from_numpy(OTHERS[:4])).numpy() != np.array([2, -1, 2, 1])
+    found = fitted.evaluate((OTHERS[:4], given), num_samples=10)
+    assert found.figures["error"] == pytest.approx(100.0 * wrong[[0, 2, 3]].mean())
+
+
+def test_a_word_that_is_no_class_is_refused(trained: tuple[Any, Path]) -> None:
+    _, run = trained
+    with pytest.raises(RunError, match="must be classes of the run, 'ant', 'bee', 'cat', got 'dog', 'eel'"):
+        fastvi.load(run).evaluate((OTHERS[:3], ["cat", "eel", "dog"]), num_samples=10)
+
+
+def test_words_are_refused_where_the_run_has_numbers_alone() -> None:
+    fitted = fastvi.fit("conditional-vae", (IMAGES, NUMBERS), **SMALL)
+    with pytest.raises(RunError, match=r"must be numbers of classes, from 0, .* got 'bee', 'cat'"):
+        fitted.evaluate((OTHERS, CLASSES[OTHER_NUMBERS]), num_samples=10)
+
+
+def test_a_run_goes_on_with_its_words(tmp_path: Path) -> None:
+    data = (IMAGES, CLASSES[NUMBERS])
+    fastvi.fit("conditional-vae", data, out=tmp_path / "run", **SMALL)
+    again = fastvi.fit("conditional-vae", data, out=tmp_path / "run", resume=True, **{**SMALL, "epochs": 2})
+    assert again.config.class_names == tuple(CLASSES)
+    assert fastvi.load(tmp_path / "run").config.class_names == tuple(CLASSES)
+
+
+def test_commands_know_the_words_of_a_run_that_was_given_in_python(trained: tuple[Any, Path], tmp_path: Path) -> None:
+    fitted, run = trained
+    other, codes = tmp_path / "other.npz", tmp_path / "codes.npz"
+    np.savez(other, x=OTHERS, y=CLASSES[OTHER_NUMBERS], z=OTHERS + 1.0)
+    run_command = CliRunner().invoke
+    refused = run_command(app, ["encode", str(run), "--data", str(other), "--out", str(codes), "--array", "w"])
+    assert refused.exit_code == 2
+    assert "expected an array named w, as --array says, found x, y, z" in refused.output
+    found = run_command(app, ["encode", str(run), "--data", str(other), "--out", str(codes), "--array", "x"])
+    if fitted.config.takes_missing_labels:
+        assert found.exit_code == 0, found.output
+        assert np.load(codes)["mean"].shape == (12, 2)
+    else:
+        assert found.exit_code == 2
+        assert "needs labels" in found.output
+
+
+def test_array_is_of_other_data_in_a_file(trained: tuple[Any, Path], tmp_path: Path) -> None:
+    _, run = trained
+    out = str(tmp_path / "out.npz")
+    for words, message in (([], "--array is of other data"), (["--data", "digits"], "digits is a data set by name")):
+        found = CliRunner().invoke(app, ["encode", str(run), *words, "--out", out, "--array", "x"])
+        assert found.exit_code == 2
+        assert message in found.output
