@@ -21,7 +21,7 @@ from fastvi.objectives.latent import GaussianPosterior, posterior_of
 from fastvi.objectives.model import completes_labels, has_bound, has_own_draw, lacking
 from fastvi.seeding import mix_seed
 
-_LATENTS, _VALUES = 0, 1
+_LATENTS, _VALUES, _LOWEST = range(3)
 """Streams of noise: ``mix_seed(seed, _LATENTS)``."""
 
 
@@ -70,7 +70,7 @@ class Codes:
 
 @torch.no_grad()
 def sample(model: Any, count: int, *, mean: bool = False, seed: int = 0, label: int | None = None) -> Samples:
-    """Draw examples from a model: z from its prior, then x from p(x|z).
+    """Draw examples from a model: z from its prior, layer by layer where there are several, then x from p(x|z).
 
     Parameters
     ----------
@@ -106,20 +106,23 @@ def sample(model: Any, count: int, *, mean: bool = False, seed: int = 0, label: 
         return Samples(_of_discrete(inner, count, mean, seed), None)
     if not has_bound(model):
         raise TypeError(f"sample: {type(model).__name__} has no distribution of its codes to draw from")
-    if not mean and not hasattr(inner, "decode_parts"):
-        words = "its means can be had without draws of p(x|z)" if hasattr(inner, "decode") else "it has no decode"
-        raise TypeError(f"sample: {type(inner).__name__} has no decode_parts, which says what p(x|z) is: {words}")
+    decoder = inner.m1 if hasattr(inner, "draw_lowest") else inner  # of M1+M2, whose decode has no noise in z1
+    if not mean and not hasattr(decoder, "decode_parts"):
+        words = "its means can be had without draws of p(x|z)" if hasattr(decoder, "decode") else "it has no decode"
+        raise TypeError(f"sample: {type(decoder).__name__} has no decode_parts, which says what p(x|z) is: {words}")
     if hasattr(inner, "decode") and hasattr(inner, "latent_dim"):
         of_class = None if label is None else torch.full((count,), label, device=next(inner.parameters()).device)
         z, labels = draw_latents(inner, count, mix_seed(seed, _LATENTS), of_class)
         parts = []
         for number, (some, of_some) in enumerate(_pairs(z, labels)):
             arguments = (some,) if of_some is None else (some, of_some)
+            if decoder is not inner:
+                arguments = (inner.draw_lowest(*arguments, seed=mix_seed(seed, _LOWEST, number)),)
             if mean:
-                parts.append(inner.decode(*arguments))
+                parts.append(decoder.decode(*arguments))
             else:
                 parts.append(
-                    draw_values(inner.likelihood, inner.decode_parts(*arguments), mix_seed(seed, _VALUES, number))
+                    draw_values(decoder.likelihood, decoder.decode_parts(*arguments), mix_seed(seed, _VALUES, number))
                 )
         return Samples(torch.cat(parts), labels)
     if hasattr(inner, "sample"):

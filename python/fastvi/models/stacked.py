@@ -27,7 +27,7 @@ from fastvi.objectives.latent import GaussianPosterior, posterior_of
 from fastvi.seeding import mix_seed
 
 _M1_NOISE = 1
-"""Counter of `mix_seed` for the noise of M1, beside that of M2."""
+"""Counter of `mix_seed` for the noise of z1, beside that of M2."""
 LEAST_SPREAD = 0.1
 """A latent dimension of M1 is a feature where the standard deviation of its posterior mean over images is larger."""
 
@@ -237,8 +237,16 @@ class StackedVAE(nn.Module):
         return through
 
     def sample(self, count: int, seed: int | None = None) -> Tensor:
-        """Return means of p(x|z1), ``(count, D)``, for z2 of the prior; classes take turns."""
-        return self.decode(*draw_latents(self, count, seed))
+        """Return means of p(x|z1), ``(count, D)``, for z2 of the prior and z1 of p(z1|y, z2); classes take turns."""
+        z, labels = draw_latents(self, count, seed)
+        decoded: Tensor = self.m1.decode(self.draw_lowest(z, labels, seed))
+        return decoded
+
+    def draw_lowest(self, z: Tensor, labels: Tensor | None, seed: int | None = None) -> Tensor:
+        """Draw z1 of p(z1|y, z2), ``(B, Z1)``, for z2 ``(B, Z)``; dimensions that are no features are N(0, 1)."""
+        mean, logvar = self.m2.decode_parts(z, labels)
+        own_seed = None if seed is None else mix_seed(seed, _M1_NOISE)
+        return ops.rsample_normal(mean, logvar.clamp(*REAL_LOGVAR_RANGE), (), own_seed)
 
     def _parts(self, x: Any) -> tuple[Tensor, Tensor | None]:
         """The images and the labels of x, these checked; None where there are none. M1 checks the images."""
