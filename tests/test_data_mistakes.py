@@ -79,7 +79,7 @@ def not_finite_reals(folder, generator):
     return save(folder, planted(generator, np.nan), any_suffix(generator, ".csv"))
 
 
-@mistake("expected a finite number, got inf")
+@mistake("expected numbers that float32 holds, up to 3.4e+38, got ")
 def beyond_float32(folder, generator):
     return save(folder, planted(generator, 1.0).astype(np.float64) * 1e300, any_suffix(generator, ".csv"))
 
@@ -453,7 +453,7 @@ def test_damaged_files_are_read_or_named(tmp_path, suffix):
     [
         (([[1, 2], [3]],), "mine: expected an array of numbers, got list"),
         ((["a", "b"],), "mine: expected numbers"),
-        ((object(),), "mine: expected numbers .* got Python objects"),
+        ((object(),), "mine: expected numbers .* got an object of type object"),
         ((np.zeros((4, 2)), np.zeros((1, 3))), "mine: expected test rows of the shape 1 x 2"),
         ((np.zeros((1, 2)),), "mine: expected rows to train beside those to test, 1 of 1 rows are to test"),
     ],
@@ -461,3 +461,21 @@ def test_damaged_files_are_read_or_named(tmp_path, suffix):
 def test_arrays_that_are_none(arguments, words):
     with pytest.raises(DataError, match=words):
         from_arrays(*arguments, name="mine")
+
+
+def test_numbers_beyond_float32_are_not_called_infinite(tmp_path):
+    values = np.zeros((6, 2))
+    values[3, 1] = -1e300
+    path = tmp_path / "rows.npy"
+    np.save(path, values)
+    with pytest.raises(DataError, match=r"row 3, column 1: expected numbers that float32 holds, .* got -1e\+300"):
+        from_path(path)
+    with pytest.raises(DataError, match=r"expected numbers that float32 holds, up to 3\.4e\+38, got -1e\+300"):
+        from_arrays(values)
+
+
+def test_labels_that_are_objects_are_told_how_to_be_written(tmp_path):
+    path = tmp_path / "rows.npz"
+    np.savez(path, x=np.zeros((3, 2)), y=np.array([None, "cat", "dog"], dtype=object))
+    with pytest.raises(DataError, match="got Python objects; words are an array of str, in which an empty one"):
+        from_path(path, labels_from="y")

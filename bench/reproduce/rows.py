@@ -98,6 +98,13 @@ ROWS = {
             83.48,
             start_from="two-layers-vae-k1",
         ),
+        Row(
+            "two-layers-iwae-k5-continued",
+            f"{TWO_LAYERS} --objective iwae --num-samples 5 --learning-rate 0.001 --epochs 200 --seed 3",
+            83.89,
+            83.48,
+            start_from="two-layers-iwae-k5-from-vae",
+        ),
         Row("two-layers-vae-k5", f"{TWO_LAYERS} {SAMPLED_ELBO} --num-samples 5 --epochs 200 --seed 1", 85.01),
         Row("vae-k5", f"{SAMPLED_ELBO} --num-samples 5 --epochs 500 --seed 1", 86.47),
         Row("miwae", f"--objective miwae --num-bounds 8 --num-samples 8 {OF_64}", 84.97, 85.09, "iwae-k5-continued"),

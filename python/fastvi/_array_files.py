@@ -175,9 +175,9 @@ def check_plain(path: Path, key: str, layout: NpyLayout) -> None:
         If it does not; it says what it holds.
     """
     if not re.fullmatch(_PLAIN_DTYPES, layout.dtype):
-        raise DataError(
-            f"{path}: {key} must hold numbers (bool, integers or floating point), got {_dtype_name(layout.dtype)}"
-        )
+        got = _dtype_name(layout.dtype)
+        hint = "; words are an array of str, in which an empty one is a missing label" if "objects" in got else ""
+        raise DataError(f"{path}: {key} must hold numbers (bool, integers or floating point), got {got}{hint}")
 
 
 def _from_member(path: Path, key: str, member: bytes, layout: NpyLayout) -> npt.NDArray[Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 from collections import UserDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from fastvi._options import Option, options_of
@@ -32,6 +33,9 @@ class Registry(UserDict[str, type[Any]], Generic[Entry]):
         The class that all of them derive from.
     entries
         The first of them.
+    further
+        Names of modules that register others when they are imported, which is done where all are asked for, or one
+        that is not there yet.
 
     Raises
     ------
@@ -39,11 +43,36 @@ class Registry(UserDict[str, type[Any]], Generic[Entry]):
         From an assignment, if the name or the class cannot be registered: the message says why.
     """
 
-    def __init__(self, what: str, maker: str, base: type, entries: Mapping[str, type[Any]]) -> None:
+    def __init__(
+        self, what: str, maker: str, base: type, entries: Mapping[str, type[Any]], further: tuple[str, ...] = ()
+    ) -> None:
         self.what = what
         self.maker = maker
         self.base = base
+        self._further = further
         super().__init__(entries)
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether a class has the name."""
+        return name in self.data or name in self._complete()
+
+    def __getitem__(self, name: str) -> type[Any]:
+        """Return the class of the name."""
+        return self.data[name] if name in self.data else self._complete()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names."""
+        return iter(self._complete())
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._complete())
+
+    def _complete(self) -> dict[str, type[Any]]:
+        further, self._further = self._further, ()
+        for module in further:
+            importlib.import_module(module)
+        return self.data
 
     def __setitem__(self, name: str, entry: type[Any]) -> None:
         """Register a class, also in place of another one."""
@@ -58,7 +87,7 @@ class Registry(UserDict[str, type[Any]], Generic[Entry]):
         for option in options_of(entry):
             if option.name == "name":
                 raise ValueError(f"{entry.__name__}: no option may be called name: under that a run stores {name!r}")
-            for other, known in self.items():
+            for other, known in self.data.items():
                 kinds = {known_option.kind for known_option in options_of(known) if known_option.name == option.name}
                 if other != name and kinds - {option.kind}:
                     raise ValueError(

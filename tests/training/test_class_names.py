@@ -68,13 +68,13 @@ def test_missing_labels_stay_missing_among_words(trained: tuple[Any, Path]) -> N
 
 def test_a_word_that_is_no_class_is_refused(trained: tuple[Any, Path]) -> None:
     _, run = trained
-    with pytest.raises(RunError, match="must be classes of the run, 'ant', 'bee', 'cat', got 'dog', 'eel'"):
+    with pytest.raises(RunError, match="labels must be classes of the run, 'ant', 'bee', 'cat', got 'dog', 'eel'"):
         fastvi.load(run).evaluate((OTHERS[:3], ["cat", "eel", "dog"]), num_samples=10)
 
 
 def test_words_are_refused_where_the_run_has_numbers_alone() -> None:
     fitted = fastvi.fit("conditional-vae", (IMAGES, NUMBERS), **SMALL)
-    with pytest.raises(RunError, match=r"must be numbers of classes, from 0, .* got 'bee', 'cat'"):
+    with pytest.raises(RunError, match=r"labels must be numbers of classes, from 0, .* got 'bee', 'cat'"):
         fitted.evaluate((OTHERS, CLASSES[OTHER_NUMBERS]), num_samples=10)
 
 
@@ -110,3 +110,20 @@ def test_array_is_of_other_data_in_a_file(trained: tuple[Any, Path], tmp_path: P
         found = CliRunner().invoke(app, ["encode", str(run), *words, "--out", out, "--array", "x"])
         assert found.exit_code == 2
         assert message in found.output
+
+
+def test_commands_name_the_labels_that_are_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("own.npz", x=IMAGES, y=CLASSES[NUMBERS])
+    np.savez("words.npz", x=OTHERS[:2], y=np.array(["cat", "zebra"]))
+    np.savez("numbers.npz", x=OTHERS[:2], y=np.array([0, 1]))
+    options = ["--epochs", "1", "--latent-dim", "2", "--hidden-dims", "4", "--no-evaluate", "--no-progress"]
+    words = ["train", "--model", "conditional-vae", "--data", "own.npz", "--labels-from", "y", "--out", "run", *options]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    for other, message in (
+        ("words.npz", "--data words.npz: labels must be classes of the run, 'ant', 'bee', 'cat', got 'zebra'"),
+        ("numbers.npz", "--data numbers.npz, read beside the run's own data"),
+    ):
+        found = CliRunner().invoke(app, ["score", "run", "--data", other, "--out", "scores.csv"])
+        assert found.exit_code == 2
+        assert message in " ".join(found.output.split())

@@ -208,8 +208,6 @@ def _parse_counts(option: Option, text: str) -> tuple[int, ...]:
 
 
 def _registries() -> tuple[Registry[Any], ...]:
-    import fastvi.autoencoders
-    import fastvi.training.stacked_options  # noqa: F401  # registers its model, as the former does
     from fastvi.models import MODELS
     from fastvi.objectives import OBJECTIVES
 

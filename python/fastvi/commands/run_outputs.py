@@ -178,7 +178,8 @@ def _other_data(opened: Opened, data: str, array: str | None, data_dir: Path | N
             dataset = source.load_beside(data)
         except DataError as error:
             if source.labels_from is None or config.uses_labels:
-                fail(as_options(str(error)))
+                beside = "" if str(error).startswith(data) else f"--data {data}, read beside the run's own data: "
+                fail(as_options(beside + str(error)))
             dataset = load_data(data, replace(source, labels_from=None, test_split=data), False)
     try:
         if by_itself:

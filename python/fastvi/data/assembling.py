@@ -15,7 +15,7 @@ from torch import Tensor
 from fastvi._array_files import DataError
 from fastvi.data.dataset import Dataset
 from fastvi.data.image_folder import ImageFolder
-from fastvi.data.parts import Part, as_array, as_labels, classes_of
+from fastvi.data.parts import Part, as_array, as_labels, classes_of, not_finite
 from fastvi.data.row_format import RowFormat, divisor_of, format_of
 from fastvi.data.rows import RowSource, is_source, shape_of, some_rows
 from fastvi.data.splitting import parse_split, split_rows
@@ -229,7 +229,7 @@ def _check_finite(name: str, rows: Tensor, part: Part) -> None:
     row, column = torch.nonzero(~rows.isfinite())[0].tolist()
     where = f"row {row}" if part.lines is None else f"line {part.lines[row]}"
     which = str(column) if part.columns is None else part.columns[column]
-    raise DataError(f"{name}: {where}, column {which}: expected a finite number, got {rows[row, column].item()}")
+    raise DataError(f"{name}: {where}, column {which}: {not_finite(rows[row, column].item(), np.asarray(part.values))}")
 
 
 def _selected(values: Tensor | RowSource, rest: Tensor, tested: Tensor | None) -> Tensor | RowSource:

@@ -208,9 +208,20 @@ def as_array(name: str, values: Any) -> npt.NDArray[Any]:
     if array.dtype.kind == "O" and array.size and all(isinstance(each, str) for each in array.reshape(-1)):
         array = array.astype(str)
     if array.dtype.kind not in "biufUS":
-        got = "Python objects" if array.dtype.kind == "O" else str(array.dtype)
+        got = str(array.dtype)
+        if array.dtype.kind == "O":
+            got = "None" if values is None else f"an object of type {type(values).__name__}"
+            got = got if array.ndim == 0 else "Python objects"
         raise DataError(f"{name}: expected numbers (bool, integers or floating point), got {got}")
     return array
+
+
+def not_finite(value: float, given: npt.NDArray[Any]) -> str:
+    """Return the complaint about a value that is NaN or infinite, or became so as float32."""
+    if given.dtype.kind == "f" and np.isfinite(given).all():
+        largest = given.reshape(-1)[np.abs(given).argmax()]
+        return f"expected numbers that float32 holds, up to {np.finfo(np.float32).max:.3g}, got {largest:.3g}"
+    return f"expected a finite number, got {value}"
 
 
 def read_error(path: Path, error: BaseException, expected: str = "") -> DataError:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fastvi._array_files import NPY_MAX_START, DataError, check_plain, npy_layout
+from fastvi.data.parts import not_finite
 from fastvi.data.row_format import RowFormat, format_of
 from fastvi.data.splitting import evenly_spaced
 
@@ -207,9 +208,7 @@ class StreamedArrays:
         if self.dtype.kind == "f" and not bool(rows.isfinite().all()):
             row, column = torch.nonzero(~rows.isfinite())[0].tolist()
             path, place = self._place(int(indices[row]))
-            raise DataError(
-                f"{path}: row {place}, column {column}: expected a finite number, got {rows[row, column].item()}"
-            )
+            raise DataError(f"{path}: row {place}, column {column}: {not_finite(rows[row, column].item(), raw[row])}")
         return rows
 
     def raw(self, indices: Tensor) -> npt.NDArray[Any]:

@@ -12,9 +12,11 @@ from torch import Tensor
 from fastvi._examples import count_examples, first_tensor
 from fastvi._options import check_count
 from fastvi._sizes import check_seed
+from fastvi.data import DataError
+from fastvi.data.dataset import check_values
 from fastvi.evaluate._batches import IMAGES_AT_A_TIME, batches
 from fastvi.evaluate._classes import check_label
-from fastvi.models import HamiltonianPosterior
+from fastvi.models import LIKELIHOODS, HamiltonianPosterior
 from fastvi.models.generation import draw_latents, draw_values
 from fastvi.objectives import draw
 from fastvi.objectives.latent import GaussianPosterior, posterior_of
@@ -173,7 +175,8 @@ def encode(model: Any, x: Any, *, num_samples: int = 0, seed: int = 0) -> Codes:
     TypeError
         If the model has no encoder.
     ValueError
-        If there is no example, a number is out of range, or q has no mean and no samples were asked for.
+        If there is no example, a value is not of the likelihood's kind, a number is out of range, or q has no mean and
+        no samples were asked for.
 
     Examples
     --------
@@ -183,6 +186,7 @@ def encode(model: Any, x: Any, *, num_samples: int = 0, seed: int = 0) -> Codes:
     (torch.Size([5, 2]), torch.Size([3, 5, 2]))
     """
     count = _count("encode", x)
+    _check_values("encode", model, x)
     num_samples = check_count("encode", "num_samples", num_samples, at_least=0)
     seed = check_seed("encode", seed, "an integer")
     name = type(model).__name__
@@ -260,7 +264,7 @@ def reconstruct(model: Any, x: Any) -> Tensor:
     TypeError
         If the model has no ``reconstruct``.
     ValueError
-        If there is no example.
+        If there is no example, or a value is not of the likelihood's kind.
 
     Examples
     --------
@@ -271,7 +275,26 @@ def reconstruct(model: Any, x: Any) -> Tensor:
     count = _count("reconstruct", x)
     if not hasattr(model, "reconstruct"):
         raise TypeError(f"reconstruct: {type(model).__name__} has no reconstruct(x)")
+    _check_values("reconstruct", model, x)
     return torch.cat([model.reconstruct(part) for part in batches(x, count)])
+
+
+def _check_values(operation: str, model: Any, x: Any) -> None:
+    """Check that examples hold values of the kind that the likelihood, or the error of an autoencoder, is of.
+
+    Raises
+    ------
+    ValueError
+        If they do not.
+    """
+    inner = model.model if isinstance(model, HamiltonianPosterior) else model
+    likelihood = getattr(inner, "likelihood", getattr(inner, "error", None))
+    images = first_tensor(x)
+    if likelihood in LIKELIHOODS and images is not None and getattr(inner, "validate_args", True):
+        try:
+            check_values(f"{operation}: x", images, likelihood)
+        except DataError as error:
+            raise ValueError(str(error)) from None
 
 
 def _count(operation: str, x: Any) -> int:

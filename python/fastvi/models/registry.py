@@ -30,11 +30,9 @@ MODELS: Registry[ModelOptions] = Registry(
         "sigmoid-belief-network": SigmoidBeliefNetworkOptions,
         "m2": SemiSupervisedOptions,
     },
+    ("fastvi.autoencoders", "fastvi.training.stacked_options"),
 )
-"""The options of each model, a frozen dataclass; ``MODELS["name"] = Options`` adds another.
-
-Those of `fastvi.autoencoders` are there once that package was imported, which the command line and runs do.
-"""
+"""The options of each model, a frozen dataclass; ``MODELS["name"] = Options`` adds another."""
 
 
 def make_model_options(name: str, **options: Any) -> ModelOptions:

@@ -34,9 +34,7 @@ def with_numbers_of(config: TrainingConfig, data: Dataset) -> Dataset:
     used = _used(data)
     unknown = [names[number] for number in used if names[number] not in numbers]
     if unknown:
-        raise RunError(
-            f"the labels of {data.name} must be classes of the run, {_shown(list(own))}, got {_shown(unknown)}"
-        )
+        raise RunError(f"labels must be classes of the run, {_shown(list(own))}, got {_shown(unknown)}")
     table = torch.full((len(names) + 1,), -1)  # the last is that of -1, a label that is missing
     for number in used:
         table[number] = numbers[names[number]]
@@ -54,7 +52,7 @@ def require_words_of(config: TrainingConfig, data: Dataset) -> None:
     """
     if config.uses_labels and config.class_names is None and data.class_names is not None:
         raise RunError(
-            f"the labels of {data.name} must be numbers of classes, from 0, as the run has no words for them, got "
+            "labels must be numbers of classes, from 0, as the run has no words for them, got "
             f"{_shown(list(data.class_names))}"
         )
 

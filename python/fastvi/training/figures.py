@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvi._examples import count_examples, select_examples
+from fastvi._options import check_count
 from fastvi._pareto import largest_reliable_k
 from fastvi.objectives.model import has_bound
 from fastvi.training.class_names import with_numbers_of
@@ -151,10 +152,17 @@ def evaluation_examples(data: Dataset, config: TrainingConfig) -> Any:
     return (images, with_missing_labels(config, data).test_labels) if config.uses_labels else images
 
 
-def some_examples(examples: Any, limit: int | None) -> tuple[Any, int, int]:
-    """Return at most ``limit`` of the examples, evenly spaced, how many they are, and of how many."""
+def some_examples(examples: Any, limit: int | None, owner: str = "evaluate") -> tuple[Any, int, int]:
+    """Return at most ``limit`` of the examples, evenly spaced, how many they are, and of how many.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the limit is no count; the message begins with ``owner``.
+    """
     from fastvi.data import evenly_spaced
 
+    limit = None if limit is None else check_count(owner, "limit", limit)
     count = count_examples("some_examples", "examples", examples)
     if limit is None or limit >= count:
         return examples, count, count

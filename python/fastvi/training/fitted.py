@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from fastvi._files import as_path
 from fastvi.data import DATASET_NAMES, Dataset, DataSource, load_dataset
 from fastvi.objectives.model import has_bound
 from fastvi.training.class_names import require_words_of
@@ -17,7 +18,7 @@ from fastvi.training.data_record import DataRecord
 from fastvi.training.errors import RunError
 from fastvi.training.figures import evaluation_examples, some_examples
 from fastvi.training.files import write_run_file
-from fastvi.training.given_data import given_data
+from fastvi.training.given_data import given_data, is_stream
 from fastvi.training.own_model import OwnModel, shaped
 from fastvi.training.settings import TrainingConfig, check_settings
 
@@ -119,7 +120,7 @@ class Fit:
         """
         from fastvi.evaluate import evaluate_by_annealing
 
-        examples, _, total = some_examples(self._examples(data), limit)
+        examples, _, total = some_examples(self._examples(data, "anneal"), limit, "anneal")
         settings = {"test_images": total, "seed": self.config.seed, **options}
         return evaluate_by_annealing(self.model, examples, **settings)
 
@@ -131,7 +132,7 @@ class Fit:
         RunError
             If something lies there, or it cannot be written.
         """
-        folder = RunFolder(Path(path))
+        folder = RunFolder(as_path("save", "path", path))
         if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
             raise RunError(f"{folder.path} is not empty: name another folder")
         checkpoints = self._checkpoints or self._read_checkpoints()
@@ -157,7 +158,7 @@ class Fit:
         """
         from fastvi.training.pretrained import write_pretrained
 
-        return write_pretrained(self, Path(path))
+        return write_pretrained(self, as_path("save_pretrained", "path", path))
 
     def _read_checkpoints(self) -> dict[str, bytes]:
         if self.folder is None:
@@ -187,14 +188,19 @@ class Fit:
         self.folder.check_data(data)
         return data
 
-    def _examples(self, data: Any) -> Any:
+    def _examples(self, data: Any, owner: str = "evaluate") -> Any:
         """Return examples as the model takes them."""
         config = self.config
         if data is None:
             own = self._source if isinstance(self._source, Dataset) else self._recorded_data()
             if own is None:
-                raise ValueError("evaluate: the run has no test examples at hand: give some by data")
+                raise ValueError(f"{owner}: the run has no test examples at hand: give some by data")
             return shaped(config.model, evaluation_examples(own, config))
+        if is_stream(data):
+            raise TypeError(
+                f"{owner}: data must be examples at hand, such as an array, a tensor or a Dataset with a length, got "
+                f"an object of type {type(data).__name__}"
+            )
         is_own = isinstance(config.model, OwnModel)
         found = (
             data
@@ -239,7 +245,7 @@ def load(path: Path | str, model: nn.Module | Callable[[], nn.Module] | None = N
     """
     from fastvi.training.pretrained import is_pretrained, read_pretrained
 
-    folder = RunFolder(Path(path))
+    folder = RunFolder(as_path("load", "path", path))
     made = model if isinstance(model, nn.Module) or model is None else model()
     if is_pretrained(folder.path):
         return read_pretrained(folder.path, made)

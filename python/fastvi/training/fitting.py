@@ -16,8 +16,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from fastvi._options import options_of
+from fastvi._files import as_path
+from fastvi._options import check_count, options_of
 from fastvi._registry import Registry
+from fastvi._sizes import shown
 from fastvi.data import Dataset
 from fastvi.models import MODELS, ModelOptions
 from fastvi.objectives import OBJECTIVES, Objective
@@ -125,6 +127,10 @@ def fit(
     >>> len(fitted.history), fitted.evaluate(num_samples=10).images
     (2, 20)
     """
+    _check_kinds(model, objective, image_size, callbacks, loggers)
+    if checkpoint_every is not None:
+        check_count("fit", "checkpoint_every", checkpoint_every)
+    folder_path = None if out is None else as_path("fit", "out", out)
     objective = _default_objective(model) if objective is None else objective
     given_options = _sorted_options(model, objective, options)
     made_objective = _made(OBJECTIVES, objective, given_options["objective"], None)
@@ -167,7 +173,7 @@ def fit(
     console = Console() if progress else Console(quiet=True)
     shared: dict[str, Any] = {"console": console, "progress": progress, "device": chosen_device}
     shared |= {"callbacks": callbacks, "loggers": loggers}
-    if out is None:
+    if folder_path is None:
         if resume or overwrite or checkpoint_every is not None:
             raise ValueError("resume, overwrite and checkpoint_every are of a run folder: name it by out")
         from fastvi.training.trainer import train_in_memory
@@ -178,10 +184,37 @@ def fit(
 
     record = _record(source, given.place, config) if isinstance(source, Dataset) else None
     if not resume:
-        check_other_runs(config, source, Path(out))
-    with _folder(Path(out), overwrite, resume, config, record) as folder:
+        check_other_runs(config, source, folder_path)
+    with _folder(folder_path, overwrite, resume, config, record) as folder:
         trained_model = train(config, source, folder, checkpoint_every=checkpoint_every, **shared)
         return Fit(trained_model, config, folder.read_history(), folder, source, {})
+
+
+def _check_kinds(model: Any, objective: Any, image_size: Any, callbacks: Any, loggers: Any) -> None:
+    """Check what must be a name or an object, a pair, and sequences.
+
+    Raises
+    ------
+    TypeError
+        The message names the argument.
+    """
+    for name, value, kinds, expected in (
+        (
+            "model",
+            model,
+            str | ModelOptions | nn.Module,
+            "a torch.nn.Module, or a name or an object of fastvi's models",
+        ),
+        ("objective", objective, str | Objective | None, "a name or an object of fastvi's objectives"),
+    ):
+        if not isinstance(value, kinds):
+            got = f"the class {value.__name__}: give an object of it" if isinstance(value, type) else shown(value)
+            raise TypeError(f"fit: {name} must be {expected}, got {got}")
+    if image_size is not None and not (isinstance(image_size, tuple | list) and len(image_size) == 2):
+        raise TypeError(f"fit: image_size must be a pair (height, width), got {shown(image_size)}")
+    for name, several, method in (("callbacks", callbacks, "setup"), ("loggers", loggers, "log_metrics")):
+        if not isinstance(several, Sequence) or not all(hasattr(each, method) for each in several):
+            raise TypeError(f"fit: {name} must be a sequence of {name} of PyTorch Lightning, got {shown(several)}")
 
 
 def _default_objective(model: Any) -> str:

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-import fastvi.autoencoders
-import fastvi.training.stacked_options  # noqa: F401  # registers its model, as the former does
 from fastvi._options import options_of
 from fastvi.data import BINARIZATIONS, Dataset
 from fastvi.data.rows import shape_of
@@ -395,7 +393,12 @@ def check_data(config: TrainingConfig, data: Dataset, trains: bool = True) -> No
         check_labels(config, data, user)
     assert data.num_classes is not None
     if config.num_classes is None or data.num_classes > config.num_classes:
-        raise ValueError(f"num_classes must be at least {data.num_classes} for {data.name}, got {config.num_classes}")
+        raise ValueError(
+            f"the labels of {data.name} must be from 0 to {config.num_classes - 1}, as the run has "
+            f"{config.num_classes} classes, got {data.num_classes - 1}"
+            if config.num_classes
+            else f"num_classes must be at least {data.num_classes} for {data.name}, got None"
+        )
 
 
 def check_labels(config: TrainingConfig, data: Dataset, user: str) -> None:

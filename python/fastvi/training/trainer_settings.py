@@ -117,9 +117,10 @@ def validation_count(settings: TrainerSettings, count: int) -> int:
 
     Raises
     ------
-    ValueError
-        If none would be left to train.
+    TypeError, ValueError
+        If none would be left to train, or a setting cannot be: see `check_trainer_settings`.
     """
+    check_trainer_settings(settings)
     split = settings.validation_split
     chosen = int(split) if split >= 1.0 or split == 0.0 else max(1, round(split * count))
     if chosen >= count:
