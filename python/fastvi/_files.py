@@ -13,25 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from fastvi._sizes import shown
-
 PARTIAL_NAME = re.compile(r"\.(?P<name>.+?)(\.[0-9a-f]{16})?\.partial")
 """Name of a file that is being written, after the file whose name it will take; 0.1.0 left out the hexadecimal part."""
 _SECONDS_UNTIL_LOCKED = 60.0
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-
-
-def as_path(owner: str, argument: str, value: object) -> Path:
-    """Return a path.
-
-    Raises
-    ------
-    TypeError
-        If the value is neither a word nor a path.
-    """
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{owner}: {argument} must be a path, got {shown(value)}")
-    return Path(value)
 
 
 @contextlib.contextmanager

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import sys
 import types
 import typing
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -124,6 +126,19 @@ def check_options(instance: Any) -> None:
         checked = _checked(owner.__name__, entry, value)
         if checked is not value:
             object.__setattr__(instance, entry.name, checked)
+
+
+def as_path(owner: str, argument: str, value: object) -> Path:
+    """Return a path.
+
+    Raises
+    ------
+    TypeError
+        If the value is neither a word nor a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{owner}: {argument} must be a path, got {shown(value)}")
+    return Path(value)
 
 
 def check_count(owner: str, argument: str, value: Any, at_least: float = 1) -> int:

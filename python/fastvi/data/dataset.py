@@ -11,8 +11,7 @@ from torch import Tensor
 from fastvi._array_files import DataError
 from fastvi.autoencoders.sequences import consecutive_frames
 from fastvi.data.rows import RowSource, is_source, shape_of
-from fastvi.models.likelihoods import LIKELIHOODS, VALUES, values_of
-from fastvi.ops._values import describe_range, range_outside_unit_interval
+from fastvi.models.likelihoods import LIKELIHOODS, check_values_of
 
 
 @dataclass(frozen=True)
@@ -123,24 +122,10 @@ def check_values(name: str, values: Tensor, likelihood: str) -> None:
     DataError
         If they are not; it begins with ``name`` and says which likelihood to take.
     """
-    kind = values_of(likelihood)
-    if kind == VALUES[1]:
-        _check_counts(name, values)
-    elif kind == VALUES[2]:
-        if not bool(values.isfinite().all()):
-            wrong = values[~values.isfinite()][0].item()
-            raise DataError(f"{name} must hold finite numbers, got {wrong}")
-    elif (bounds := range_outside_unit_interval(values)) is not None:
-        words = describe_range(bounds)
-        if "divided" not in words and all(map(math.isfinite, bounds)):
-            words += "; `likelihood` real-gaussian takes any real numbers"
-        raise DataError(f"{name} must hold values in [0, 1], got {words}")
-
-
-def _check_counts(name: str, values: Tensor) -> None:
-    wrong = values[~((values >= 0.0) & (values == values.floor()) & values.isfinite())]
-    if wrong.numel() > 0:
-        raise DataError(f"{name} must hold counts, whole numbers of 0 or more, got {wrong[0].item():g}")
+    try:
+        check_values_of(name, values, likelihood)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def _check_labels(labels_name: str, labels: object, count: int) -> None:

@@ -163,7 +163,7 @@ def evaluate(
     test_images
         How many test images there are, where ``images`` are only some of them.
     seed
-        Seed of the samples.
+        Seed of the samples, which depend on ``chunk`` and an image's place, too; see `fastvi.evaluate.stream_bounds`.
     on_rows
         Called after each chunk with its number of decoder rows; `evaluation_rows` tells how many there will be.
 

@@ -12,12 +12,11 @@ from torch import Tensor
 from fastvi._examples import count_examples, first_tensor
 from fastvi._options import check_count
 from fastvi._sizes import check_seed
-from fastvi.data import DataError
-from fastvi.data.dataset import check_values
 from fastvi.evaluate._batches import IMAGES_AT_A_TIME, batches
 from fastvi.evaluate._classes import check_label
 from fastvi.models import LIKELIHOODS, HamiltonianPosterior
 from fastvi.models.generation import draw_latents, draw_values
+from fastvi.models.likelihoods import check_values_of
 from fastvi.objectives import draw
 from fastvi.objectives.latent import GaussianPosterior, posterior_of
 from fastvi.objectives.model import completes_labels, has_bound, has_own_draw, lacking
@@ -291,10 +290,7 @@ def _check_values(operation: str, model: Any, x: Any) -> None:
     likelihood = getattr(inner, "likelihood", getattr(inner, "error", None))
     images = first_tensor(x)
     if likelihood in LIKELIHOODS and images is not None and getattr(inner, "validate_args", True):
-        try:
-            check_values(f"{operation}: x", images, likelihood)
-        except DataError as error:
-            raise ValueError(str(error)) from None
+        check_values_of(f"{operation}: x", images, likelihood)
 
 
 def _count(operation: str, x: Any) -> int:

@@ -83,7 +83,9 @@ def score(
     chunk, on_rows
         See `fastvi.evaluate.stream_bounds`.
     seed
-        Determines the samples, with the example's place in ``x``.
+        Determines the samples, with the example's place in ``x`` and with ``chunk``, whose default depends on how many
+        examples there are: beside others, or with another chunk, an example has other samples, and its score differs by
+        about its standard error.
 
     Raises
     ------

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvi import ops
+from fastvi.ops._values import describe_range, range_outside_unit_interval
 
 LOGVAR_RANGE = (-8.0, 2.0)
 """Range of the logvar of a Gaussian, twice the log scale of a Laplace distribution: without a floor, a pixel that never
@@ -182,3 +183,26 @@ def is_of_reals(name: str) -> bool:
 def values_of(name: str) -> str:
     """Return the one of `VALUES` that a likelihood is of."""
     return VALUES[1 if is_of_counts(name) else 2 if is_of_reals(name) else 0]
+
+
+def check_values_of(name: str, values: Tensor, likelihood: str) -> None:
+    """Check that values are of the kind that a likelihood is of.
+
+    Raises
+    ------
+    ValueError
+        If they are not; it begins with ``name`` and says which likelihood to take.
+    """
+    kind = values_of(likelihood)
+    if kind == VALUES[1]:
+        wrong = values[~((values >= 0.0) & (values == values.floor()) & values.isfinite())]
+        if wrong.numel() > 0:
+            raise ValueError(f"{name} must hold counts, whole numbers of 0 or more, got {wrong[0].item():g}")
+    elif kind == VALUES[2]:
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{name} must hold finite numbers, got {values[~values.isfinite()][0].item()}")
+    elif (bounds := range_outside_unit_interval(values)) is not None:
+        words = describe_range(bounds)
+        if "divided" not in words and all(map(math.isfinite, bounds)):
+            words += "; `likelihood` real-gaussian takes any real numbers"
+        raise ValueError(f"{name} must hold values in [0, 1], got {words}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fastvi._files import as_path
+from fastvi._options import as_path
 from fastvi.data import DATASET_NAMES, Dataset, DataSource, load_dataset
 from fastvi.objectives.model import has_bound
 from fastvi.training.class_names import require_words_of

@@ -16,8 +16,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from fastvi._files import as_path
-from fastvi._options import check_count, options_of
+from fastvi._options import as_path, check_count, options_of
 from fastvi._registry import Registry
 from fastvi._sizes import shown
 from fastvi.data import Dataset
