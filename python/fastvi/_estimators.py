@@ -10,10 +10,10 @@ from torch import Tensor
 from fastvi._sizes import as_integer, as_number
 
 
-def check_distances(owner: str, x: Tensor, squares: Tensor) -> None:
-    """Refuse rows whose squared distance from a component is no finite number.
+def check_reach(owner: str, x: Tensor, values: Tensor, places: Tensor | None = None) -> None:
+    """Refuse rows whose log density overflows: they lie too far from the components.
 
-    Their probabilities would be differences of infinities, and their log-likelihood is below all numbers.
+    Their probabilities would be made of differences of infinities, and their log-likelihood is below all numbers.
 
     Parameters
     ----------
@@ -21,21 +21,24 @@ def check_distances(owner: str, x: Tensor, squares: Tensor) -> None:
         The estimator, which the message begins with.
     x
         Rows, (N, D), as they were given.
-    squares
-        Squared distances or log densities, in units of the components: (N,) or (N, K), in float64.
+    values
+        What has to be finite: squared distances from the components, or log densities, (N,) or (N, K).
+    places
+        The numbers of the rows where ``x`` holds some of them, (N,).
 
     Raises
     ------
     ValueError
         The message names the first such row, its largest value, and what overflows.
     """
-    finite = squares.isfinite().reshape(len(squares), -1).all(1)
-    if bool(finite.all()):
+    wrong = ~values.isfinite().reshape(len(values), -1).all(1)
+    if not bool(wrong.any()):
         return
-    row = int((~finite).nonzero()[0, 0])
+    first = int(wrong.nonzero()[0, 0])
+    row = first if places is None else int(places[first])
     raise ValueError(
-        f"{owner}: row {row} of X, with a value of size {float(x[row].abs().max()):g}, is too far from the components: "
-        f"its squared distance, in units of their covariances, overflows {str(squares.dtype).removeprefix('torch.')}"
+        f"{owner}: row {row} of X is too far from the components, with a value of {float(x[first].abs().max()):g} in "
+        f"size: its log density overflows {str(values.dtype).removeprefix('torch.')}"
     )
 
 

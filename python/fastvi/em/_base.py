@@ -36,11 +36,10 @@ class State:
     def run(self, rows: Rows, *, moments: Moments | None = "none", wanted: Wanted = "nothing") -> Pass:
         """A pass over rows."""
         return run_components(
-            rows.x,
+            rows,
             self.components,
             self.log_weights,
             origin=self.origin,
-            weights=rows.weights,
             moments=moments,
             log_likelihood=wanted == "log_likelihood",
             responsibilities=wanted == "responsibilities",

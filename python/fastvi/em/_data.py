@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,26 @@ import torch
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from fastvi._sizes import shown
 from fastvi.ops._backends import sum_over
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows (N, D) in float32 or float64 and their weights, (N,) or None; and whether they came as a tensor."""
+    """Rows (N, D) in float32 or float64 and their weights, (N,) or None; whether they came as a tensor; who reads them.
+
+    Weights are what was given times a power of two, the largest of them in [1, 2): no estimate depends on their unit.
+    """
 
     x: Tensor
     weights: Tensor | None
     is_tensor: bool
+    owner: str = "fastvi.em"
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest number in size; NaN or infinite if one is."""
+        return largest_of(self.x)
 
     def like_given(self, values: Tensor) -> Any:
         """A result of the rows as what they came as."""
@@ -57,11 +68,19 @@ def read_rows(estimator: Any, given: Any, sample_weight: Any = None, *, reset: b
             estimator, given, dtype=kinds, reset=reset, ensure_min_samples=least, ensure_all_finite=False
         )
         x = _as_tensor(values)
-    # A sum is finite only if all numbers are; where it overflows they are looked at one by one.
-    if not math.isfinite(x.sum()) and not bool(torch.isfinite(x).all()):
-        raise ValueError(f"{name}: X contains NaN or infinity; expected finite numbers")
     weights = None if sample_weight is None else _read_weights(name, sample_weight, x)
-    return Rows(x, weights, isinstance(given, Tensor))
+    rows = Rows(x, weights, isinstance(given, Tensor), name)
+    if not math.isfinite(rows.largest):
+        raise ValueError(f"{name}: X contains NaN or infinity; expected finite numbers")
+    return rows
+
+
+def largest_of(x: Tensor) -> float:
+    """The largest number in size; NaN or infinite if one is, 0 if there is none."""
+    if x.numel() == 0:
+        return 0.0
+    least, most = torch.aminmax(x)
+    return max(-float(least), float(most))
 
 
 def _as_tensor(values: Any) -> Tensor:
@@ -89,19 +108,28 @@ def _read_tensor(estimator: Any, name: str, x: Tensor, reset: bool, least: int) 
 
 
 def _read_weights(name: str, given: Any, x: Tensor) -> Tensor:
-    weights = torch.as_tensor(np.asarray(given) if not isinstance(given, Tensor) else given).detach()
+    try:
+        weights = given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.array(given, np.float64))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: sample_weight must hold numbers, one for each row, got {shown(given)}") from None
+    if weights.is_complex():
+        raise ValueError(f"{name}: sample_weight must hold real numbers, got {weights.dtype}")
+    weights = weights.double()
     if weights.dim() == 0:
         weights = weights.expand(len(x))
     if weights.shape != (len(x),):
         raise ValueError(f"{name}: sample_weight has shape {tuple(weights.shape)}, expected ({len(x)},)")
-    weights = weights.to(x)
     if not bool(torch.isfinite(weights).all()):
         raise ValueError(f"{name}: sample_weight contains NaN or infinity")
     if bool((weights < 0).any()):
         raise ValueError(f"{name}: sample_weight must not be negative, got {float(weights.min()):g}")
-    if not bool((weights > 0).any()):
+    largest = float(weights.max())
+    if largest == 0.0:
         raise ValueError(f"{name}: sample_weight is zero for every row")
-    return weights.contiguous()
+    exponent = torch.tensor(1 - math.frexp(largest)[1], dtype=torch.int32)
+    # In two steps, because the power of two by which the least weights are multiplied is beyond float64.
+    half = exponent // 2
+    return weights.ldexp(half).ldexp(exponent - half).to(x).contiguous()
 
 
 def read_parameter(name: str, argument: str, given: Any, shape: tuple[int, ...], *, sums: bool = False) -> Tensor:

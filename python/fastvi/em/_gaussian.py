@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastvi.em._data import Rows
-from fastvi.em._step import Densities, Moments, Statistics, run_pass, shift_for
+from fastvi.em._step import Densities, Moments, Statistics, check_sums, run_pass, shift_for
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
@@ -231,4 +231,6 @@ def scatter_of(rows: Rows, origin: Tensor) -> Statistics:
     none = torch.zeros(1, rows.x.shape[1], dtype=torch.float64)
     blank = Densities("linear", torch.zeros(1, dtype=torch.float64), none, None, shift)
     given = rows.x.new_ones(len(rows.x), 1)
-    return run_pass(rows.x, blank, weights=rows.weights, moments="products", given=given).statistics
+    found = run_pass(rows.x, blank, weights=rows.weights, moments="products", given=given).statistics
+    check_sums(rows.owner, found, rows.x.dtype)
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from sklearn.cluster import KMeans, kmeans_plusplus
@@ -31,8 +33,8 @@ def start_statistics(
         else:
             nearest = torch.cdist(components.features(x), centres).argmin(-1)
             given = torch.nn.functional.one_hot(nearest, count).to(x.dtype)
-        weights = None if rows.weights is None else rows.weights[part]
-        found = run_components(x, components, uniform, origin=origin, weights=weights, given=given).statistics
+        own = replace(rows, x=x, weights=None if rows.weights is None else rows.weights[part])
+        found = run_components(own, components, uniform, origin=origin, given=given).statistics
         total = found if total is None else total.combined(found)
     assert total is not None
     return total

@@ -103,12 +103,35 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one pass gave: sums, and for each row what was asked for; see :func:`run_pass`."""
+    """What one pass gave: sums, and for each row what was asked for; see :func:`run_pass`.
+
+    Attributes
+    ----------
+    common
+        What was taken off the log densities of each row, (N,) in float64, so that differences between components keep
+        their digits; None where nothing was.
+    """
 
     statistics: Statistics
     log_likelihood: Tensor | None = None
     responsibilities: Tensor | None = None
     log_densities: Tensor | None = None
+    common: Tensor | None = None
+
+
+def check_sums(owner: str, statistics: Statistics, dtype: torch.dtype) -> None:
+    """Refuse sums that overflowed.
+
+    Raises
+    ------
+    ValueError
+        The message names the dtype of the rows.
+    """
+    second = 0.0 if statistics.second is None else float(statistics.second.sum())
+    if not math.isfinite(float(statistics.first.sum()) + second):
+        kind = str(dtype).removeprefix("torch.")
+        hint = "rows in float64, or " if dtype == torch.float32 else ""
+        raise ValueError(f"{owner}: sums over the rows of X overflow {kind}; expected {hint}numbers of a usual scale")
 
 
 def shift_for(x: Tensor, shift: Tensor) -> Tensor:

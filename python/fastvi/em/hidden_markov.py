@@ -40,15 +40,24 @@ class ChainState:
     emissions: Components
     origin: Tensor
 
-    def log_densities(self, rows: Rows) -> Tensor:
-        """Of each row under each state, (N, K) in float64."""
+    def log_densities(self, rows: Rows) -> tuple[Tensor, float]:
+        """Of each row under each state, (N, K) in float64, less the largest of each row; and the sum of these.
+
+        Without it the log density of one far row would take the digits of all others of its sequence.
+        """
         none = torch.zeros_like(self.log_start)
-        found = run_components(rows.x, self.emissions, none, origin=self.origin, moments="none", log_densities=True)
-        return cast(Tensor, found.log_densities).double()
+        found = run_components(rows, self.emissions, none, origin=self.origin, moments="none", log_densities=True)
+        log_densities = cast(Tensor, found.log_densities).double()
+        largest = log_densities.amax(1)
+        largest = torch.where(largest > -math.inf, largest, 0.0)  # a row that no state can have
+        common = largest if found.common is None else largest + found.common
+        return log_densities - largest[:, None], float(common.sum())
 
     def chains(self, rows: Rows, starts: Tensor) -> Chains:
         """The E step."""
-        return forward_backward(self.log_densities(rows), starts, self.log_start, self.log_transition)
+        log_densities, common = self.log_densities(rows)
+        found = forward_backward(log_densities, starts, self.log_start, self.log_transition)
+        return replace(found, log_likelihood=found.log_likelihood + common)
 
     def expected(self, first: Tensor, transitions: Tensor, statistics: Statistics) -> float:
         """The expected log joint density of states and rows, under given posteriors."""
@@ -183,7 +192,7 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             if not math.isfinite(bound):
                 raise ValueError(f"{_NAME}: the log-likelihood is {bound}: a sequence has probability 0")
             statistics = run_components(
-                rows.x,
+                rows,
                 state.emissions,
                 torch.zeros_like(state.log_start),
                 origin=state.origin,
@@ -272,7 +281,8 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         """The most probable sequence of states, (N,), by Viterbi's algorithm."""
         state = self._fitted()
         rows, starts = self._read(X, lengths)
-        return rows.like_given(best_path(state.log_densities(rows), starts, state.log_start, state.log_transition))
+        log_densities, _ = state.log_densities(rows)
+        return rows.like_given(best_path(log_densities, starts, state.log_start, state.log_transition))
 
     def sample(self, n_samples: int = 1) -> tuple[Any, Any]:
         """Draw one sequence of rows, (n, D), and its states, (n,), as arrays."""
