@@ -7,7 +7,7 @@ import math
 import numpy as np
 from torch import Tensor
 
-from fastvi._sizes import as_integer, as_number
+from fastvi._sizes import as_integer, as_number, shown
 
 
 def check_reach(owner: str, x: Tensor, values: Tensor, places: Tensor | None = None) -> None:
@@ -50,10 +50,34 @@ def check_draws(owner: str, count: object) -> int:
     ValueError
         If it is no integer of 1 or more.
     """
-    number = as_integer(count)
-    if number is None or number < 1:
-        raise ValueError(f"{owner}: n_samples must be an integer of 1 or more, got {count!r}")
-    return number
+    check_integers(owner, n_samples=count)
+    return int(count)  # type: ignore[call-overload, no-any-return]  # it is an integer
+
+
+def check_integers(owner: str, least: int = 1, **options: object) -> None:
+    """Refuse options that are no integers of at least ``least``.
+
+    Raises
+    ------
+    ValueError
+        The message names the option.
+    """
+    for name, value in options.items():
+        number = as_integer(value)
+        if number is None or number < least:
+            raise ValueError(f"{owner}: {name} must be an integer of {least} or more, got {in_one_line(value)}")
+
+
+def check_choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse what is not one of some words.
+
+    Raises
+    ------
+    ValueError
+        The message names the option and its choices.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{owner}: {name} must be one of {', '.join(choices)}, got {in_one_line(value)}")
 
 
 def check_flags(owner: str, **options: object) -> None:
@@ -66,11 +90,11 @@ def check_flags(owner: str, **options: object) -> None:
     """
     for name, value in options.items():
         if not isinstance(value, bool | np.bool_):
-            raise ValueError(f"{owner}: {name} must be True or False, got {value!r}")
+            raise ValueError(f"{owner}: {name} must be True or False, got {in_one_line(value)}")
 
 
-def check_numbers(owner: str, least: float = 0.0, **options: object) -> None:
-    """Refuse options that are no numbers of at least ``least``; infinity is one.
+def check_numbers(owner: str, **options: object) -> None:
+    """Refuse options that are no finite numbers of 0 or more.
 
     Raises
     ------
@@ -82,5 +106,11 @@ def check_numbers(owner: str, least: float = 0.0, **options: object) -> None:
             number = as_number(value)
         except OverflowError:  # an integer beyond all floating-point numbers
             number = math.inf
-        if number is None or not number >= least:
-            raise ValueError(f"{owner}: {name} must be a number of {least:g} or more, got {value!r}")
+        if number is None or not 0.0 <= number < math.inf:
+            raise ValueError(f"{owner}: {name} must be a finite number of 0 or more, got {in_one_line(value)}")
+
+
+def in_one_line(value: object) -> str:
+    """A value as its text or, where that is long, its type: the text of arrays has many lines."""
+    text = repr(value)
+    return text if len(text) <= 80 and "\n" not in text else shown(value)[:80]

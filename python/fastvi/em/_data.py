@@ -13,7 +13,7 @@ import torch
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from fastvi._sizes import shown
+from fastvi._estimators import in_one_line
 from fastvi.ops._backends import sum_over
 
 
@@ -111,7 +111,9 @@ def _read_weights(name: str, given: Any, x: Tensor) -> Tensor:
     try:
         weights = given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.array(given, np.float64))
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: sample_weight must hold numbers, one for each row, got {shown(given)}") from None
+        raise ValueError(
+            f"{name}: sample_weight must hold numbers, one for each row, got {in_one_line(given)}"
+        ) from None
     if weights.is_complex():
         raise ValueError(f"{name}: sample_weight must hold real numbers, got {weights.dtype}")
     weights = weights.double()
@@ -140,7 +142,12 @@ def read_parameter(name: str, argument: str, given: Any, shape: tuple[int, ...],
     ValueError
         If its shape is another one, if it is not finite, or if it holds no probabilities where it should.
     """
-    values = torch.from_numpy(np.array(given, dtype=np.float64))
+    try:
+        values = torch.from_numpy(np.array(given, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name}: {argument} must hold numbers of the shape {shape}, got {in_one_line(given)}"
+        ) from None
     if values.shape != shape:
         raise ValueError(f"{name}: {argument} has shape {tuple(values.shape)}, expected {shape}")
     if not bool(torch.isfinite(values).all()):

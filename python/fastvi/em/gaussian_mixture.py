@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastvi.em._base import BaseMixture, State
 from fastvi.em._data import Rows, read_parameter
-from fastvi.em._gaussian import COVARIANCE_TYPES, GaussianComponents, blank_gaussians, from_precisions, scatter_of
+from fastvi.em._gaussian import GaussianComponents, blank_gaussians, from_precisions, scatter_of
 
 __all__ = ["GaussianMixture"]
 
@@ -114,14 +114,6 @@ class GaussianMixture(BaseMixture):
         self.warm_start = warm_start
         self.stepsize_power = stepsize_power
         self.stepsize_delay = stepsize_delay
-
-    def _check_options(self) -> None:
-        super()._check_options()
-        if self.covariance_type not in COVARIANCE_TYPES:
-            expected = ", ".join(COVARIANCE_TYPES)
-            raise ValueError(
-                f"GaussianMixture: covariance_type must be one of {expected}, got {self.covariance_type!r}"
-            )
 
     def _needs_start(self) -> bool:
         return self.weights_init is None or self.means_init is None or self.precisions_init is None

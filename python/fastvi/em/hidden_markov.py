@@ -16,11 +16,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from fastvi import expfam
+from fastvi._estimators import check_draws
 from fastvi.em._base import check_options
 from fastvi.em._chains import Chains, best_path, forward_backward
 from fastvi.em._components import Components, FamilyComponents, run_components
 from fastvi.em._data import Rows, read_parameter, read_rows
-from fastvi.em._gaussian import COVARIANCE_TYPES, EMPTY, GaussianComponents, blank_gaussians, scatter_of
+from fastvi.em._gaussian import EMPTY, GaussianComponents, blank_gaussians, scatter_of
 from fastvi.em._start import start_statistics
 from fastvi.em._step import Statistics
 from fastvi.em.families import ExponentialFamily
@@ -146,13 +147,19 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         self.means_init = means_init
         self.random_state = random_state
 
+    def _is_gaussian(self) -> bool:
+        return isinstance(self.family, str) and self.family == "gaussian"
+
     def _read(self, given: Any, lengths: Any, *, reset: bool = False, least: int = 1) -> tuple[Rows, Tensor]:
         rows = read_rows(self, given, reset=reset, least=least)
-        if self.family != "gaussian":
+        if not self._is_gaussian():
             family_of(_NAME, self.family, "gaussian").check_support(rows.x)
         if lengths is None:
             return rows, torch.tensor([0, len(rows.x)])
-        counts = np.asarray(lengths)
+        try:
+            counts = np.asarray(lengths)
+        except ValueError:  # lists of different lengths
+            counts = np.empty((0, 0))
         if counts.ndim != 1 or counts.size == 0 or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
             raise ValueError(f"{_NAME}: lengths must be integers of 1 or more, one for each sequence, got {lengths!r}")
         if counts.sum() != len(rows.x):
@@ -162,7 +169,7 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
     def _start(self, rows: Rows, random_state: np.random.RandomState) -> ChainState:
         count, origin = self.n_components, rows.mean()
         emissions: Components
-        if self.family == "gaussian":
+        if self._is_gaussian():
             scatter = scatter_of(rows, origin) if self.covariance_type == "tied" else None
             emissions = blank_gaussians(self.covariance_type, self.reg_covar, origin, count, scatter)
         else:
@@ -227,9 +234,8 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             If there are fewer rows than states, a value is NaN or infinite, or lengths or an option wrong.
         """
         check_options(self)
-        if self.family == "gaussian" and self.covariance_type not in COVARIANCE_TYPES:
-            expected = ", ".join(COVARIANCE_TYPES)
-            raise ValueError(f"{_NAME}: covariance_type must be one of {expected}, got {self.covariance_type!r}")
+        if not self._is_gaussian():
+            family_of(_NAME, self.family, "gaussian")
         rows, starts = self._read(X, lengths, reset=True, least=2)
         if len(rows.x) < self.n_components:
             raise ValueError(
@@ -287,8 +293,7 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
     def sample(self, n_samples: int = 1) -> tuple[Any, Any]:
         """Draw one sequence of rows, (n, D), and its states, (n,), as arrays."""
         state = self._fitted()
-        if n_samples < 1:
-            raise ValueError(f"{_NAME}: n_samples must be 1 or more, got {n_samples!r}")
+        n_samples = check_draws(_NAME, n_samples)
         random_state = check_random_state(self.random_state)
         states = np.empty(n_samples, dtype=np.int64)
         uniform, probabilities = random_state.uniform(size=n_samples), self.startprob_
