@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -125,13 +125,24 @@ def check_sums(owner: str, statistics: Statistics, dtype: torch.dtype) -> None:
     Raises
     ------
     ValueError
-        The message names the dtype of the rows.
+        See :func:`refuse_sums`.
     """
     second = 0.0 if statistics.second is None else float(statistics.second.sum())
     if not math.isfinite(float(statistics.first.sum()) + second):
-        kind = str(dtype).removeprefix("torch.")
-        hint = "rows in float64, or " if dtype == torch.float32 else ""
-        raise ValueError(f"{owner}: sums over the rows of X overflow {kind}; expected {hint}numbers of a usual scale")
+        refuse_sums(owner, dtype)
+
+
+def refuse_sums(owner: str, dtype: torch.dtype) -> NoReturn:
+    """Say that sums overflow.
+
+    Raises
+    ------
+    ValueError
+        The message names the dtype of the rows.
+    """
+    kind = str(dtype).removeprefix("torch.")
+    hint = "rows in float64, or " if dtype == torch.float32 else ""
+    raise ValueError(f"{owner}: sums over the rows of X overflow {kind}; expected {hint}numbers of a usual scale")
 
 
 def shift_for(x: Tensor, shift: Tensor) -> Tensor:
