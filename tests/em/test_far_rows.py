@@ -103,8 +103,8 @@ def test_what_overflows_is_refused_by_every_method(covariance_type: str) -> None
 def test_log_odds_are_constant_along_the_border(covariance_type: str, dtype: type) -> None:
     """Components of one covariance: log-odds are linear, and do not change orthogonally to the discriminant.
 
-    With the precision P = ((2, 1), (1, 3)), or 2 for all columns, the means' difference is such that P times it is along
-    the first column; halfway between the means the odds are those of the weights, .6 to .4, whatever the second column.
+    With the precision P = ((2, 1), (1, 3)), or 2 for all columns, P times the difference of the means is along the
+    first column; halfway between the means the odds are those of the weights, .6 to .4, whatever the second column.
     """
     is_matrix = covariance_type in ("full", "tied")
     difference = np.array([3.0, -1.0]) if is_matrix else np.array([2.0, 0.0])

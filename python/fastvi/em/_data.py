@@ -108,15 +108,7 @@ def _read_tensor(estimator: Any, name: str, x: Tensor, reset: bool, least: int) 
 
 
 def _read_weights(name: str, given: Any, x: Tensor) -> Tensor:
-    try:
-        weights = given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.array(given, np.float64))
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{name}: sample_weight must hold numbers, one for each row, got {in_one_line(given)}"
-        ) from None
-    if weights.is_complex():
-        raise ValueError(f"{name}: sample_weight must hold real numbers, got {weights.dtype}")
-    weights = weights.double()
+    weights = _numbers(name, "sample_weight", given, "one for each row")
     if weights.dim() == 0:
         weights = weights.expand(len(x))
     if weights.shape != (len(x),):
@@ -128,10 +120,25 @@ def _read_weights(name: str, given: Any, x: Tensor) -> Tensor:
     largest = float(weights.max())
     if largest == 0.0:
         raise ValueError(f"{name}: sample_weight is zero for every row")
-    exponent = torch.tensor(1 - math.frexp(largest)[1], dtype=torch.int32)
+    exponent = 1 - math.frexp(largest)[1]
     # In two steps, because the power of two by which the least weights are multiplied is beyond float64.
     half = exponent // 2
-    return weights.ldexp(half).ldexp(exponent - half).to(x).contiguous()
+    return (weights * math.ldexp(1.0, half) * math.ldexp(1.0, exponent - half)).to(x).contiguous()
+
+
+def _numbers(name: str, argument: str, given: Any, expected: str) -> Tensor:
+    """What was given in float64 on the CPU, a copy; anything but real numbers is refused."""
+    try:
+        if isinstance(given, Tensor):
+            if not given.is_complex():
+                return given.detach().cpu().double().clone()
+        else:
+            values = np.asarray(given)
+            if values.dtype.kind in "biufO":
+                return torch.from_numpy(np.array(values, dtype=np.float64))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name}: {argument} must hold real numbers, {expected}, got {in_one_line(given)}")
 
 
 def read_parameter(name: str, argument: str, given: Any, shape: tuple[int, ...], *, sums: bool = False) -> Tensor:
@@ -142,12 +149,7 @@ def read_parameter(name: str, argument: str, given: Any, shape: tuple[int, ...],
     ValueError
         If its shape is another one, if it is not finite, or if it holds no probabilities where it should.
     """
-    try:
-        values = torch.from_numpy(np.array(given, dtype=np.float64))
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{name}: {argument} must hold numbers of the shape {shape}, got {in_one_line(given)}"
-        ) from None
+    values = _numbers(name, argument, given, f"of the shape {shape}")
     if values.shape != shape:
         raise ValueError(f"{name}: {argument} has shape {tuple(values.shape)}, expected {shape}")
     if not bool(torch.isfinite(values).all()):

@@ -55,8 +55,11 @@ def far_places(features: Tensor, densities: Densities, log_likelihood: Tensor, l
     largest
         No feature is larger in size.
     """
-    far = ~log_likelihood.isfinite() if densities.kind == "linear" else ~(log_likelihood > _FAR[features.dtype])
     most = _largest_feature(densities, torch.finfo(features.dtype).max)
+    lowest = -math.inf if densities.kind == "linear" else _FAR[features.dtype]
+    if largest < most and lowest < float(log_likelihood.min()) < math.inf:  # false for NaN
+        return torch.empty(0, dtype=torch.int64)
+    far = ~(log_likelihood > lowest) | ~log_likelihood.isfinite()
     if largest >= most:
         far = far | (features.abs().amax(1) >= most)
     return far.nonzero()[:, 0]

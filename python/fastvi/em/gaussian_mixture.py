@@ -55,13 +55,19 @@ class GaussianMixture(BaseMixture):
         The evidence lower bound, a mean over rows, after each half step: after E step i, where it is the
         log-likelihood, at 2 i, and after M step i at 2 i + 1.
     lower_bound_, lower_bounds_
-        The last bound after an E step, and all of them.
+        The last bound after an E step, and all of them. Means over rows are weighted ones: they do not depend on a
+        common factor of the rows' weights, as no estimate does.
     converged_, n_iter_
         Of the best start.
 
     Notes
     -----
-    A component to which no row belongs (responsibilities below 2e-15 in sum) keeps its mean and covariance; its weight
+    A row may be far from all components: probabilities are made of differences of squared distances, in which nothing
+    cancels, and those of far rows in float64. Where a squared distance overflows float64, beyond about 1e154 standard
+    deviations, every method refuses the row; so does ``score_samples`` where a log-likelihood overflows float32.
+
+    A component to which no row belongs (responsibilities below 2e-15 in sum, rows' weights
+    in units of the largest) keeps its mean and covariance; its weight
     becomes 0 and stays so.
 
     References
@@ -120,7 +126,7 @@ class GaussianMixture(BaseMixture):
 
     def _blank(self, rows: Rows, origin: Tensor) -> GaussianComponents:
         scatter = scatter_of(rows, origin) if self.covariance_type == "tied" else None
-        return blank_gaussians(self.covariance_type, self.reg_covar, origin, self.n_components, scatter)
+        return blank_gaussians(_NAME, self.covariance_type, self.reg_covar, origin, self.n_components, scatter)
 
     def _initial(self, state: State) -> State:
         components = state.components

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from fastvi import expfam
-from fastvi._estimators import check_draws
+from fastvi._estimators import check_draws, in_one_line
 from fastvi.em._base import check_options
 from fastvi.em._chains import Chains, best_path, forward_backward
 from fastvi.em._components import Components, FamilyComponents, run_components
@@ -161,7 +161,9 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         except ValueError:  # lists of different lengths
             counts = np.empty((0, 0))
         if counts.ndim != 1 or counts.size == 0 or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
-            raise ValueError(f"{_NAME}: lengths must be integers of 1 or more, one for each sequence, got {lengths!r}")
+            raise ValueError(
+                f"{_NAME}: lengths must be integers of 1 or more, one for each sequence, got {in_one_line(lengths)}"
+            )
         if counts.sum() != len(rows.x):
             raise ValueError(f"{_NAME}: lengths sum to {counts.sum()}, expected the {len(rows.x)} rows of X")
         return rows, torch.from_numpy(np.concatenate([[0], counts.cumsum()]).astype(np.int64))
@@ -171,7 +173,7 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         emissions: Components
         if self._is_gaussian():
             scatter = scatter_of(rows, origin) if self.covariance_type == "tied" else None
-            emissions = blank_gaussians(self.covariance_type, self.reg_covar, origin, count, scatter)
+            emissions = blank_gaussians(_NAME, self.covariance_type, self.reg_covar, origin, count, scatter)
         else:
             emissions = blank_components(family_of(_NAME, self.family, "gaussian"), rows, count)
         emissions = emissions.updated(start_statistics(rows, emissions, origin, count, self.init_params, random_state))
@@ -281,7 +283,10 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         """Posterior probabilities of the states at each row, given all of its sequence: (N, K)."""
         state = self._fitted()
         rows, starts = self._read(X, lengths)
-        return rows.like_given(state.chains(rows, starts).posteriors.to(rows.x.dtype))
+        chains = state.chains(rows, starts)
+        if not math.isfinite(chains.log_likelihood):
+            raise ValueError(f"{_NAME}: a sequence has probability 0, so that its states have no probabilities")
+        return rows.like_given(chains.posteriors.to(rows.x.dtype))
 
     def predict(self, X: Any, lengths: Any = None) -> Any:  # noqa: N803  # scikit-learn's name
         """The most probable sequence of states, (N,), by Viterbi's algorithm."""
