@@ -16,6 +16,7 @@ from fastvi.em import GaussianMixture, HiddenMarkovModel, Mixture
 from fastvi.em._data import read_rows
 from fastvi.em._gaussian import COVARIANCE_TYPES
 from fastvi.em._start import START_METHODS
+from fastvi.em._step import CHUNK_ROWS
 
 DTYPES = [np.float64, np.float32]
 RANDOM = np.random.default_rng(0)
@@ -218,3 +219,30 @@ def test_sums_that_overflow_are_refused() -> None:
             mixture.fit((X * 1e30).astype(np.float32))
         scaled = mixture.fit(X * 1e30)
         np.testing.assert_allclose(scaled.means_, mixture.fit(X).means_ * 1e30, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_several_chunks(dtype: type) -> None:
+    """Far rows behind many near ones, which are taken in chunks: they keep their places, in messages too."""
+    mixture = GaussianMixture(2, covariance_type="tied", random_state=0).fit(X.astype(dtype))
+    few = np.concatenate([X, X[:3] * 1e6]).astype(dtype)
+    x = np.concatenate([np.tile(X, (700, 1)), X[:3] * 1e6]).astype(dtype)
+    assert len(x) > CHUNK_ROWS
+    for name in ("predict", "predict_proba", "score_samples"):
+        found, expected = getattr(mixture, name)(x), getattr(mixture, name)(few)
+        assert found.dtype == (np.int64 if name == "predict" else dtype)
+        np.testing.assert_allclose(found[-3:], expected[-3:])
+        np.testing.assert_allclose(found[-103:-3], expected[:100], rtol=1e-4)
+    values = mixture.score_samples(x).astype(np.float64)
+    assert mixture.score(x) == pytest.approx(values.mean(), rel=1e-6)
+    gaussian = Mixture(expfam.Gaussian(), 1).fit(X)
+    for fitted in (mixture, gaussian):
+        far = np.concatenate([x.astype(np.float64), [[0.0, -3e200, 0.0]]])
+        with pytest.raises(ValueError, match=f"^{type(fitted).__name__}: " + REFUSED.format(len(x), r"3e\+200")):
+            fitted.score(far)
+
+
+@pytest.mark.parametrize("kind", [GaussianMixture, HiddenMarkovModel])
+def test_a_message_names_its_estimator(kind: type) -> None:
+    with pytest.raises(ValueError, match=f"^{kind.__name__}: a covariance is not positive definite"):
+        kind(1, reg_covar=0.0).fit(np.ones((5, 2)))
