@@ -67,14 +67,17 @@ def far_places(features: Tensor, densities: Densities, log_likelihood: Tensor, l
 
 def _largest_feature(densities: Densities, most: float) -> float:
     """A size of features below which nothing overflows ``most`` on the way to log densities."""
-    columns = densities.location.shape[1]
-    location, offset = float(densities.location.abs().max()), densities.offset[densities.offset.isfinite()]
+    columns, location = densities.location.shape[1], _largest(densities.location)
     if densities.kind == "linear":
-        room = 0.25 * most - float(offset.abs().max())
-        return room / max(columns * location, 1.0)
+        offset = densities.offset[densities.offset > -math.inf]  # the others are of weight 0
+        return (0.25 * most - _largest(offset)) / max(columns * location, 1.0)
     assert densities.scale is not None
     room = math.sqrt(0.25 * most / columns) - location
-    return room / max(columns * float(densities.scale.abs().max()), 1.0) - float(densities.shift.abs().max())
+    return room / max(columns * _largest(densities.scale), 1.0) - _largest(densities.shift)
+
+
+def _largest(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, math.inf))
 
 
 def take_far_rows(owner: str, x: Tensor, features: Tensor, densities: Densities, places: Tensor, first: int) -> FarRows:
