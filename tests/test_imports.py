@@ -30,6 +30,7 @@ PYTHON = {
     "reference": "",
     "seeding": "_sizes",
     "_options": "_sizes",
+    "_estimators": "_sizes",
     "_registry": "_options",
     # The operations.
     "_kernels": "",
@@ -43,7 +44,7 @@ PYTHON = {
     "distributions": "ops",
     "nn": "ops",
     "expfam": "ops seeding _registry _extras",
-    "em": "expfam _extras",
+    "em": "expfam _extras _estimators",
     "coding": "ops seeding _options",
     "mcmc": "distributions seeding _archive _files _options _extras",
     "pyro": "distributions _extras",

@@ -308,8 +308,8 @@ X = clusters(20, 2, 2, seed=0)
         ({}, torch.zeros(20), None, r"X has shape \(20,\), expected \(rows, columns\)"),
         ({"n_components": 0}, X, None, "n_components must be an integer of 1 or more, got 0"),
         ({"n_init": True}, X, None, "n_init must be an integer of 1 or more, got True"),
-        ({"tol": -1.0}, X, None, "tol must be 0 or more, got -1.0"),
-        ({"reg_covar": -1.0}, X, None, "reg_covar must be 0 or more, got -1.0"),
+        ({"tol": -1.0}, X, None, "tol must be a finite number of 0 or more, got -1.0"),
+        ({"reg_covar": -1.0}, X, None, "reg_covar must be a finite number of 0 or more, got -1.0"),
         (
             {"covariance_type": "round"},
             X,

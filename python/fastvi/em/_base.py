@@ -16,8 +16,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from fastvi._estimators import check_choice, check_draws, check_flags, check_integers, check_numbers
 from fastvi.em._components import Components, run_components
 from fastvi.em._data import Rows, read_rows
+from fastvi.em._gaussian import COVARIANCE_TYPES
 from fastvi.em._start import START_METHODS, start_statistics
 from fastvi.em._step import Moments, Pass, Statistics
 
@@ -36,11 +38,10 @@ class State:
     def run(self, rows: Rows, *, moments: Moments | None = "none", wanted: Wanted = "nothing") -> Pass:
         """A pass over rows."""
         return run_components(
-            rows.x,
+            rows,
             self.components,
             self.log_weights,
             origin=self.origin,
-            weights=rows.weights,
             moments=moments,
             log_likelihood=wanted == "log_likelihood",
             responsibilities=wanted == "responsibilities",
@@ -107,17 +108,13 @@ def check_options(estimator: Any) -> None:
         If one is of the wrong type or outside of its range: one line that names it.
     """
     name = type(estimator).__name__
-    for option, least in (("n_components", 1), ("max_iter", 0), ("n_init", 1)):
-        value = getattr(estimator, option)
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name}: {option} must be an integer of {least} or more, got {value!r}")
-    if not estimator.tol >= 0.0:
-        raise ValueError(f"{name}: tol must be 0 or more, got {estimator.tol!r}")
-    if not getattr(estimator, "reg_covar", 0.0) >= 0.0:
-        raise ValueError(f"{name}: reg_covar must be 0 or more, got {estimator.reg_covar!r}")
-    if estimator.init_params not in START_METHODS:
-        expected = ", ".join(START_METHODS)
-        raise ValueError(f"{name}: init_params must be one of {expected}, got {estimator.init_params!r}")
+    check_integers(name, n_components=estimator.n_components, n_init=estimator.n_init)
+    check_integers(name, 0, max_iter=estimator.max_iter)
+    check_numbers(name, tol=estimator.tol)
+    if hasattr(estimator, "covariance_type"):
+        check_numbers(name, reg_covar=estimator.reg_covar)
+        check_choice(name, "covariance_type", estimator.covariance_type, COVARIANCE_TYPES)
+    check_choice(name, "init_params", estimator.init_params, START_METHODS)
 
 
 class BaseMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -154,11 +151,10 @@ class BaseMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
 
     def _check_options(self) -> None:
         check_options(self)
-        if not self.stepsize_delay >= 0.0:
-            name = type(self).__name__
-            raise ValueError(f"{name}: stepsize_delay must be 0 or more, got {self.stepsize_delay!r}")
+        name = type(self).__name__
+        check_flags(name, warm_start=self.warm_start)
+        check_numbers(name, stepsize_delay=self.stepsize_delay, stepsize_power=self.stepsize_power)
         if not 0.5 < self.stepsize_power <= 1.0:
-            name = type(self).__name__
             raise ValueError(f"{name}: stepsize_power must be in (0.5, 1], got {self.stepsize_power!r}")
 
     def _read(self, given: Any, sample_weight: Any = None, *, reset: bool = False, least: int = 1) -> Rows:
@@ -316,8 +312,7 @@ class BaseMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
     def sample(self, n_samples: int = 1) -> tuple[Any, Any]:
         """Draw rows, (n, D), and their components, (n,), as arrays; components come one after the other."""
         state = self._fitted()
-        if n_samples < 1:
-            raise ValueError(f"{type(self).__name__}: n_samples must be 1 or more, got {n_samples!r}")
+        n_samples = check_draws(type(self).__name__, n_samples)
         random_state = check_random_state(self.random_state)
         weights = self.weights_ / self.weights_.sum()
         counts = random_state.multinomial(n_samples, weights)

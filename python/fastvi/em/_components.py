@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
+from fastvi.em._data import Rows, largest_of
+from fastvi.em._far_rows import far_places, take_far_rows
 from fastvi.em._gaussian import EMPTY
-from fastvi.em._step import Densities, Moments, Pass, Statistics, run_pass
+from fastvi.em._step import CHUNK_ROWS, Densities, Moments, Pass, Statistics, check_sums, run_pass
 from fastvi.em.families import ExponentialFamily
 
 FEATURE_ROWS = 8192
@@ -109,45 +112,128 @@ class FamilyComponents:
 
 
 def run_components(
-    x: Tensor,
+    rows: Rows,
     components: Components,
     log_weights: Tensor,
     *,
     origin: Tensor,
-    weights: Tensor | None = None,
     moments: Moments | None = None,
     given: Tensor | None = None,
     log_likelihood: bool = False,
     responsibilities: bool = False,
     log_densities: bool = False,
 ) -> Pass:
-    """:func:`fastvi.em._step.run_pass` over rows as they are given; log-likelihoods contain the base measure."""
-    densities = components.densities(x, origin).weighted(log_weights)
+    """:func:`fastvi.em._step.run_pass` over rows as they are given; log-likelihoods contain the base measure.
+
+    Rows that are far from all components are taken again, in float64: see `fastvi.em._far_rows`. Log densities of such
+    a row are less what all components have in common, ``Pass.common``.
+
+    Raises
+    ------
+    ValueError
+        If a row is so far from the components that its log density overflows float64, or a sum or a result overflows
+        the dtype of the rows.
+    """
+    densities = components.densities(rows.x, origin).weighted(log_weights)
     moments = components.moments if moments is None else moments
-    wanted = {"log_likelihood": log_likelihood, "responsibilities": responsibilities, "log_densities": log_densities}
-    # One pass over all rows where the kernel reads them as they stand, else over chunks of their statistics.
-    probe = x[:1]
-    step = max(1, x.shape[0]) if components.features(probe) is probe else FEATURE_ROWS
+    # Where the kernel reads the rows as they stand a chunk is large, else its statistics have to fit the caches.
+    probe = rows.x[:1]
+    step = CHUNK_ROWS if components.features(probe) is probe else FEATURE_ROWS
     parts = []
-    for start in range(0, max(1, x.shape[0]), step):
-        rows = slice(start, start + step)
-        own, of_rows = x[rows], None if weights is None else weights[rows]
-        part = run_pass(
-            components.features(own),
+    for start in range(0, max(1, rows.x.shape[0]), step):
+        chunk = slice(start, start + step)
+        own = replace(rows, x=rows.x[chunk], weights=None if rows.weights is None else rows.weights[chunk])
+        if given is not None:
+            features = components.features(own.x)
+            parts.append(run_pass(features, densities, weights=own.weights, moments=moments, given=given[chunk]))
+            continue
+        part = _with_far_rows(
+            own,
+            components,
             densities,
-            weights=of_rows,
-            moments=moments,
-            given=None if given is None else given[rows],
-            **wanted,
+            moments,
+            responsibilities=responsibilities,
+            log_densities=log_densities,
+            largest=rows.largest if step == CHUNK_ROWS else None,
+            start=start,
         )
-        base = None if given is not None else components.log_base_measure(own)
-        parts.append(part if base is None else _with_base(part, base, of_rows))
-    return parts[0] if len(parts) == 1 else _joined(parts)
+        part = _with_base(part, components, own)
+        parts.append(part if log_likelihood else replace(part, log_likelihood=None))
+    found = parts[0] if len(parts) == 1 else _joined(parts)
+    check_sums(rows.owner, found.statistics, rows.x.dtype)
+    return found if found.log_likelihood is None else _in_dtype(rows, found, found.log_likelihood)
 
 
-def _with_base(part: Pass, base: Tensor, weights: Tensor | None) -> Pass:
-    total = float((base if weights is None else base * weights).sum(dtype=torch.float64))
-    sums = replace(part.statistics, log_likelihood=part.statistics.log_likelihood + total)
+def _with_far_rows(
+    own: Rows,
+    components: Components,
+    densities: Densities,
+    moments: Moments,
+    *,
+    responsibilities: bool,
+    log_densities: bool,
+    largest: float | None,
+    start: int,
+) -> Pass:
+    """A pass over some rows, without base measure, with the log-likelihood of each; far rows are taken again."""
+    features = components.features(own.x)
+    run = partial(run_pass, features, densities, weights=own.weights, log_likelihood=True, log_densities=log_densities)
+    part = run(moments=moments, responsibilities=responsibilities)
+    log_likelihood = cast(Tensor, part.log_likelihood)
+    common = torch.zeros_like(log_likelihood, dtype=torch.float64) if log_densities else None
+    largest = largest_of(features) if largest is None else largest
+    places = far_places(features, densities, log_likelihood, largest)
+    if len(places) == 0:
+        return replace(part, common=common)
+    exact = components.features(own.x[places].cpu().double())
+    far = take_far_rows(own.owner, own.x, exact, densities, places, start)
+    if moments != "none" and not responsibilities:
+        part = run(moments="none", responsibilities=True)
+    log_likelihood = cast(Tensor, part.log_likelihood).double()
+    log_likelihood[places] = far.log_likelihood.to(log_likelihood)
+    for of_rows, found in (
+        (part.responsibilities, far.responsibilities),
+        (part.log_densities, far.relative),
+        (common, far.common),
+    ):
+        if of_rows is not None:
+            of_rows[places] = found.to(of_rows)
+    statistics = part.statistics
+    if moments != "none":
+        statistics = run_pass(
+            features, densities, weights=own.weights, moments=moments, given=part.responsibilities
+        ).statistics
+    statistics = replace(statistics, log_likelihood=_weighted_sum(log_likelihood, own.weights))
+    return replace(part, statistics=statistics, log_likelihood=log_likelihood, common=common)
+
+
+def _weighted_sum(values: Tensor, weights: Tensor | None) -> float:
+    """The sum over rows in float64; rows of weight 0 have no part in it."""
+    values = values.double()
+    return float((values if weights is None else torch.where(weights > 0, values * weights, 0.0)).sum())
+
+
+def _in_dtype(rows: Rows, found: Pass, log_likelihood: Tensor) -> Pass:
+    """Log-likelihoods in the dtype of the rows, which is refused where it cannot hold one."""
+    rounded = log_likelihood.to(rows.x.dtype)
+    lost = log_likelihood.isfinite() & ~rounded.isfinite()
+    if bool(lost.any()):
+        row = int(lost.nonzero()[0, 0])
+        raise ValueError(
+            f"{rows.owner}: the log-likelihood of row {row} of X, {float(log_likelihood[row]):g}, overflows "
+            f"{str(rows.x.dtype).removeprefix('torch.')}; expected rows in float64"
+        )
+    return replace(found, log_likelihood=rounded)
+
+
+def _with_base(part: Pass, components: Components, own: Rows) -> Pass:
+    """What a pass found, with the base measure of the rows."""
+    base = components.log_base_measure(own.x)
+    if base is None:
+        return part
+    if not bool(base.isfinite().all()):  # the family says that rows are impossible, or their dtype is too small
+        base = cast(Tensor, components.log_base_measure(own.x.cpu().double())).to(own.x.device)
+    sums = replace(part.statistics, log_likelihood=part.statistics.log_likelihood + _weighted_sum(base, own.weights))
     rows = None if part.log_likelihood is None else part.log_likelihood + base
     densities = None if part.log_densities is None else part.log_densities + base[:, None]
     return replace(part, statistics=sums, log_likelihood=rows, log_densities=densities)
@@ -162,4 +248,4 @@ def _joined(parts: list[Pass]) -> Pass:
         found = [getattr(part, name) for part in parts]
         return None if found[0] is None else torch.cat(found)
 
-    return Pass(sums, joined("log_likelihood"), joined("responsibilities"), joined("log_densities"))
+    return Pass(sums, joined("log_likelihood"), joined("responsibilities"), joined("log_densities"), joined("common"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,26 @@ import torch
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from fastvi._estimators import in_one_line
 from fastvi.ops._backends import sum_over
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows (N, D) in float32 or float64 and their weights, (N,) or None; and whether they came as a tensor."""
+    """Rows (N, D) in float32 or float64 and their weights, (N,) or None; whether they came as a tensor; who reads them.
+
+    Weights are what was given times a power of two, the largest of them in [1, 2): no estimate depends on their unit.
+    """
 
     x: Tensor
     weights: Tensor | None
     is_tensor: bool
+    owner: str = "fastvi.em"
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest number in size; NaN or infinite if one is."""
+        return largest_of(self.x)
 
     def like_given(self, values: Tensor) -> Any:
         """A result of the rows as what they came as."""
@@ -57,11 +68,19 @@ def read_rows(estimator: Any, given: Any, sample_weight: Any = None, *, reset: b
             estimator, given, dtype=kinds, reset=reset, ensure_min_samples=least, ensure_all_finite=False
         )
         x = _as_tensor(values)
-    # A sum is finite only if all numbers are; where it overflows they are looked at one by one.
-    if not math.isfinite(x.sum()) and not bool(torch.isfinite(x).all()):
-        raise ValueError(f"{name}: X contains NaN or infinity; expected finite numbers")
     weights = None if sample_weight is None else _read_weights(name, sample_weight, x)
-    return Rows(x, weights, isinstance(given, Tensor))
+    rows = Rows(x, weights, isinstance(given, Tensor), name)
+    if not math.isfinite(rows.largest):
+        raise ValueError(f"{name}: X contains NaN or infinity; expected finite numbers")
+    return rows
+
+
+def largest_of(x: Tensor) -> float:
+    """The largest number in size; NaN or infinite if one is, 0 if there is none."""
+    if x.numel() == 0:
+        return 0.0
+    least, most = torch.aminmax(x)
+    return max(-float(least), float(most))
 
 
 def _as_tensor(values: Any) -> Tensor:
@@ -89,19 +108,37 @@ def _read_tensor(estimator: Any, name: str, x: Tensor, reset: bool, least: int) 
 
 
 def _read_weights(name: str, given: Any, x: Tensor) -> Tensor:
-    weights = torch.as_tensor(np.asarray(given) if not isinstance(given, Tensor) else given).detach()
+    weights = _numbers(name, "sample_weight", given, "one for each row")
     if weights.dim() == 0:
         weights = weights.expand(len(x))
     if weights.shape != (len(x),):
         raise ValueError(f"{name}: sample_weight has shape {tuple(weights.shape)}, expected ({len(x)},)")
-    weights = weights.to(x)
     if not bool(torch.isfinite(weights).all()):
         raise ValueError(f"{name}: sample_weight contains NaN or infinity")
     if bool((weights < 0).any()):
         raise ValueError(f"{name}: sample_weight must not be negative, got {float(weights.min()):g}")
-    if not bool((weights > 0).any()):
+    largest = float(weights.max())
+    if largest == 0.0:
         raise ValueError(f"{name}: sample_weight is zero for every row")
-    return weights.contiguous()
+    exponent = 1 - math.frexp(largest)[1]
+    # In two steps, because the power of two by which the least weights are multiplied is beyond float64.
+    half = exponent // 2
+    return (weights * math.ldexp(1.0, half) * math.ldexp(1.0, exponent - half)).to(x).contiguous()
+
+
+def _numbers(name: str, argument: str, given: Any, expected: str) -> Tensor:
+    """What was given in float64 on the CPU, a copy; anything but real numbers is refused."""
+    try:
+        if isinstance(given, Tensor):
+            if not given.is_complex():
+                return given.detach().cpu().double().clone()
+        else:
+            values = np.asarray(given)
+            if values.dtype.kind in "biufO":
+                return torch.from_numpy(np.array(values, dtype=np.float64))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name}: {argument} must hold real numbers, {expected}, got {in_one_line(given)}")
 
 
 def read_parameter(name: str, argument: str, given: Any, shape: tuple[int, ...], *, sums: bool = False) -> Tensor:
@@ -112,7 +149,7 @@ def read_parameter(name: str, argument: str, given: Any, shape: tuple[int, ...],
     ValueError
         If its shape is another one, if it is not finite, or if it holds no probabilities where it should.
     """
-    values = torch.from_numpy(np.array(given, dtype=np.float64))
+    values = _numbers(name, argument, given, f"of the shape {shape}")
     if values.shape != shape:
         raise ValueError(f"{name}: {argument} has shape {tuple(values.shape)}, expected {shape}")
     if not bool(torch.isfinite(values).all()):

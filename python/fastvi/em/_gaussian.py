@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastvi.em._data import Rows
-from fastvi.em._step import Densities, Moments, Statistics, run_pass, shift_for
+from fastvi.em._step import Densities, Moments, Statistics, check_sums, run_pass, shift_for
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
@@ -38,6 +38,8 @@ class GaussianComponents:
         (K, D, D), (D, D), (K, D) or (K,): full, tied, diag or spherical.
     scatter
         For tied ones, the second moments of all rows, which no iteration changes: a count of rows, sums, and products.
+    owner
+        The estimator, which messages begin with.
     """
 
     covariance_type: str
@@ -46,6 +48,7 @@ class GaussianComponents:
     covariances: Tensor
     precisions_cholesky: Tensor
     scatter: Statistics | None = None
+    owner: str = "GaussianMixture"
 
     @property
     def moments(self) -> Moments:
@@ -116,7 +119,7 @@ class GaussianComponents:
                 variances, empty = variances.mean(-1), empty[:, 0]
             # What is left of a variance of 0 is the rounding of a difference, of either sign.
             covariances = torch.where(empty, self.covariances, variances.clamp_min(0.0) + self.reg_covar)
-        upper = precisions_cholesky(covariances, self.covariance_type)
+        upper = precisions_cholesky(covariances, self.covariance_type, self.owner)
         return replace(self, means=means, covariances=covariances, precisions_cholesky=upper)
 
     def expected_log_density(self, statistics: Statistics) -> float:
@@ -161,7 +164,7 @@ class GaussianComponents:
         return self.means[component] + noise / upper[component]
 
 
-def precisions_cholesky(covariances: Tensor, covariance_type: str) -> Tensor:
+def precisions_cholesky(covariances: Tensor, covariance_type: str, owner: str = "GaussianMixture") -> Tensor:
     """The upper triangular roots U of precisions, or square roots of diagonal ones.
 
     Raises
@@ -170,7 +173,7 @@ def precisions_cholesky(covariances: Tensor, covariance_type: str) -> Tensor:
         If a covariance is not positive definite.
     """
     message = (
-        "GaussianMixture: a covariance is not positive definite: a component has too few different rows, or a column "
+        f"{owner}: a covariance is not positive definite: a component has too few different rows, or a column "
         "is constant; expected fewer components, a larger reg_covar, or data of a usual scale"
     )
     if covariance_type in ("diag", "spherical"):
@@ -211,7 +214,7 @@ def from_precisions(precisions: Tensor, covariance_type: str) -> tuple[Tensor, T
 
 
 def blank_gaussians(
-    covariance_type: str, reg_covar: float, mean: Tensor, count: int, scatter: Statistics | None
+    owner: str, covariance_type: str, reg_covar: float, mean: Tensor, count: int, scatter: Statistics | None
 ) -> GaussianComponents:
     """Components that all have one mean and the variance 1."""
     columns = len(mean)
@@ -222,7 +225,9 @@ def blank_gaussians(
         "diag": torch.ones(count, columns, dtype=torch.float64),
     }.get(covariance_type, torch.ones(count, dtype=torch.float64))
     means = mean.expand(count, columns).clone()
-    return GaussianComponents(covariance_type, reg_covar, means, covariances.clone(), covariances.clone(), scatter)
+    return GaussianComponents(
+        covariance_type, reg_covar, means, covariances.clone(), covariances.clone(), scatter, owner
+    )
 
 
 def scatter_of(rows: Rows, origin: Tensor) -> Statistics:
@@ -231,4 +236,6 @@ def scatter_of(rows: Rows, origin: Tensor) -> Statistics:
     none = torch.zeros(1, rows.x.shape[1], dtype=torch.float64)
     blank = Densities("linear", torch.zeros(1, dtype=torch.float64), none, None, shift)
     given = rows.x.new_ones(len(rows.x), 1)
-    return run_pass(rows.x, blank, weights=rows.weights, moments="products", given=given).statistics
+    found = run_pass(rows.x, blank, weights=rows.weights, moments="products", given=given).statistics
+    check_sums(rows.owner, found, rows.x.dtype)
+    return found

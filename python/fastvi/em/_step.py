@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -103,12 +103,46 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one pass gave: sums, and for each row what was asked for; see :func:`run_pass`."""
+    """What one pass gave: sums, and for each row what was asked for; see :func:`run_pass`.
+
+    Attributes
+    ----------
+    common
+        What was taken off the log densities of each row, (N,) in float64, so that differences between components keep
+        their digits; None where nothing was.
+    """
 
     statistics: Statistics
     log_likelihood: Tensor | None = None
     responsibilities: Tensor | None = None
     log_densities: Tensor | None = None
+    common: Tensor | None = None
+
+
+def check_sums(owner: str, statistics: Statistics, dtype: torch.dtype) -> None:
+    """Refuse sums that overflowed.
+
+    Raises
+    ------
+    ValueError
+        See :func:`refuse_sums`.
+    """
+    second = 0.0 if statistics.second is None else float(statistics.second.sum())
+    if not math.isfinite(float(statistics.first.sum()) + second):
+        refuse_sums(owner, dtype)
+
+
+def refuse_sums(owner: str, dtype: torch.dtype) -> NoReturn:
+    """Say that sums overflow.
+
+    Raises
+    ------
+    ValueError
+        The message names the dtype of the rows.
+    """
+    kind = str(dtype).removeprefix("torch.")
+    hint = "rows in float64, or " if dtype == torch.float32 else ""
+    raise ValueError(f"{owner}: sums over the rows of X overflow {kind}; expected {hint}numbers of a usual scale")
 
 
 def shift_for(x: Tensor, shift: Tensor) -> Tensor:

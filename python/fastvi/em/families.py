@@ -6,11 +6,14 @@ parameters whose mean statistics are the weighted means of them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from fastvi._estimators import check_integers, check_numbers
 
 __all__ = ["Bernoulli", "Categorical", "ExponentialFamily", "Poisson"]
 
@@ -50,6 +53,25 @@ class ExponentialFamily(Protocol):
         ...
 
 
+METHODS = (
+    "check_support",
+    "sufficient_statistics",
+    "log_base_measure",
+    "natural_parameters",
+    "log_normalizer",
+    "num_parameters",
+    "sample",
+)
+"""What an `ExponentialFamily` has."""
+
+
+def _check_margin(family: Bernoulli | Poisson | Categorical, most: float) -> None:
+    name = type(family).__name__
+    check_numbers(name, margin=family.margin)
+    if not 0.0 < family.margin < most:
+        raise ValueError(f"{name}: margin must be more than 0 and less than {most:g}, got {family.margin!r}")
+
+
 def _refuse(name: str, expected: str, x: Tensor, wrong: Tensor) -> None:
     if bool(wrong.any()):
         raise ValueError(f"{name}: x must hold {expected}, got {float(x[wrong][0]):g}")
@@ -74,6 +96,9 @@ class Bernoulli:
     """
 
     margin: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check_margin(self, 0.5)
 
     def check_support(self, x: Tensor) -> None:
         """Raise a ValueError where a value is not between 0 and 1."""
@@ -120,6 +145,9 @@ class Poisson:
     """
 
     margin: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check_margin(self, math.inf)
 
     def check_support(self, x: Tensor) -> None:
         """Raise a ValueError where a value is not a whole number of 0 or more."""
@@ -173,6 +201,10 @@ class Categorical:
 
     num_categories: int
     margin: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_integers("Categorical", num_categories=self.num_categories)
+        _check_margin(self, 1.0)
 
     def check_support(self, x: Tensor) -> None:
         """Raise a ValueError where a value is not a category."""

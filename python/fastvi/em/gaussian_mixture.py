@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastvi.em._base import BaseMixture, State
 from fastvi.em._data import Rows, read_parameter
-from fastvi.em._gaussian import COVARIANCE_TYPES, GaussianComponents, blank_gaussians, from_precisions, scatter_of
+from fastvi.em._gaussian import GaussianComponents, blank_gaussians, from_precisions, scatter_of
 
 __all__ = ["GaussianMixture"]
 
@@ -55,13 +55,19 @@ class GaussianMixture(BaseMixture):
         The evidence lower bound, a mean over rows, after each half step: after E step i, where it is the
         log-likelihood, at 2 i, and after M step i at 2 i + 1.
     lower_bound_, lower_bounds_
-        The last bound after an E step, and all of them.
+        The last bound after an E step, and all of them. Means over rows are weighted ones: they do not depend on a
+        common factor of the rows' weights, as no estimate does.
     converged_, n_iter_
         Of the best start.
 
     Notes
     -----
-    A component to which no row belongs (responsibilities below 2e-15 in sum) keeps its mean and covariance; its weight
+    A row may be far from all components: probabilities are made of differences of squared distances, in which nothing
+    cancels, and those of far rows in float64. Where a squared distance overflows float64, beyond about 1e154 standard
+    deviations, every method refuses the row; so does ``score_samples`` where a log-likelihood overflows float32.
+
+    A component to which no row belongs (responsibilities below 2e-15 in sum, rows' weights
+    in units of the largest) keeps its mean and covariance; its weight
     becomes 0 and stays so.
 
     References
@@ -115,20 +121,12 @@ class GaussianMixture(BaseMixture):
         self.stepsize_power = stepsize_power
         self.stepsize_delay = stepsize_delay
 
-    def _check_options(self) -> None:
-        super()._check_options()
-        if self.covariance_type not in COVARIANCE_TYPES:
-            expected = ", ".join(COVARIANCE_TYPES)
-            raise ValueError(
-                f"GaussianMixture: covariance_type must be one of {expected}, got {self.covariance_type!r}"
-            )
-
     def _needs_start(self) -> bool:
         return self.weights_init is None or self.means_init is None or self.precisions_init is None
 
     def _blank(self, rows: Rows, origin: Tensor) -> GaussianComponents:
         scatter = scatter_of(rows, origin) if self.covariance_type == "tied" else None
-        return blank_gaussians(self.covariance_type, self.reg_covar, origin, self.n_components, scatter)
+        return blank_gaussians(_NAME, self.covariance_type, self.reg_covar, origin, self.n_components, scatter)
 
     def _initial(self, state: State) -> State:
         components = state.components

@@ -16,11 +16,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from fastvi import expfam
+from fastvi._estimators import check_draws, in_one_line
 from fastvi.em._base import check_options
 from fastvi.em._chains import Chains, best_path, forward_backward
 from fastvi.em._components import Components, FamilyComponents, run_components
 from fastvi.em._data import Rows, read_parameter, read_rows
-from fastvi.em._gaussian import COVARIANCE_TYPES, EMPTY, GaussianComponents, blank_gaussians, scatter_of
+from fastvi.em._gaussian import EMPTY, GaussianComponents, blank_gaussians, scatter_of
 from fastvi.em._start import start_statistics
 from fastvi.em._step import Statistics
 from fastvi.em.families import ExponentialFamily
@@ -40,15 +41,24 @@ class ChainState:
     emissions: Components
     origin: Tensor
 
-    def log_densities(self, rows: Rows) -> Tensor:
-        """Of each row under each state, (N, K) in float64."""
+    def log_densities(self, rows: Rows) -> tuple[Tensor, float]:
+        """Of each row under each state, (N, K) in float64, less the largest of each row; and the sum of these.
+
+        Without it the log density of one far row would take the digits of all others of its sequence.
+        """
         none = torch.zeros_like(self.log_start)
-        found = run_components(rows.x, self.emissions, none, origin=self.origin, moments="none", log_densities=True)
-        return cast(Tensor, found.log_densities).double()
+        found = run_components(rows, self.emissions, none, origin=self.origin, moments="none", log_densities=True)
+        log_densities = cast(Tensor, found.log_densities).double()
+        largest = log_densities.amax(1)
+        largest = torch.where(largest > -math.inf, largest, 0.0)  # a row that no state can have
+        common = largest if found.common is None else largest + found.common
+        return log_densities - largest[:, None], float(common.sum())
 
     def chains(self, rows: Rows, starts: Tensor) -> Chains:
         """The E step."""
-        return forward_backward(self.log_densities(rows), starts, self.log_start, self.log_transition)
+        log_densities, common = self.log_densities(rows)
+        found = forward_backward(log_densities, starts, self.log_start, self.log_transition)
+        return replace(found, log_likelihood=found.log_likelihood + common)
 
     def expected(self, first: Tensor, transitions: Tensor, statistics: Statistics) -> float:
         """The expected log joint density of states and rows, under given posteriors."""
@@ -137,15 +147,23 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         self.means_init = means_init
         self.random_state = random_state
 
+    def _is_gaussian(self) -> bool:
+        return isinstance(self.family, str) and self.family == "gaussian"
+
     def _read(self, given: Any, lengths: Any, *, reset: bool = False, least: int = 1) -> tuple[Rows, Tensor]:
         rows = read_rows(self, given, reset=reset, least=least)
-        if self.family != "gaussian":
+        if not self._is_gaussian():
             family_of(_NAME, self.family, "gaussian").check_support(rows.x)
         if lengths is None:
             return rows, torch.tensor([0, len(rows.x)])
-        counts = np.asarray(lengths)
+        try:
+            counts = np.asarray(lengths)
+        except ValueError:  # lists of different lengths
+            counts = np.empty((0, 0))
         if counts.ndim != 1 or counts.size == 0 or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
-            raise ValueError(f"{_NAME}: lengths must be integers of 1 or more, one for each sequence, got {lengths!r}")
+            raise ValueError(
+                f"{_NAME}: lengths must be integers of 1 or more, one for each sequence, got {in_one_line(lengths)}"
+            )
         if counts.sum() != len(rows.x):
             raise ValueError(f"{_NAME}: lengths sum to {counts.sum()}, expected the {len(rows.x)} rows of X")
         return rows, torch.from_numpy(np.concatenate([[0], counts.cumsum()]).astype(np.int64))
@@ -153,9 +171,9 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
     def _start(self, rows: Rows, random_state: np.random.RandomState) -> ChainState:
         count, origin = self.n_components, rows.mean()
         emissions: Components
-        if self.family == "gaussian":
+        if self._is_gaussian():
             scatter = scatter_of(rows, origin) if self.covariance_type == "tied" else None
-            emissions = blank_gaussians(self.covariance_type, self.reg_covar, origin, count, scatter)
+            emissions = blank_gaussians(_NAME, self.covariance_type, self.reg_covar, origin, count, scatter)
         else:
             emissions = blank_components(family_of(_NAME, self.family, "gaussian"), rows, count)
         emissions = emissions.updated(start_statistics(rows, emissions, origin, count, self.init_params, random_state))
@@ -183,7 +201,7 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             if not math.isfinite(bound):
                 raise ValueError(f"{_NAME}: the log-likelihood is {bound}: a sequence has probability 0")
             statistics = run_components(
-                rows.x,
+                rows,
                 state.emissions,
                 torch.zeros_like(state.log_start),
                 origin=state.origin,
@@ -218,9 +236,8 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             If there are fewer rows than states, a value is NaN or infinite, or lengths or an option wrong.
         """
         check_options(self)
-        if self.family == "gaussian" and self.covariance_type not in COVARIANCE_TYPES:
-            expected = ", ".join(COVARIANCE_TYPES)
-            raise ValueError(f"{_NAME}: covariance_type must be one of {expected}, got {self.covariance_type!r}")
+        if not self._is_gaussian():
+            family_of(_NAME, self.family, "gaussian")
         rows, starts = self._read(X, lengths, reset=True, least=2)
         if len(rows.x) < self.n_components:
             raise ValueError(
@@ -266,19 +283,22 @@ class HiddenMarkovModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         """Posterior probabilities of the states at each row, given all of its sequence: (N, K)."""
         state = self._fitted()
         rows, starts = self._read(X, lengths)
-        return rows.like_given(state.chains(rows, starts).posteriors.to(rows.x.dtype))
+        chains = state.chains(rows, starts)
+        if not math.isfinite(chains.log_likelihood):
+            raise ValueError(f"{_NAME}: a sequence has probability 0, so that its states have no probabilities")
+        return rows.like_given(chains.posteriors.to(rows.x.dtype))
 
     def predict(self, X: Any, lengths: Any = None) -> Any:  # noqa: N803  # scikit-learn's name
         """The most probable sequence of states, (N,), by Viterbi's algorithm."""
         state = self._fitted()
         rows, starts = self._read(X, lengths)
-        return rows.like_given(best_path(state.log_densities(rows), starts, state.log_start, state.log_transition))
+        log_densities, _ = state.log_densities(rows)
+        return rows.like_given(best_path(log_densities, starts, state.log_start, state.log_transition))
 
     def sample(self, n_samples: int = 1) -> tuple[Any, Any]:
         """Draw one sequence of rows, (n, D), and its states, (n,), as arrays."""
         state = self._fitted()
-        if n_samples < 1:
-            raise ValueError(f"{_NAME}: n_samples must be 1 or more, got {n_samples!r}")
+        n_samples = check_draws(_NAME, n_samples)
         random_state = check_random_state(self.random_state)
         states = np.empty(n_samples, dtype=np.int64)
         uniform, probabilities = random_state.uniform(size=n_samples), self.startprob_

@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from fastvi import expfam
+from fastvi._estimators import in_one_line
 from fastvi.em._base import BaseMixture, State
 from fastvi.em._components import FamilyComponents
 from fastvi.em._data import Rows, read_parameter
 from fastvi.em._from_expfam import FromExpfam
-from fastvi.em.families import FAMILIES, ExponentialFamily
+from fastvi.em.families import FAMILIES, METHODS, ExponentialFamily
 
 __all__ = ["Mixture"]
 
@@ -84,6 +85,10 @@ class Mixture(BaseMixture):
         self.stepsize_power = stepsize_power
         self.stepsize_delay = stepsize_delay
 
+    def _check_options(self) -> None:
+        super()._check_options()
+        family_of(type(self).__name__, self.family)
+
     def _check_rows(self, x: Tensor) -> None:
         family_of(type(self).__name__, self.family).check_support(x)
 
@@ -118,17 +123,21 @@ def family_of(name: str, family: str | ExponentialFamily | expfam.ExponentialFam
     Raises
     ------
     ValueError
-        If there is none of this name.
+        If there is none of this name, or an object is no family.
     """
     if isinstance(family, expfam.ExponentialFamily):
         return FromExpfam(family)
-    if not isinstance(family, str):
+    if isinstance(family, str) and family in FAMILIES:
+        made: ExponentialFamily = FAMILIES[family]()
+        return made
+    lacking = [] if isinstance(family, (str, type)) else [each for each in METHODS if not hasattr(family, each)]
+    if not isinstance(family, (str, type)) and not lacking:
         return family
-    if family not in FAMILIES:
-        expected = ", ".join([*others, *FAMILIES])
-        raise ValueError(f"{name}: family must be one of {expected}, or an ExponentialFamily, got {family!r}")
-    made: ExponentialFamily = FAMILIES[family]()
-    return made
+    expected = f"family must be one of {', '.join([*others, *FAMILIES])}, or an ExponentialFamily"
+    if isinstance(family, type):
+        raise ValueError(f"{name}: {expected}, got the class {family.__name__}: an object of it is what is asked for")
+    missing = f", which has no method {lacking[0]}" if lacking else ""
+    raise ValueError(f"{name}: {expected}, got {in_one_line(family)}{missing}")
 
 
 def blank_components(family: ExponentialFamily, rows: Rows, count: int) -> FamilyComponents:
