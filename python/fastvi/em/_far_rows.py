@@ -18,7 +18,9 @@ from fastvi._estimators import check_reach
 from fastvi.em._step import Densities
 
 _FAR = {torch.float32: -1e4, torch.float64: -1e6}
-"""Rows of a lower log-likelihood are taken again: there the rounding of a log density is 1e-3, or 1e-10."""
+"""Less half the squared distance, of up to `_USUAL_COLUMNS` columns, beyond which rows are taken again: there a log
+density is rounded by 1e-3, or 1e-10. With more columns it grows as that of usual rows does."""
+_USUAL_COLUMNS = 1000
 
 _NUMBERS = 1 << 20
 """Of the rows x components x columns that are held at once."""
@@ -56,7 +58,10 @@ def far_places(features: Tensor, densities: Densities, log_likelihood: Tensor, l
         No feature is larger in size.
     """
     most = _largest_feature(densities, torch.finfo(features.dtype).max)
-    lowest = -math.inf if densities.kind == "linear" else _FAR[features.dtype]
+    lowest = -math.inf
+    if densities.kind != "linear":
+        offset = float(densities.offset.amax())
+        lowest = offset + _FAR[features.dtype] * max(1.0, densities.location.shape[1] / _USUAL_COLUMNS)
     if largest < most and lowest < float(log_likelihood.min()) < math.inf:  # false for NaN
         return torch.empty(0, dtype=torch.int64)
     far = ~(log_likelihood > lowest) | ~log_likelihood.isfinite()
