@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,7 +36,7 @@ from fastvi._array_products import (
     plain,
     widen,
 )
-from fastvi._running import RunningLogMeanExp, Summary
+from fastvi._running import RunningLogMeanExp, Summary, finite_or_zero, summarise
 from fastvi._sizes import check_flag, check_integer, check_number, check_shape, choose_axis
 
 __all__ = [
@@ -434,12 +435,14 @@ class LogMeanExp(RunningLogMeanExp[Array]):
             raise ValueError(
                 f"LogMeanExp.update: chunk has shape {chunk.shape}, expected elements along dimension {dim % rank}"
             )
-        log_sum = log_mean_exp(wide, self.dim).astype(np.float64) + math.log(count)
-        return Summary(count, chunk.dtype, log_sum, 1.0 / effective_sample_size(wide, self.dim).astype(np.float64))
+        maximum = wide.max(self.dim, keepdims=True)
+        relative = wide - finite_or_zero(np, maximum)
+        total = np.exp(log_mean_exp(relative, self.dim).astype(np.float64)) * count
+        effective = effective_sample_size(relative, self.dim).astype(np.float64)
+        return summarise(np, count, chunk.dtype, maximum.squeeze(self.dim).astype(np.float64), total, effective)
 
-    def _add(self, added: Summary) -> None:
-        with np.errstate(invalid="ignore"):  # NaN and infinite weights are answered, not warned of
-            super()._add(added)
+    def _quiet(self) -> AbstractContextManager[Any]:
+        return np.errstate(all="ignore")
 
     def _round(self, result: Array, dtype: np.dtype[Any]) -> Array:
         return np.asarray(result, dtype)
