@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastvi.mean_field._data import (
     check_choice,
+    check_concentrations,
     check_integers,
     check_positive,
     check_tolerance,
@@ -234,8 +235,8 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc
         count, size = self.n_components, rows.shape[1]
         concentration = 1.0 / count if self.weight_concentration_prior is None else self.weight_concentration_prior
         degrees = float(size) if self.degrees_of_freedom_prior is None else self.degrees_of_freedom_prior
-        check_positive(_NAME, weight_concentration_prior=concentration, mean_precision_prior=self.mean_precision_prior)
-        check_positive(_NAME, degrees_of_freedom_prior=degrees)
+        check_concentrations(_NAME, weight_concentration_prior=concentration)
+        check_positive(_NAME, mean_precision_prior=self.mean_precision_prior, degrees_of_freedom_prior=degrees)
         if degrees <= size - 1:
             raise ValueError(f"{_NAME}: degrees_of_freedom_prior must be more than {size - 1}, got {degrees!r}")
         mean = rows.mean(0) if self.mean_prior is None else read_tensor(_NAME, "mean_prior", self.mean_prior, (size,))
