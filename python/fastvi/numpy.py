@@ -37,7 +37,7 @@ from fastvi._array_products import (
     widen,
 )
 from fastvi._running import RunningLogMeanExp, Summary, finite_or_zero, summarise
-from fastvi._sizes import check_flag, check_integer, check_number, check_shape, choose_axis
+from fastvi._sizes import check_flag, check_integer, check_number, check_shape, choose_axis, refuse_signs
 
 __all__ = [
     "LogMeanExp",
@@ -455,6 +455,12 @@ def _as_factor(operation: str, name: str, value: object) -> Any:
     return check_number(operation, name, value, "a numpy.ndarray or a number")
 
 
+def _refuse_negative(operation: str, name: str, factor: Any) -> None:
+    """Reject a number below zero or NaN."""
+    if isinstance(factor, float) and not factor >= 0.0:
+        raise ValueError(f"{operation}: {name} must be at least 0, got {factor}")
+
+
 def leapfrog_step(
     q: Array,
     p: Array,
@@ -485,6 +491,7 @@ def leapfrog_step(
     q = check_array(operation, "q", q)
     step = _as_factor(operation, "step_size", step_size)
     mass = None if inverse_mass is None else _as_factor(operation, "inverse_mass", inverse_mass)
+    _refuse_negative(operation, "inverse_mass", mass)
     position, momentum = _NATIVE.leapfrog_step(q, p, grad, step, mass, kick)
     return position, momentum
 
@@ -520,6 +527,7 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
     dtype, mass = p.dtype, inverse_mass
     if mass is not None:
         mass = _as_factor("kinetic_energy", "inverse_mass", mass)
+        _refuse_negative("kinetic_energy", "inverse_mass", mass)
         if isinstance(mass, float):
             p, mass = widen(p), narrow(np.array([mass]), compute_dtype(dtype))
         elif mass.ndim == 0:
@@ -531,8 +539,6 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
 def soft_threshold(x: Array, threshold: Array | float) -> Array:
     """``sign(x) * max(|x| - threshold, 0)`` for each element, as :func:`fastvi.soft_threshold`.
 
-    Negative thresholds and NaN give what they give there.
-
     Raises: see :func:`fastvi.soft_threshold`.
 
     Examples
@@ -542,5 +548,9 @@ def soft_threshold(x: Array, threshold: Array | float) -> Array:
     array([-2.,  0.,  1.])
     """
     x = check_array("soft_threshold", "x", x)
-    result: Array = _NATIVE.soft_threshold(x, _as_factor("soft_threshold", "threshold", threshold))
+    factor = _as_factor("soft_threshold", "threshold", threshold)
+    _refuse_negative("soft_threshold", "threshold", factor)
+    if is_array(factor) and factor.size and factor.dtype in DTYPES:
+        refuse_signs("soft_threshold", "threshold", (float(factor.min()), float(factor.max())), False)
+    result: Array = _NATIVE.soft_threshold(x, factor)
     return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 from torch import Tensor
 
@@ -42,6 +44,22 @@ def range_outside_unit_interval(x: Tensor) -> tuple[float, float] | None:
         return None
     least, largest = (bound.item() for bound in torch.aminmax(x.detach()))
     return None if least >= 0.0 and largest <= 1.0 else (least, largest)
+
+
+def check_not_negative(operation: str, name: str, value: object) -> None:
+    """Reject a number below zero or NaN, and a tensor that holds one where it costs little to look.
+
+    Raises
+    ------
+    ValueError
+        If there is one; what is neither a number nor a tensor is left to the operation.
+    """
+    if isinstance(value, Tensor):
+        if value.dtype in SUPPORTED_DTYPES and values_at_hand(value) and value.numel():
+            least, largest = (bound.item() for bound in torch.aminmax(value.detach()))
+            refuse_signs(operation, name, (least, largest), False)
+    elif not torch.compiler.is_compiling() and isinstance(value, numbers.Real) and not value >= 0.0:
+        raise ValueError(f"{operation}: {name} must be at least 0, got {value}")
 
 
 def check_counts(operation: str, x: object, total_count: object, validate_args: object) -> None:
