@@ -37,7 +37,7 @@ from fastvi._array_products import (
     widen,
 )
 from fastvi._running import RunningLogMeanExp, Summary, finite_or_zero, summarise
-from fastvi._sizes import check_flag, check_integer, check_number, check_shape, choose_axis, refuse_signs
+from fastvi._sizes import check_flag, check_integer, check_number, check_shape, choose_axis
 
 __all__ = [
     "LogMeanExp",
@@ -539,6 +539,8 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
 def soft_threshold(x: Array, threshold: Array | float) -> Array:
     """``sign(x) * max(|x| - threshold, 0)`` for each element, as :func:`fastvi.soft_threshold`.
 
+    Negative thresholds and NaN in an array give what they give there in a tensor.
+
     Raises: see :func:`fastvi.soft_threshold`.
 
     Examples
@@ -550,7 +552,5 @@ def soft_threshold(x: Array, threshold: Array | float) -> Array:
     x = check_array("soft_threshold", "x", x)
     factor = _as_factor("soft_threshold", "threshold", threshold)
     _refuse_negative("soft_threshold", "threshold", factor)
-    if is_array(factor) and factor.size and factor.dtype in DTYPES:
-        refuse_signs("soft_threshold", "threshold", (float(factor.min()), float(factor.max())), False)
     result: Array = _NATIVE.soft_threshold(x, factor)
     return result

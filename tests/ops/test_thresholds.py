@@ -1,4 +1,4 @@
-"""Soft thresholding with thresholds that are none: refused where they are seen, else as the documentation says."""
+"""Soft thresholding with thresholds that are none: numbers are refused, tensors give what its documentation says."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def compiled(x: Tensor, threshold: Tensor) -> Tensor:
 
 
 ROUTES: dict[str, Function] = {
+    "public": fastvi.soft_threshold,
     "operator": torch.ops.fastvi.soft_threshold,
     "formula": reference.soft_threshold,
     "compiled": compiled,
@@ -80,27 +81,6 @@ def test_a_threshold_that_is_a_number(number: float, dtype: torch.dtype):
             fastvi.soft_threshold(x, given)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("number", EXPECTED)
-def test_a_tensor_is_looked_at_on_the_cpu_alone(number: float, shape: str, dtype: torch.dtype):
-    x, threshold = inputs(number, dtype, SHAPES[shape])
-    if not x.is_cpu:
-        expected = place.tensor([EXPECTED[number]] * 2, dtype=dtype)
-        found = fastvi.soft_threshold(x, threshold)
-        torch.testing.assert_close(found, expected, rtol=0.0, atol=0.0, equal_nan=True)
-        return
-    for given in (threshold, threshold.clone().requires_grad_()):
-        with pytest.raises(ValueError, match=REFUSED):
-            fastvi.soft_threshold(x, given)
-
-
-def test_one_negative_threshold_among_others():
-    threshold = torch.tensor([0.0, 1.0, -1e-300], dtype=torch.float64)
-    with pytest.raises(ValueError, match=REFUSED + "values from -1e-300 to 1"):
-        fastvi.soft_threshold(torch.ones(2, 3, dtype=torch.float64), threshold)
-
-
 @pytest.mark.parametrize("zero", [0.0, -0.0])
 def test_a_threshold_of_zero_leaves_all_as_it_is(zero: float):
     x = place.tensor([X])[:, :-1]
@@ -108,18 +88,20 @@ def test_a_threshold_of_zero_leaves_all_as_it_is(zero: float):
         assert torch.equal(fastvi.soft_threshold(x, given), x)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 @pytest.mark.parametrize("number", EXPECTED)
 def test_arrays(number: float, dtype: type):
-    x = np.array([X, X], dtype)
-    for threshold in (number, np.array(number, dtype), np.full((2, 1), number, dtype), np.full(len(X), number, dtype)):
-        with pytest.raises(ValueError, match=REFUSED):
-            fastvi.numpy.soft_threshold(x, threshold)
+    x, expected = np.array([X, X], dtype), np.array([EXPECTED[number]] * 2, dtype)
+    for threshold in (np.array(number, dtype), np.full((2, 1), number, dtype), np.full(len(X), number, dtype)):
+        np.testing.assert_array_equal(fastvi.numpy.soft_threshold(x, threshold), expected)
+    with pytest.raises(ValueError, match=REFUSED):
+        fastvi.numpy.soft_threshold(x, number)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("number", EXPECTED)
-@pytest.mark.parametrize("route", ["operator", "formula", "compiled"])
+@pytest.mark.parametrize("route", ["public", "operator", "formula", "compiled"])
 def test_derivatives(route: str, number: float, dtype: torch.dtype):
     """One by x, and minus the sign of x by the threshold, where NaN has none."""
     x, threshold = (each.requires_grad_() for each in inputs(number, dtype, (2, len(X))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,18 +48,17 @@ def range_outside_unit_interval(x: Tensor) -> tuple[float, float] | None:
 
 
 def check_not_negative(operation: str, name: str, value: object) -> None:
-    """Reject a number below zero or NaN, and a tensor that holds one where it costs little to look.
+    """Reject a number below zero or NaN, but not while a program is compiled, which takes numbers as they come.
 
     Raises
     ------
     ValueError
-        If there is one; what is neither a number nor a tensor is left to the operation.
+        If it is one; what is no number is left to the operation.
     """
-    if isinstance(value, Tensor):
-        if value.dtype in SUPPORTED_DTYPES and values_at_hand(value) and value.numel():
-            least, largest = (bound.item() for bound in torch.aminmax(value.detach()))
-            refuse_signs(operation, name, (least, largest), False)
-    elif not torch.compiler.is_compiling() and isinstance(value, numbers.Real) and not value >= 0.0:
+    if torch.compiler.is_compiling() or not isinstance(value, numbers.Real):
+        return
+    number: Any = value  # an integer may be beyond all floating-point numbers
+    if not number >= 0:
         raise ValueError(f"{operation}: {name} must be at least 0, got {value}")
 
 

@@ -20,8 +20,7 @@ def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
         Shape (..., D).
     threshold
         t, which is not negative: a number, or a tensor that broadcasts, (D,) for one a column, (B, 1) for one a row.
-        The values of a tensor are looked at where that costs little: not on a GPU, and not under ``torch.compile``,
-        ``torch.func`` and the like. There, where t is negative, the result is :math:`x - t \operatorname{sign}(x)`,
+        A tensor's values are not looked at. Where t is negative, the result is :math:`x - t \operatorname{sign}(x)`,
         which is farther from zero than x, or zero where x is zero (NaN there for :math:`t = -\infty`). Where t is NaN,
         so is the result. For both, the derivatives are 1 by x and :math:`-\operatorname{sign}(x)` by t.
 
@@ -35,7 +34,7 @@ def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
     TypeError
         If an argument has the wrong type or dtype.
     ValueError
-        If shapes do not broadcast or devices differ, or a threshold is negative or NaN.
+        If shapes do not broadcast or devices differ, or the threshold is a negative number or NaN.
 
     References
     ----------
