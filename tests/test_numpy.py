@@ -144,6 +144,15 @@ def test_running_log_mean_exp_equals_the_tensor_class(dtype: type) -> None:
         np.testing.assert_allclose(found, wanted.numpy(), rtol=tolerance, atol=tolerance, strict=True)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [(np.float64, 1e16), (np.float64, -1e300), (np.float32, 1e38)])
+def test_running_log_mean_exp_of_equal_weights_of_any_size(dtype: type, size: float) -> None:
+    running = fnp.LogMeanExp(axis=0)
+    for count in (3, 1, 6):
+        running.update(np.full((count, 2), size, dtype))
+    assert running.ess.tolist() == pytest.approx([10.0, 10.0], rel=1e-15)
+    np.testing.assert_array_equal(running.value, np.full(2, size, dtype), strict=True)
+
+
 def test_running_log_mean_exp_merges_and_rejects() -> None:
     chunk = fnp.standard_normal((12, 2), seed=SEED)
     halves = fnp.LogMeanExp().update(chunk[:5]).merge(fnp.LogMeanExp().update(chunk[5:]))

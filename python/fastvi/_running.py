@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from fastvi._sizes import choose_axis
@@ -13,36 +14,53 @@ Self = TypeVar("Self", bound="RunningLogMeanExp[Any]")
 
 
 class Summary(NamedTuple):
-    """What is kept of log-weights: for each column two float64 numbers, whose arithmetic is the array library's."""
+    """What is kept of log-weights: for each column three float64 numbers, whose arithmetic is the array library's.
+
+    Sums are of weights relative to the largest one, which no log-weight is too large for.
+    """
 
     num_samples: int
     dtype: Any
-    log_sum: Any  # logarithm of the sum of the weights
-    concentration: Any  # sum of the squared normalised weights
+    maximum: Any  # the largest log-weight
+    total: Any  # sum of exp(log-weight - maximum)
+    squares: Any  # sum of the squares of these
+
+
+def summarise(library: Any, num_samples: int, dtype: Any, maximum: Any, total: Any, effective: Any) -> Summary:
+    """The summary of a chunk from its largest log-weights, relative sums, and effective sample sizes."""
+    # Weights that are all zero have no effective sample size (NaN), and no part in the sum.
+    squares = library.where(maximum == -math.inf, 0.0, total * total / effective)
+    return Summary(num_samples, dtype, maximum, total, squares)
+
+
+def finite_or_zero(library: Any, maximum: Any) -> Any:
+    """What log-weights are measured from: their maximum, but 0 where that is infinite or NaN."""
+    return library.where(library.isfinite(maximum), maximum, 0.0)
 
 
 def join(library: Any, first: Summary, second: Summary) -> Summary:
-    """The summary of both; ``library`` has ``logaddexp``, ``where`` and ``exp``, as torch and numpy do.
+    """The summary of both; ``library`` has ``maximum``, ``where``, ``isfinite`` and ``exp``, as torch and numpy do.
 
     Raises
     ------
     ValueError
         If the columns differ in shape.
     """
-    if first.log_sum.shape != second.log_sum.shape:
+    if first.maximum.shape != second.maximum.shape:
         raise ValueError(
-            f"LogMeanExp: got columns of shape {tuple(second.log_sum.shape)}, expected "
-            f"{tuple(first.log_sum.shape)} as before"
+            f"LogMeanExp: got columns of shape {tuple(second.maximum.shape)}, expected "
+            f"{tuple(first.maximum.shape)} as before"
         )
-    total = library.logaddexp(first.log_sum, second.log_sum)
-    empty = total == -math.inf
-    shift = library.where(empty, 0.0, total)
-    joined = sum(
-        # Weights that are all zero have no concentration (NaN), and no part in the sum.
-        library.where(log_sum == -math.inf, 0.0, library.exp(2.0 * (log_sum - shift)) * concentration)
-        for _, _, log_sum, concentration in (first, second)
+    maximum = library.maximum(first.maximum, second.maximum)
+    origin = finite_or_zero(library, maximum)
+    of_first, of_second = (library.exp(part.maximum - origin) for part in (first, second))
+    return Summary(
+        first.num_samples + second.num_samples,
+        second.dtype,
+        maximum,
+        of_first * first.total + of_second * second.total,
+        of_first * of_first * first.squares + of_second * of_second * second.squares,
     )
-    return Summary(first.num_samples + second.num_samples, second.dtype, total, library.where(empty, math.nan, joined))
 
 
 class RunningLogMeanExp(ABC, Generic[ArrayType]):
@@ -62,6 +80,10 @@ class RunningLogMeanExp(ABC, Generic[ArrayType]):
     def _round(self, result: Any, dtype: Any) -> ArrayType:
         """A float64 result in the dtype of the chunks."""
 
+    def _quiet(self) -> AbstractContextManager[Any]:
+        """Within it the library answers NaN and infinite weights without a warning."""
+        return nullcontext()
+
     def _add(self, added: Summary) -> None:
         self._summary = added if self._summary is None else join(self._library, self._summary, added)
 
@@ -75,7 +97,8 @@ class RunningLogMeanExp(ABC, Generic[ArrayType]):
         ValueError
             If ``dim`` is out of range or empty, or the other dimensions differ from those seen before.
         """
-        self._add(self._summarise(chunk))
+        with self._quiet():
+            self._add(self._summarise(chunk))
         return self
 
     def merge(self: Self, other: Self) -> Self:
@@ -92,7 +115,8 @@ class RunningLogMeanExp(ABC, Generic[ArrayType]):
             kind = type(other)
             raise TypeError(f"LogMeanExp.merge: other must be a LogMeanExp, got {kind.__name__} of {kind.__module__}")
         if other._summary is not None:
-            self._add(other._summary)
+            with self._quiet():
+                self._add(other._summary)
         return self
 
     @property
@@ -109,10 +133,13 @@ class RunningLogMeanExp(ABC, Generic[ArrayType]):
     def value(self) -> ArrayType:
         """Log-mean-exp of all chunks, in nats; shape of a chunk without ``dim``."""
         seen = self._seen()
-        return self._round(seen.log_sum - math.log(seen.num_samples), seen.dtype)
+        with self._quiet():
+            logs = self._library.log(seen.total / seen.num_samples)
+            return self._round(finite_or_zero(self._library, seen.maximum) + logs, seen.dtype)
 
     @property
     def ess(self) -> ArrayType:
         """Effective sample size of all chunks; shape of a chunk without ``dim``."""
         seen = self._seen()
-        return self._round(1.0 / seen.concentration, seen.dtype)
+        with self._quiet():
+            return self._round(seen.total * seen.total / seen.squares, seen.dtype)

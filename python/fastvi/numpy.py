@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,7 +36,7 @@ from fastvi._array_products import (
     plain,
     widen,
 )
-from fastvi._running import RunningLogMeanExp, Summary
+from fastvi._running import RunningLogMeanExp, Summary, finite_or_zero, summarise
 from fastvi._sizes import check_flag, check_integer, check_number, check_shape, choose_axis
 
 __all__ = [
@@ -434,12 +435,14 @@ class LogMeanExp(RunningLogMeanExp[Array]):
             raise ValueError(
                 f"LogMeanExp.update: chunk has shape {chunk.shape}, expected elements along dimension {dim % rank}"
             )
-        log_sum = log_mean_exp(wide, self.dim).astype(np.float64) + math.log(count)
-        return Summary(count, chunk.dtype, log_sum, 1.0 / effective_sample_size(wide, self.dim).astype(np.float64))
+        maximum = wide.max(self.dim, keepdims=True)
+        relative = wide - finite_or_zero(np, maximum)
+        total = np.exp(log_mean_exp(relative, self.dim).astype(np.float64)) * count
+        effective = effective_sample_size(relative, self.dim).astype(np.float64)
+        return summarise(np, count, chunk.dtype, maximum.squeeze(self.dim).astype(np.float64), total, effective)
 
-    def _add(self, added: Summary) -> None:
-        with np.errstate(invalid="ignore"):  # NaN and infinite weights are answered, not warned of
-            super()._add(added)
+    def _quiet(self) -> AbstractContextManager[Any]:
+        return np.errstate(all="ignore")
 
     def _round(self, result: Array, dtype: np.dtype[Any]) -> Array:
         return np.asarray(result, dtype)
@@ -450,6 +453,12 @@ def _as_factor(operation: str, name: str, value: object) -> Any:
     if is_array(value):
         return plain(value)
     return check_number(operation, name, value, "a numpy.ndarray or a number")
+
+
+def _refuse_negative(operation: str, name: str, factor: Any) -> None:
+    """Reject a number below zero or NaN."""
+    if isinstance(factor, float) and not factor >= 0.0:
+        raise ValueError(f"{operation}: {name} must be at least 0, got {factor}")
 
 
 def leapfrog_step(
@@ -482,6 +491,7 @@ def leapfrog_step(
     q = check_array(operation, "q", q)
     step = _as_factor(operation, "step_size", step_size)
     mass = None if inverse_mass is None else _as_factor(operation, "inverse_mass", inverse_mass)
+    _refuse_negative(operation, "inverse_mass", mass)
     position, momentum = _NATIVE.leapfrog_step(q, p, grad, step, mass, kick)
     return position, momentum
 
@@ -517,6 +527,7 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
     dtype, mass = p.dtype, inverse_mass
     if mass is not None:
         mass = _as_factor("kinetic_energy", "inverse_mass", mass)
+        _refuse_negative("kinetic_energy", "inverse_mass", mass)
         if isinstance(mass, float):
             p, mass = widen(p), narrow(np.array([mass]), compute_dtype(dtype))
         elif mass.ndim == 0:
@@ -528,7 +539,7 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
 def soft_threshold(x: Array, threshold: Array | float) -> Array:
     """``sign(x) * max(|x| - threshold, 0)`` for each element, as :func:`fastvi.soft_threshold`.
 
-    Negative thresholds and NaN give what they give there.
+    Negative thresholds and NaN in an array give what they give there in a tensor.
 
     Raises: see :func:`fastvi.soft_threshold`.
 
@@ -539,5 +550,7 @@ def soft_threshold(x: Array, threshold: Array | float) -> Array:
     array([-2.,  0.,  1.])
     """
     x = check_array("soft_threshold", "x", x)
-    result: Array = _NATIVE.soft_threshold(x, _as_factor("soft_threshold", "threshold", threshold))
+    factor = _as_factor("soft_threshold", "threshold", threshold)
+    _refuse_negative("soft_threshold", "threshold", factor)
+    result: Array = _NATIVE.soft_threshold(x, factor)
     return result

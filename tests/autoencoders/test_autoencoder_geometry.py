@@ -66,6 +66,16 @@ def test_distance_of_principal_components_is_the_distance_to_their_plane(gaussia
     torch.testing.assert_close(reconstruction_distance(model, x).detach(), expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_distance_has_no_gradient_where_a_row_is_its_own_reconstruction(dtype):
+    """The gradient of |x - r(x)|, (1 - r') (x - r) / |x - r|, of which 0 is a subgradient where that is 0."""
+    x = torch.tensor([[5.0, 3.0], [1.0, 0.0], [0.0, 0.0]], dtype=dtype, requires_grad=True)
+    distance = reconstruction_distance(lambda x: x * x.new_tensor([1.0, 0.0]), x)
+    (gradient,) = torch.autograd.grad(distance.sum(), x)
+    assert distance.tolist() == [3.0, 0.0, 0.0]
+    assert gradient.tolist() == [[0.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
+
+
 @pytest.mark.parametrize(("call", "words"), [
     (lambda x: denoising_score(torch.relu, x, 0.0), "denoising_score: noise_scale must be positive, got 0"),
     (lambda x: denoising_score(torch.relu, x, -1.0), "noise_scale must be finite and not negative, got -1"),

@@ -98,7 +98,8 @@ def test_neighbours_are_frames_at_consecutive_times_in_any_order():
 
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: consecutive_frames([1, 2]), "times must be a tensor of whole numbers"),
-    (lambda: consecutive_frames(torch.tensor([0.0, 1.0])), "times must be a tensor of whole numbers"),
+    (lambda: consecutive_frames(torch.tensor([0.0, 1.0])),
+     r"times must be a tensor of whole numbers of shape \(N,\), got one of torch.float32"),
     (lambda: consecutive_frames(torch.arange(4).reshape(2, 2)), r"times must have the shape \(N,\), got \(2, 2\)"),
     (lambda: consecutive_frames(torch.tensor([4, 5, 4])), "times must all be different"),
     (lambda: windows(torch.zeros(3, 1), torch.arange(4)), "times must be those of 3 frames, got 4"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -290,3 +291,10 @@ def test_codes_before_there_are_filters() -> None:
     for call in (model.transform, model.inverse_transform):
         with pytest.raises(RuntimeError, match="there are no filters yet: call fit first"):
             call(IMAGES)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_start_that_is_not_finite(bad):
+    start = torch.full((1, 1, 3, 3), bad)
+    with pytest.raises(ValueError, match=r"^convolutional_fista: start contains NaN or infinity; expected finite"):
+        convolutional_fista(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2), 0.5, start=start)

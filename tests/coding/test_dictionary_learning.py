@@ -251,3 +251,14 @@ def test_bad_data(x: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         learner.partial_fit(x)
     assert learner.components_.shape == (9, 6)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(np.float64, 1e160), (np.float64, 1e300), (np.float32, 1e25)])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_squares_that_overflow_are_refused(method, dtype, size):
+    x = (np.random.default_rng(0).normal(size=(30, 6)) * size).astype(dtype)
+    learner = DictionaryLearning(4, alpha=0.3, max_iter=4, random_state=0)
+    with pytest.raises(
+        ValueError, match=rf"^DictionaryLearning: the squares of X overflow {np.dtype(dtype).name}, with"
+    ):
+        getattr(learner, method)(x)

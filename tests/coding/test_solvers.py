@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -432,3 +433,15 @@ def test_bad_input_of_the_functions_of_codes() -> None:
         lipschitz(DICTIONARY[0])
     with pytest.raises(ValueError, match=r"^lipschitz: dictionary contains NaN"):
         lipschitz(DICTIONARY * np.nan)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("solver", [ista, fista, active_set])
+@pytest.mark.parametrize("as_tensor", [True, False])
+def test_a_start_that_is_not_finite(solver, bad, as_tensor):
+    start = torch.zeros(3, 5)
+    start[1, 2] = bad
+    given = (torch.ones(3, 4), torch.eye(5, 4), start)
+    x, dictionary, start = given if as_tensor else (each.numpy() for each in given)
+    with pytest.raises(ValueError, match=rf"^{solver.__name__}: start contains NaN or infinity; expected finite"):
+        solver(x, dictionary, 0.5, start=start)

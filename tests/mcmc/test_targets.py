@@ -264,6 +264,10 @@ X, Y = torch.ones(4, 2), torch.tensor([0.0, 1.0, 0.0, 1.0])
     ("call", "message"),
     [
         (lambda: LogisticRegression(X, Y * 2), r"LogisticRegression: y must be in \[0, 1\], got 0 to 2"),
+        (
+            lambda: PoissonRegression(X, Y + 0.5),
+            "PoissonRegression: y must be whole numbers, got 0.5; the logarithm of an",
+        ),
         (lambda: PoissonRegression(X, Y - 1), "PoissonRegression: y must be at least 0, got -1 to 0"),
         (lambda: LogisticRegression(X, Y[:3]), r"LogisticRegression: y must have the shape \(4,\), got \(3,\)"),
         (lambda: LogisticRegression(X[0], Y), r"x must have the shape \(N, P\), got \(2,\)"),
@@ -326,3 +330,21 @@ def test_mistakes_are_told_in_one_line(call: Callable[[], Any], message: str) ->
 
 
 POINT = PhasePoint(torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3), torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("on", [[0, 0], [0, -3], [1, 2, 1], torch.tensor([2, -1])])
+@pytest.mark.parametrize("prior", [NormalPrior, LaplacePrior, FlatPrior])
+def test_a_prior_is_on_each_number_once(prior, on):
+    """Twice on one number it would be another prior there: the square of its density."""
+    with pytest.raises(ValueError, match=rf"^{prior.__name__}: on must be different numbers of the position, got "):
+        Flat(3) + prior(on=on)
+
+
+def test_a_scale_of_the_right_shape_is_told_its_value():
+    mean = torch.ones(4)
+    with pytest.raises(ValueError, match=r"^DiagonalGaussian: scale must be positive, got 0 among it$"):
+        DiagonalGaussian(mean, 0.0 * mean)
+    with pytest.raises(ValueError, match=r"^DiagonalGaussian: scale must be positive, got nan among it$"):
+        DiagonalGaussian(mean, math.nan * mean)
+    with pytest.raises(ValueError, match=r"^DiagonalGaussian: scale must have the shape of mean, \(4,\), got \(3,\)$"):
+        DiagonalGaussian(mean, mean[:3])

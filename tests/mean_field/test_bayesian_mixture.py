@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.special import digamma, gammaln, multigammaln
@@ -139,3 +140,51 @@ def test_options(options: dict[str, object], message: str) -> None:
 def test_a_constant_column_has_no_covariance() -> None:
     with pytest.raises(ValueError, match="the covariance of the rows is not positive definite"):
         BayesianGaussianMixture(1).fit(np.c_[np.arange(5.0), np.ones(5)])
+
+
+def two_clusters() -> np.ndarray:
+    random = np.random.default_rng(0)
+    return np.concatenate([random.normal(-2.0, 1.0, (60, 3)), random.normal(2.0, 0.5, (40, 3))])
+
+
+@pytest.mark.parametrize("size", [1e30, 1e61, 1e100, 1e154, 1e155, 1e200, 1e307])
+def test_rows_however_far_have_a_density_and_probabilities(size: float) -> None:
+    """By the definitions in 60 digits: Bishop 2006, equations 10.46, 10.64, 10.65, 10.67 and 10.81."""
+    found = BayesianGaussianMixture(2, random_state=0).fit(two_clusters())
+    rows = np.array([[size, 0.0, 0.0], [-size, size, 3.0], [0.0, -size / 3.0, size]])
+    weights = found.weight_concentration_ / found.weight_concentration_.sum()
+    log_responsibilities, log_densities = [], []
+    with mpmath.workdps(60):
+        for k in range(2):
+            degrees, scale = (mpmath.mpf(float(v[k])) for v in (found.degrees_of_freedom_, found.mean_precision_))
+            inverse = degrees * mpmath.matrix(found.covariances_[k].tolist())
+            precision, determinant = mpmath.inverse(inverse), mpmath.det(inverse)
+            offs = mpmath.matrix((rows - found.means_[k]).tolist())
+            squares = [(offs[i, :] * precision * offs[i, :].T)[0] for i in range(3)]
+            # The constants are drowned by the distances.
+            log_responsibilities.append([-degrees * each / 2 for each in squares])
+            of_t = degrees - 2
+            ratio = scale / (1 + scale)
+            log_densities.append(
+                [
+                    mpmath.log(float(weights[k]))
+                    + mpmath.loggamma((of_t + 3) / 2)
+                    - mpmath.loggamma(of_t / 2)
+                    + 1.5 * mpmath.log(ratio / mpmath.pi)
+                    - mpmath.log(determinant) / 2
+                    - (of_t + 3) / 2 * mpmath.log1p(ratio * each)
+                    for each in squares
+                ]
+            )
+        best = [int(second > first) for first, second in zip(*log_responsibilities, strict=True)]
+        scores = [float(mpmath.log(mpmath.exp(a) + mpmath.exp(b))) for a, b in zip(*log_densities, strict=True)]
+    np.testing.assert_array_equal(found.predict_proba(rows), np.eye(2)[best])
+    np.testing.assert_array_equal(found.predict(rows), best)
+    np.testing.assert_allclose(found.score_samples(rows), scores, rtol=1e-12)
+
+
+@pytest.mark.parametrize("init", ["kmeans", "random"])
+@pytest.mark.parametrize("size", [1e153, 1e160, 1e300])
+def test_squares_beyond_float64_are_refused(size: float, init: str) -> None:
+    with pytest.raises(ValueError, match=r"^BayesianGaussianMixture: the squares of X overflow float64, with a value"):
+        BayesianGaussianMixture(2, init_params=init, covariance_prior=np.eye(3)).fit(two_clusters() * size)

@@ -14,7 +14,7 @@ from scipy.stats import dirichlet
 from sklearn.decomposition import LatentDirichletAllocation as ScikitLDA
 from sklearn.utils.estimator_checks import check_estimator
 
-from fastvi.mean_field import LatentDirichletAllocation, documents_bound
+from fastvi.mean_field import BayesianGaussianMixture, LatentDirichletAllocation, documents_bound
 
 
 def log_marginal(counts: np.ndarray, prior: float) -> float:
@@ -176,3 +176,37 @@ def test_what_is_refused(options: dict[str, object], x: object, message: str) ->
 def test_documents_of_other_words() -> None:
     with pytest.raises(ValueError, match=r"^documents_bound: X has 2 words, expected the 3 of components"):
         documents_bound([[1.0, 0.0]], np.ones((2, 3)), 0.5)
+
+
+@pytest.mark.parametrize("prior", [1e-100, 1e-154, 1e-200, 1e-300, 2.3e-308])
+def test_priors_near_0(prior: float) -> None:
+    """Where one topic takes all words, the other is as the prior has it.
+
+    The bound is then the evidence of all words from one distribution, less KL(Dirichlet(n, p) || Dirichlet(p, p)) for
+    each document, whose limit for p to 0 is log 2.
+    """
+    counts = np.eye(6)[:, :5] + 1.0
+    found = LatentDirichletAllocation(2, doc_topic_prior=prior, topic_word_prior=prior, random_state=0).fit(counts)
+    assert sorted(found.components_.max(1).tolist()) == [prior, 7.0]
+    expected = log_marginal(counts.sum(0), prior) - 6.0 * np.log(2.0)
+    assert found.bounds_[-1] == pytest.approx(expected, rel=1e-13)
+    assert bool((np.diff(found.bounds_) >= -1e-11).all())
+
+
+@pytest.mark.parametrize("parameter", [1e-2, 1e-3, 1e-100, 1e-300])
+def test_a_word_that_no_topic_has_seen(parameter: float) -> None:
+    """One topic: the mean logarithm of a Dirichlet's proportion, however low."""
+    expected = 2.0 * (digamma(parameter) - digamma(parameter + 3.0)) + digamma(3.0) - digamma(parameter + 3.0)
+    assert documents_bound([[1.0, 2.0]], [[3.0, parameter]], 0.5)[0] == pytest.approx(expected, rel=1e-13)
+
+
+def test_concentrations_whose_digamma_is_infinite() -> None:
+    for name in ("doc_topic_prior", "topic_word_prior"):
+        with pytest.raises(
+            ValueError, match=rf"^LatentDirichletAllocation: {name} must be at least 2.2e-308, got 5e-32"
+        ):
+            LatentDirichletAllocation(2, **{name: 5e-324}).fit([[1.0, 2.0]])
+    with pytest.raises(ValueError, match=r"^documents_bound: components must be positive, of at least 2.2e-308"):
+        documents_bound([[1.0, 2.0]], [[3.0, 5e-324]], 0.5)
+    with pytest.raises(ValueError, match=r"^BayesianGaussianMixture: weight_concentration_prior must be at least 2.2e"):
+        BayesianGaussianMixture(2, weight_concentration_prior=5e-324).fit([[1.0], [2.0]])

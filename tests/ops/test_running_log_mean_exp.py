@@ -53,6 +53,49 @@ def test_float32_in_float32_out_but_float64_between():
     torch.testing.assert_close(running.ess, place.full((2,), 1e4))
 
 
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        (torch.float64, 1e14),
+        (torch.float64, 1e16),
+        (torch.float64, 1e20),
+        (torch.float64, 1e300),
+        (torch.float32, 1e38),
+        (torch.bfloat16, 1e38),
+        (torch.float16, 6e4),
+    ],
+)
+def test_equal_weights_of_any_size_count_in_full(dtype, size, sign):
+    """n equal weights have the effective sample size n, and their own logarithm as log-mean-exp."""
+    x = place.full((10, 2), sign * size, dtype=dtype)
+    running = LogMeanExp()
+    for chunk in x.split(3):
+        running.update(chunk)
+    assert running.ess.tolist() == pytest.approx([10.0, 10.0], rel=1e-15)
+    assert torch.equal(running.value, x[0])
+    assert LogMeanExp().update(x[:1]).merge(LogMeanExp().update(x[1:2])).ess.tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("place_of_origin", [0.0, 1e15, -1e15, 4e15])
+def test_the_effective_sample_size_sees_differences_alone(place_of_origin):
+    """Log-weights -2 k from any origin, k below 6: (sum_k e^-2k)^2 / sum_k e^-4k, by geometric series."""
+    steps = -2.0 * torch.arange(6, dtype=torch.float64).to(place.device)
+    expected = (-math.expm1(-12.0) / -math.expm1(-2.0)) ** 2 / (-math.expm1(-24.0) / -math.expm1(-4.0))
+    for order in (range(6), reversed(range(6)), (3, 0, 5, 1, 4, 2)):
+        running = LogMeanExp()
+        for k in order:
+            running.update(place_of_origin + steps[k : k + 1])
+        assert float(running.ess) == pytest.approx(expected, rel=1e-14)
+
+
+def test_weights_of_zero_beside_large_ones():
+    """An empty chunk before and after leaves nothing behind, whatever the others' size."""
+    empty, full = place.full((3, 1), -math.inf, dtype=torch.float64), place.full((2, 1), -1e200, dtype=torch.float64)
+    running = LogMeanExp().update(empty).update(full).update(empty)
+    assert (running.count, float(running.ess), float(running.value)) == (8, 2.0, -1e200)
+
+
 def test_nothing_is_differentiated():
     running = LogMeanExp().update(place.zeros(3, 2, requires_grad=True))
     assert not running.value.requires_grad

@@ -1,4 +1,4 @@
-"""Soft thresholding with thresholds that are no thresholds: what its documentation says of negative ones and NaN."""
+"""Soft thresholding with thresholds that are none: numbers are refused, tensors give what its documentation says."""
 
 from __future__ import annotations
 
@@ -34,11 +34,20 @@ def jacobian_vector(x: Tensor, threshold: Tensor) -> Tensor:
     return torch.func.jvp(fastvi.soft_threshold, (x, threshold), (x, threshold))[0]
 
 
+COMPILED = torch.compile(fastvi.soft_threshold, backend="aot_eager")
+
+
+def compiled(x: Tensor, threshold: Tensor) -> Tensor:
+    """A program for each dtype and shape: without more room for them the last ones would run as they stand."""
+    with torch._dynamo.config.patch(recompile_limit=64):
+        return COMPILED(x, threshold)
+
+
 ROUTES: dict[str, Function] = {
     "public": fastvi.soft_threshold,
     "operator": torch.ops.fastvi.soft_threshold,
     "formula": reference.soft_threshold,
-    "compiled": torch.compile(fastvi.soft_threshold, backend="aot_eager"),
+    "compiled": compiled,
     "vmap": lambda x, threshold: torch.func.vmap(fastvi.soft_threshold)(x, threshold.expand_as(x)),
     "forward mode": jacobian_vector,
 }
@@ -60,12 +69,23 @@ def test_values(route: str, number: float, shape: str, dtype: torch.dtype):
     torch.testing.assert_close(ROUTES[route](x, threshold), expected, rtol=0.0, atol=0.0, equal_nan=True)
 
 
+REFUSED = r"^soft_threshold: threshold must be at least 0, got "
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("number", EXPECTED)
 def test_a_threshold_that_is_a_number(number: float, dtype: torch.dtype):
     x, _ = inputs(number, dtype)
-    expected = place.tensor([EXPECTED[number]] * 2, dtype=dtype)
-    torch.testing.assert_close(fastvi.soft_threshold(x, number), expected, rtol=0.0, atol=0.0, equal_nan=True)
+    for given in (number, np.float32(number)):
+        with pytest.raises(ValueError, match=REFUSED):
+            fastvi.soft_threshold(x, given)
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_a_threshold_of_zero_leaves_all_as_it_is(zero: float):
+    x = place.tensor([X])[:, :-1]
+    for given in (zero, place.full((1,), zero)):
+        assert torch.equal(fastvi.soft_threshold(x, given), x)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
@@ -73,8 +93,10 @@ def test_a_threshold_that_is_a_number(number: float, dtype: torch.dtype):
 @pytest.mark.parametrize("number", EXPECTED)
 def test_arrays(number: float, dtype: type):
     x, expected = np.array([X, X], dtype), np.array([EXPECTED[number]] * 2, dtype)
-    for threshold in (number, np.array(number, dtype), np.full((2, 1), number, dtype), np.full(len(X), number, dtype)):
+    for threshold in (np.array(number, dtype), np.full((2, 1), number, dtype), np.full(len(X), number, dtype)):
         np.testing.assert_array_equal(fastvi.numpy.soft_threshold(x, threshold), expected)
+    with pytest.raises(ValueError, match=REFUSED):
+        fastvi.numpy.soft_threshold(x, number)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from fastvi._options import check_factor
@@ -21,6 +22,8 @@ class Reconstructing(Protocol):
 
 def reconstruction_distance(model: Reconstructing | Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     r"""Return :math:`\|x - r(x)\|`, the distance of each example to its reconstruction, (B,).
+
+    Its gradient is 0 where r(x) = x.
 
     A trained autoencoder reconstructs what lies near its data, so that this approximates the distance to a manifold
     that covers them, and the set :math:`\Omega(\varepsilon) = \{x : \|x - r(x)\| \le \varepsilon\}` is a tube round it.
@@ -50,8 +53,9 @@ def reconstruction_distance(model: Reconstructing | Callable[[Tensor], Tensor], 
     >>> reconstruction_distance(lambda x: x * torch.tensor([1.0, 0.0]), torch.tensor([[5.0, 2.0], [1.0, 0.0]]))
     tensor([2., 0.])
     """
-    difference: Tensor = (_reconstructed("reconstruction_distance", model, x) - x).square().sum(-1).sqrt()
-    return difference
+    difference = _reconstructed("reconstruction_distance", model, x) - x
+    distance: Tensor = torch.linalg.vector_norm(difference, dim=-1)  # whose gradient is 0 at 0
+    return distance
 
 
 def denoising_score(model: Reconstructing | Callable[[Tensor], Tensor], x: Tensor, noise_scale: float) -> Tensor:

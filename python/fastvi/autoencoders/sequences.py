@@ -174,9 +174,13 @@ def _steps(owner: str, z: Tensor) -> tuple[Tensor, Tensor]:
     return z[..., 1, :] - z[..., 0, :], z[..., 2, :] - z[..., 1, :]
 
 
+def _kind(times: object) -> str:
+    return f"one of {times.dtype}" if isinstance(times, Tensor) else shown(times)
+
+
 def _order(times: Tensor) -> Tensor:
     if not isinstance(times, Tensor) or times.is_floating_point() or times.is_complex() or times.dtype is torch.bool:
-        raise TypeError(f"times must be a tensor of whole numbers of shape (N,), got {shown(times)}")
+        raise TypeError(f"times must be a tensor of whole numbers of shape (N,), got {_kind(times)}")
     if times.dim() != 1:
         raise ValueError(f"times must have the shape (N,), got {tuple(times.shape)}")
     order = times.argsort()

@@ -113,6 +113,18 @@ def check_rows(owner: str, x: Tensor, dictionary: Tensor) -> None:
         raise TypeError(f"{owner}: x is {x.dtype}, and the network {dictionary.dtype}; expected the same")
 
 
+def check_start(function: str, values: Tensor) -> None:
+    """Refuse codes to start from that are not finite: no step leads away from them.
+
+    Raises
+    ------
+    ValueError
+        In one line.
+    """
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(f"{function}: start contains NaN or infinity; expected finite numbers")
+
+
 def read_start(function: str, start: Any, problem: Problem) -> Tensor:
     """Codes to start from, (N, A), a copy: those that were given, or zeros."""
     atoms = problem.dictionary.shape[0]
@@ -126,4 +138,5 @@ def read_start(function: str, start: Any, problem: Problem) -> Tensor:
         raise TypeError(
             f"{function}: start is {values.dtype} on {values.device}, x is {problem.x.dtype} on {problem.x.device}"
         )
+    check_start(function, values)
     return values.reshape(len(problem.x), atoms).clone(memory_format=torch.contiguous_format)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvi import ops
 from fastvi._options import check_count
 from fastvi._sizes import check_integer
-from fastvi.coding._arrays import check_alpha, read_array
+from fastvi.coding._arrays import check_alpha, check_start, read_array
 from fastvi.coding._atoms import normalised
 
 _TRIES = 30
@@ -107,6 +107,7 @@ def convolutional_fista(
     codes = x.new_zeros(shape) if start is None else read_array(function, "start", start).detach().to(x)
     if tuple(codes.shape) != shape:
         raise ValueError(f"{function}: start has shape {tuple(codes.shape)}, expected {shape}")
+    check_start(function, codes)
     with torch.no_grad():
         codes = _descend(x, atoms, weight, codes, steps)
         objective = objective_of_images(x, codes, atoms, weight)

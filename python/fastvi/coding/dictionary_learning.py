@@ -140,7 +140,13 @@ class DictionaryLearning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             values = validate_data(self, given.detach().cpu().numpy(), dtype=[np.float64, np.float32], reset=reset)
         else:
             values = validate_data(self, given, dtype=[np.float64, np.float32], reset=reset)
-        return read_array("DictionaryLearning", "X", np.ascontiguousarray(values))
+        x = read_array("DictionaryLearning", "X", np.ascontiguousarray(values))
+        if not bool(x.square().sum().isfinite()):
+            raise ValueError(
+                f"DictionaryLearning: the squares of X overflow {str(x.dtype).removeprefix('torch.')}, with a value of "
+                f"{float(x.abs().max()):g} in size; rescale it"
+            )
+        return x
 
     def _check_options(self) -> None:
         check_alpha("DictionaryLearning", self.alpha)

@@ -141,7 +141,8 @@ def digamma_difference(x: Tensor, more: Tensor) -> Tensor:
     """
     steps = torch.zeros_like(x)
     for step in range(_STEPS):
-        steps = steps + more / ((x + step) * (x + step + more))
+        # One after the other: the product of two numbers near 0 may be 0.
+        steps = steps + more / (x + step + more) / (x + step)
     start = x + _STEPS
     log_ratio = (more / start).log1p()
     square, power, series = start.square().reciprocal(), torch.ones_like(start), torch.zeros_like(start)

@@ -248,7 +248,7 @@ class Annealing:
 def make_path(target: Callable[[Tensor], Any], start: Distribution, between: Between | None, chains: int) -> Path:
     """Return the path between the start and the target for so many chains of each problem."""
     ends = _start_target(start, chains), as_target(target if hasattr(target, "is_target") else _only_finite(target))
-    return GeometricPath(*ends) if between is None else OtherPath(*ends, between)
+    return GeometricPath(*ends) if between is None else OtherPath(*ends, _in_dtype(between))
 
 
 def _start_target(start: Distribution, chains: int) -> Target:
@@ -268,10 +268,20 @@ def _start_target(start: Distribution, chains: int) -> Target:
     return with_gradient(_only_finite(log_prob), f"{OWNER}: the log_prob of the start, {type(start).__name__},")
 
 
-def _only_finite(log_density: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    """A log density that is NaN at positions that are not finite, where a divergent trajectory may end.
+def _in_dtype(between: Between) -> Between:
+    """Its log densities in the dtype of positions."""
 
-    PyTorch's distributions raise there.
+    def converted(position: Tensor, beta: Tensor) -> Tensor:
+        found: Any = between(position, beta)
+        return found.to(position.dtype) if isinstance(found, Tensor) else found
+
+    return converted
+
+
+def _only_finite(log_density: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """A log density in the dtype of positions, NaN where they are not finite, as where a divergent trajectory ends.
+
+    PyTorch's distributions raise there. A model of another dtype, or parts of one, may give its own.
     """
 
     def guarded(position: Tensor) -> Any:
@@ -279,7 +289,7 @@ def _only_finite(log_density: Callable[[Tensor], Any]) -> Callable[[Tensor], Any
         found = log_density(torch.where(finite.unsqueeze(-1), position, 0.0))
         if not isinstance(found, Tensor) or found.shape != finite.shape:
             return found
-        return torch.where(finite, found, math.nan)
+        return torch.where(finite, found.to(position.dtype), math.nan)
 
     return guarded
 

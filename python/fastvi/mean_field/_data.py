@@ -12,6 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+SMALLEST = float(np.finfo(np.float64).tiny)
+"""The least concentration: the digamma of smaller ones is infinite."""
+
 
 def as_array(values: Any) -> Any:
     """A tensor as an array; anything else as it is."""
@@ -75,6 +78,20 @@ def check_positive(owner: str, **options: Any) -> None:
     for name, value in options.items():
         if not (isinstance(value, (int, float, np.number)) and 0.0 < value < math.inf):
             raise ValueError(f"{owner}: {name} must be a positive number, got {value!r}")
+
+
+def check_concentrations(owner: str, **options: Any) -> None:
+    """Refuse a concentration that is no positive and finite number, or so small that its digamma is infinite.
+
+    Raises
+    ------
+    ValueError
+        The message names the option.
+    """
+    check_positive(owner, **options)
+    for name, value in options.items():
+        if value < SMALLEST:
+            raise ValueError(f"{owner}: {name} must be at least {SMALLEST:.2g}, got {value!r}")
 
 
 def check_integers(owner: str, least: int = 1, **options: Any) -> None:

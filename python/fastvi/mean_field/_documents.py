@@ -99,7 +99,9 @@ def fit_documents(
     Ascent ends for each document by itself, when its parameters move by less than ``tol`` on average, or after
     ``max_iter`` updates. Source: Hoffman, Blei and Bach 2010, algorithm 1.
     """
-    topics = log_topics.exp()
+    # Relative to each word's largest, since the exponentials of a word that no topic has seen may all be 0.
+    largest = log_topics.amax(1)
+    topics = (log_topics - largest[:, None]).exp()
     size = topics.shape[1]
     found = Found(topics.new_empty(documents.size, size), topics.new_empty(documents.size), torch.zeros_like(topics))
     for rows, words, counts in documents.chunks:
@@ -110,7 +112,7 @@ def fit_documents(
         likelihood = _likelihood(of_words, weights)
         ratio = counts / likelihood
         found.topics[rows] = gamma
-        found.bounds[rows] = (counts * likelihood.log()).sum(1) - divergence(gamma, prior)
+        found.bounds[rows] = (counts * (likelihood.log() + largest[words])).sum(1) - divergence(gamma, prior)
         found.statistics.index_add_(0, words.flatten(), (ratio[:, :, None] * weights[:, None]).flatten(0, 1))
     found.statistics.mul_(topics)
     return found
@@ -131,7 +133,10 @@ def divergence(parameters: Tensor, prior: float) -> Tensor:
 
 
 def _likelihood(of_words: Tensor, weights: Tensor) -> Tensor:
-    """The sum over topics of exp(E[log theta] + E[log beta]), (B, L): a bound on each word's probability."""
+    """The sum over topics of exp(E[log theta] + E[log beta]), (B, L): a bound on each word's probability.
+
+    In units of the largest exp(E[log beta]) of the word.
+    """
     return (of_words @ weights[:, :, None])[:, :, 0].clamp_min(torch.finfo(torch.float64).tiny)
 
 

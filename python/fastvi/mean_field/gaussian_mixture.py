@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastvi.mean_field._data import (
     check_choice,
+    check_concentrations,
     check_integers,
     check_positive,
     check_tolerance,
@@ -27,6 +28,8 @@ from fastvi.mean_field._data import (
 STARTS = ("kmeans", "random")
 
 _NAME = "BayesianGaussianMixture"
+_FAR = 2.0**200
+"""Rows with larger numbers are taken in units of their own."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +75,27 @@ class _Components:
         """E[log pi_k], (K,)."""
         return torch.digamma(self.concentration) - torch.digamma(self.concentration.sum())
 
-    def distances(self, rows: Tensor) -> Tensor:
-        """(x - m_k)' W_k (x - m_k), (N, K)."""
-        centred = (rows[None] - self.mean[:, None]).mT
-        squares: Tensor = torch.linalg.solve_triangular(self.root, centred, upper=False).square().sum(1)
-        return squares.mT
+    def distances(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(x - m_k)' W_k (x - m_k) over a unit squared, (N, K), and the unit, (N, 1), by which no square overflows.
 
-    def log_densities(self, rows: Tensor) -> Tensor:
-        """E[log pi_k + log N(x | mu_k, Lambda_k)], (N, K)."""
+        The unit is 1 but for rows that are far away, where it is a power of two, so that nothing is rounded.
+        """
+        largest = rows.abs().amax(1, keepdim=True)
+        unit = torch.where(largest > _FAR, torch.ldexp(torch.ones_like(largest), torch.frexp(largest)[1] - 1), 1.0)
+        centred = (rows / unit - self.mean[:, None] / unit).mT
+        squares: Tensor = torch.linalg.solve_triangular(self.root, centred, upper=False).square().sum(1)
+        return squares.mT, unit
+
+    def log_densities(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """E[log pi_k + log N(x | mu_k, Lambda_k)], (N, K), less what all components of a row have in common, (N, 1)."""
         size = rows.shape[1]
         constants = self.log_weights() + 0.5 * (
             self.log_determinants() - size / self.scale - size * math.log(2.0 * math.pi)
         )
-        return constants - 0.5 * self.degrees * self.distances(rows)
+        squares, unit = self.distances(rows)
+        squares = 0.5 * self.degrees * squares
+        least = squares.amin(1, keepdim=True)
+        return constants - (squares - least) * unit * unit, -least * unit * unit
 
     def divergence(self, prior: _Components) -> float:
         """KL of all factors from the prior: <eta_q - eta_p, E[T]> - A(q) + A(p)."""
@@ -142,7 +153,8 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc
     Raises
     ------
     ValueError
-        If an option is out of its range, there are fewer rows than components, or a value is NaN or infinite.
+        If an option is out of its range, there are fewer rows than components, a value is NaN or infinite, or the
+        squares of the rows to fit to overflow.
 
     Notes
     -----
@@ -194,6 +206,11 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc
         rows = read_rows(self, X, reset=True, least=2)
         if len(rows) < self.n_components:
             raise ValueError(f"{_NAME}: got {len(rows)} rows for {self.n_components} components, expected as many")
+        if not bool(rows.square().sum().isfinite()):
+            raise ValueError(
+                f"{_NAME}: the squares of X overflow float64, with a value of {float(rows.abs().max()):g} in size; "
+                "rescale it"
+            )
         prior = self._prior(rows)
         random_state = check_random_state(self.random_state)
         best: list[float] = []
@@ -218,8 +235,8 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc
         count, size = self.n_components, rows.shape[1]
         concentration = 1.0 / count if self.weight_concentration_prior is None else self.weight_concentration_prior
         degrees = float(size) if self.degrees_of_freedom_prior is None else self.degrees_of_freedom_prior
-        check_positive(_NAME, weight_concentration_prior=concentration, mean_precision_prior=self.mean_precision_prior)
-        check_positive(_NAME, degrees_of_freedom_prior=degrees)
+        check_concentrations(_NAME, weight_concentration_prior=concentration)
+        check_positive(_NAME, mean_precision_prior=self.mean_precision_prior, degrees_of_freedom_prior=degrees)
         if degrees <= size - 1:
             raise ValueError(f"{_NAME}: degrees_of_freedom_prior must be more than {size - 1}, got {degrees!r}")
         mean = rows.mean(0) if self.mean_prior is None else read_tensor(_NAME, "mean_prior", self.mean_prior, (size,))
@@ -255,9 +272,9 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc
             found = _updated(prior, rows, responsibilities)
             # Of a conjugate model right after its update: the entropy of z, and a ratio of normalisers.
             bounds.append(float(torch.special.entr(responsibilities).sum() + found.log_normaliser()) - constant)
-            log_densities = found.log_densities(rows)
+            log_densities, common = found.log_densities(rows)
             responsibilities = log_densities.softmax(1)
-            bounds.append(float(log_densities.logsumexp(1).sum()) - found.divergence(prior))
+            bounds.append(float((log_densities.logsumexp(1) + common[:, 0]).sum()) - found.divergence(prior))
             if len(bounds) > 2 and bounds[-1] - bounds[-3] < self.tol * len(rows):
                 return found, bounds, True
         return found, bounds, False
@@ -269,7 +286,7 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc
     def predict_proba(self, X: Any) -> Any:  # noqa: N803  # scikit-learn's name
         """Responsibilities of the components for each row, (N, K)."""
         found, rows = self._read(X)
-        return found.log_densities(rows).softmax(1).numpy()
+        return found.log_densities(rows)[0].softmax(1).numpy()
 
     def predict(self, X: Any) -> Any:  # noqa: N803  # scikit-learn's name
         """The most probable component of each row, (N,)."""
@@ -287,12 +304,15 @@ class BayesianGaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc
         # t with this many degrees of freedom and the scale matrix W^-1 (1 + scale) / (scale degrees).
         ratio = found.scale / (1.0 + found.scale)
         log_determinant = 2.0 * found.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        squares, unit = found.distances(rows)
+        # log(1 + ratio squares unit^2), whose square may overflow.
+        log_distances = torch.nn.functional.softplus((ratio * squares).log() + 2.0 * unit.log(), threshold=40.0)
         log_densities = (
             torch.lgamma(0.5 * (degrees + size))
             - torch.lgamma(0.5 * degrees)
             - 0.5 * size * math.log(math.pi)
             + 0.5 * (size * ratio.log() - log_determinant)
-            - 0.5 * (degrees + size) * (ratio * found.distances(rows)).log1p()
+            - 0.5 * (degrees + size) * log_distances
         )
         log_weights = (found.concentration / found.concentration.sum()).log()
         return (log_weights + log_densities).logsumexp(1).numpy()

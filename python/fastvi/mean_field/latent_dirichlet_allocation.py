@@ -18,8 +18,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from fastvi.mean_field._data import (
+    SMALLEST,
     as_array,
     check_choice,
+    check_concentrations,
     check_integers,
     check_positive,
     check_tolerance,
@@ -154,7 +156,7 @@ class LatentDirichletAllocation(
         usual = 1.0 / self.n_components
         self.doc_topic_prior_ = usual if self.doc_topic_prior is None else self.doc_topic_prior
         self.topic_word_prior_ = usual if self.topic_word_prior is None else self.topic_word_prior
-        check_positive(_NAME, doc_topic_prior=self.doc_topic_prior_, topic_word_prior=self.topic_word_prior_)
+        check_concentrations(_NAME, doc_topic_prior=self.doc_topic_prior_, topic_word_prior=self.topic_word_prior_)
 
     def _start(self, words: int) -> None:
         self._random_state = check_random_state(self.random_state)
@@ -313,10 +315,13 @@ def documents_bound(
     """
     owner = "documents_bound"
     parameters = read_tensor(owner, "components", components, (None, None))
-    check_positive(owner, doc_topic_prior=doc_topic_prior, tol=tol)
+    check_positive(owner, tol=tol)
+    check_concentrations(owner, doc_topic_prior=doc_topic_prior)
     check_integers(owner, max_iter=max_iter)
-    if not bool((parameters > 0.0).all()):
-        raise ValueError(f"{owner}: components must be positive, got {float(parameters.min()):g}")
+    if not bool((parameters >= SMALLEST).all()):
+        raise ValueError(
+            f"{owner}: components must be positive, of at least {SMALLEST:.2g}, got {float(parameters.min()):g}"
+        )
     matrix = csr_matrix(as_array(X), dtype=np.float64)
     if matrix.shape[1] != parameters.shape[1]:
         raise ValueError(f"{owner}: X has {matrix.shape[1]} words, expected the {parameters.shape[1]} of components")

@@ -6,7 +6,7 @@ Bishop 2006, "Pattern Recognition and Machine Learning", sections 3.3 and 10.3.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from fastvi.mean_field._data import (
     read_rows_and_targets,
     warn_not_converged,
 )
+from fastvi.mean_field._ridge import solve_ridge
 
 FACTORS = ("joint", "weights", "full")
 
@@ -31,32 +32,18 @@ _NAME = "BayesianLinearRegression"
 
 
 @dataclass(frozen=True)
-class _Sums:
-    """What the bound needs of the data and of the prior: P = lambda + X'X, X'y, y'y, N."""
+class _Posterior:
+    """What the bound needs of the weights' factors, which are best at whatever precision E[tau] they were made for.
 
-    matrix: Tensor
-    product: Tensor
-    square: float
-    rows: int
-
-    def spread(self, mean: Tensor, covariance: Tensor) -> float:
-        """E[|y - X w|^2 + lambda |w|^2] for weights of such a mean and covariance."""
-        of_mean = self.square - 2.0 * float(self.product @ mean) + float(mean @ self.matrix @ mean)
-        return of_mean + float((self.matrix * covariance).sum())
-
-
-@dataclass(frozen=True)
-class _Factors:
-    """q(w) = N(mean, covariance), or its part that is multiplied by 1 / tau, and q(tau) = Gamma(shape, rate)."""
+    Their means are those of the joint posterior, for any factors; their covariance is ``inverse_root`` times its
+    transpose over E[tau], so that E[|y - X w|^2 + lambda |w|^2] = ``squares`` + D / E[tau].
+    """
 
     mean: Tensor
-    covariance: Tensor
-    shape: float
-    rate: float
-
-    @property
-    def precision(self) -> float:
-        return self.shape / self.rate
+    inverse_root: Tensor
+    log_determinant: float  # of the precision of the weights over tau
+    squares: float  # |y - X mean|^2 + lambda |mean|^2
+    rows: int
 
 
 class BayesianLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -76,7 +63,8 @@ class BayesianLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[m
     fit_intercept
         Whether a column of ones comes after the others; its weight has the same prior.
     tol, max_iter
-        Ascent ends when an iteration raises the bound by less than ``tol`` nats, or after ``max_iter`` iterations.
+        Ascent ends when an iteration raises the bound by less than ``tol`` nats, or moves nothing, or after
+        ``max_iter`` iterations.
 
     Attributes
     ----------
@@ -87,17 +75,20 @@ class BayesianLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[m
     noise_shape_, noise_rate_
         Of q(tau).
     bounds_
-        The bound on the log evidence in nats after every update of a factor; ``lower_bound_`` is the last.
+        The bound on the log evidence in nats: after the weights' factors, of ``"full"`` all at once, at 2 i, and after
+        q(tau) at 2 i + 1; ``lower_bound_`` is the last. The evidence itself with ``"joint"``.
     converged_, n_iter_
         Of coordinate ascent.
 
     Raises
     ------
     ValueError
-        If an option is out of its range, or the data hold NaN or infinity.
+        If an option is out of its range, or the data hold NaN or infinity, or their squares overflow.
 
     Notes
     -----
+    Given variances and E[tau] the bound is a quadratic of the means of all factors, whose maximum is the mean of the
+    joint posterior: it is solved for at once, since a sweep over the factors moves little where columns are correlated.
     Source: Bishop 2006, equations 3.49 to 3.54 and 10.94 to 10.106, with the prior of w scaled by 1 / tau.
 
     Examples
@@ -143,93 +134,87 @@ class BayesianLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[m
         check_integers(_NAME, max_iter=self.max_iter)
         rows, targets = read_rows_and_targets(self, X, y, numeric=True)
         design, values = self._design(rows), torch.from_numpy(np.array(targets, dtype=np.float64))
-        identity = torch.eye(design.shape[1], dtype=torch.float64)
-        sums = _Sums(
-            design.mT @ design + self.weight_precision * identity,
-            design.mT @ values,
-            float(values @ values),
-            len(values),
-        )
-        found, bounds, self.converged_ = self._exact(sums) if self.factors == "joint" else self._ascend(sums)
+        posterior = self._posterior(design, values)
+        found = self._exact(posterior) if self.factors == "joint" else self._ascend(posterior, values)
+        self.noise_shape_, self.noise_rate_, scale, bounds = found
         if not self.converged_:
             warn_not_converged(_NAME, self.max_iter)
         self.bounds_ = np.array(bounds)
         self.lower_bound_ = bounds[-1]
-        self.noise_shape_, self.noise_rate_ = found.shape, found.rate
-        scale = found.rate / (found.shape - 1.0) if self.factors == "joint" and found.shape > 1.0 else 1.0
-        if self.factors == "joint" and found.shape <= 1.0:
-            scale = math.inf
-        weights = found.mean.numpy()
+        weights = posterior.mean.numpy()
         self.coef_, self.intercept_ = (weights[:-1], float(weights[-1])) if self.fit_intercept else (weights, 0.0)
-        self.covariance_ = scale * found.covariance.numpy()
+        self._root = math.sqrt(scale) * posterior.inverse_root.numpy()
+        self.covariance_ = scale * (posterior.inverse_root @ posterior.inverse_root.mT).numpy()
         return self
+
+    def _posterior(self, design: Tensor, values: Tensor) -> _Posterior:
+        solved = solve_ridge(_NAME, design, values, self.weight_precision)
+        residuals = values - design @ solved.mean
+        squares = float(residuals @ residuals + self.weight_precision * (solved.mean @ solved.mean))
+        if not math.isfinite(squares) or not math.isfinite(float(values @ values)):
+            raise ValueError(f"{_NAME}: the squares of y overflow float64; rescale it")
+        inverse_root, log_determinant = solved.inverse_root, solved.log_determinant
+        if self.factors == "full":
+            precisions = design.square().sum(0) + self.weight_precision
+            inverse_root, log_determinant = precisions.rsqrt().diag(), float(precisions.log().sum())
+        return _Posterior(solved.mean, inverse_root, log_determinant, squares, len(values))
 
     def _design(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, rows.new_ones(len(rows), 1)], 1) if self.fit_intercept else rows
 
-    def _exact(self, sums: _Sums) -> tuple[_Factors, list[float], bool]:
-        inverse = torch.linalg.inv(sums.matrix)
-        mean = inverse @ sums.product
-        shape = self.noise_shape + 0.5 * sums.rows
-        rate = self.noise_rate + 0.5 * sums.spread(mean, torch.zeros_like(inverse))
-        self.n_iter_ = 1
+    def _exact(self, posterior: _Posterior) -> tuple[float, float, float, list[float]]:
+        """Shape and rate of tau, the scale of the weights' covariance, and the log evidence."""
+        shape = self.noise_shape + 0.5 * posterior.rows
+        rate = self.noise_rate + 0.5 * posterior.squares
+        self.n_iter_, self.converged_ = 1, True
         evidence = (
-            -0.5 * sums.rows * math.log(2.0 * math.pi)
-            + 0.5 * (len(mean) * math.log(self.weight_precision) - float(torch.linalg.slogdet(sums.matrix)[1]))
+            -0.5 * posterior.rows * math.log(2.0 * math.pi)
+            + 0.5 * (len(posterior.mean) * math.log(self.weight_precision) - posterior.log_determinant)
             + self.noise_shape * math.log(self.noise_rate)
             - shape * math.log(rate)
             + math.lgamma(shape)
             - math.lgamma(self.noise_shape)
         )
-        return _Factors(mean, inverse, shape, rate), [evidence], True
+        scale = rate / (shape - 1.0) if shape > 1.0 else math.inf  # of a t distribution
+        return shape, rate, scale, [evidence]
 
-    def _ascend(self, sums: _Sums) -> tuple[_Factors, list[float], bool]:
-        size = len(sums.product)
-        inverse = torch.linalg.inv(sums.matrix) if self.factors == "weights" else sums.matrix.diagonal().pow(-1).diag()
-        shape = self.noise_shape + 0.5 * (sums.rows + size)
+    def _ascend(self, posterior: _Posterior, values: Tensor) -> tuple[float, float, float, list[float]]:
+        """Shape and rate of q(tau), the scale of the weights' covariance, and the bounds on the way."""
+        size = len(posterior.mean)
+        shape = self.noise_shape + 0.5 * (posterior.rows + size)
         # The rate begins where weights of 0 have it.
-        found = _Factors(torch.zeros_like(sums.product), inverse, shape, self.noise_rate + 0.5 * sums.square)
-        found = replace(found, covariance=inverse / found.precision)
+        rate = self.noise_rate + 0.5 * float(values @ values)
         bounds: list[float] = []
-        last = -math.inf
+        self.converged_ = False
         for iteration in range(1, self.max_iter + 1):
             self.n_iter_ = iteration
-            covariance = inverse / found.precision
-            if self.factors == "weights":
-                found = replace(found, mean=inverse @ sums.product, covariance=covariance)
-                bounds.append(self._bound(sums, found))
-            else:
-                for place in range(size):
-                    mean, variances = found.mean.clone(), found.covariance.clone()
-                    residual = sums.product[place] - sums.matrix[place] @ mean
-                    mean[place] += residual / sums.matrix[place, place]
-                    variances[place, place] = covariance[place, place]
-                    found = replace(found, mean=mean, covariance=variances)
-                    bounds.append(self._bound(sums, found))
-            spread = sums.spread(found.mean, found.covariance)
-            found = replace(found, rate=self.noise_rate + 0.5 * spread)
-            bounds.append(self._bound(sums, found))
-            if bounds[-1] - last < self.tol:
-                return found, bounds, True
-            last = bounds[-1]
-        return found, bounds, False
+            precision, before = shape / rate, rate
+            bounds.append(self._bound(posterior, precision, shape, rate))
+            rate = self.noise_rate + 0.5 * (posterior.squares + size / precision)
+            bounds.append(self._bound(posterior, precision, shape, rate))
+            if rate == before or (iteration > 1 and bounds[-1] - bounds[-3] < self.tol):
+                self.converged_ = True
+                break
+        return shape, rate, 1.0 / precision, bounds
 
-    def _bound(self, sums: _Sums, found: _Factors) -> float:
-        """E[log p(y, w, tau)] + H(q(w)) + H(q(tau))."""
-        size, count = len(found.mean), sums.rows + len(found.mean)
-        log_precision = float(torch.digamma(torch.tensor(found.shape, dtype=torch.float64))) - math.log(found.rate)
+    def _bound(self, posterior: _Posterior, weights_precision: float, shape: float, rate: float) -> float:
+        """E[log p(y, w, tau)] + H(q(w)) + H(q(tau)), for factors of weights that were made for such an E[tau]."""
+        size, precision = len(posterior.mean), shape / rate
+        count = posterior.rows + size
+        log_precision = float(torch.digamma(torch.tensor(shape, dtype=torch.float64))) - math.log(rate)
         log_joint = (
             0.5 * count * (log_precision - math.log(2.0 * math.pi))
             + 0.5 * size * math.log(self.weight_precision)
-            - 0.5 * found.precision * sums.spread(found.mean, found.covariance)
+            - 0.5 * precision * (posterior.squares + size / weights_precision)
             + self.noise_shape * math.log(self.noise_rate)
             - math.lgamma(self.noise_shape)
             + (self.noise_shape - 1.0) * log_precision
-            - self.noise_rate * found.precision
+            - self.noise_rate * precision
         )
-        of_weights = 0.5 * (size * math.log(2.0 * math.pi * math.e) + float(torch.linalg.slogdet(found.covariance)[1]))
-        of_precision = found.shape + math.lgamma(found.shape) - math.log(found.rate)
-        of_precision += (1.0 - found.shape) * (log_precision + math.log(found.rate))
+        log_determinant = -posterior.log_determinant - size * math.log(weights_precision)
+        of_weights = 0.5 * (size * math.log(2.0 * math.pi * math.e) + log_determinant)
+        of_precision = shape + math.lgamma(shape) - math.log(rate)
+        of_precision += (1.0 - shape) * (log_precision + math.log(rate))
         return log_joint + of_weights + of_precision
 
     def predict(self, X: Any, return_std: bool = False) -> Any:  # noqa: N803  # scikit-learn's name
@@ -241,4 +226,4 @@ class BayesianLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[m
             return mean
         design = self._design(rows).numpy()
         noise = self.noise_rate_ / (self.noise_shape_ - 1.0) if self.noise_shape_ > 1.0 else math.inf
-        return mean, np.sqrt(noise + ((design @ self.covariance_) * design).sum(1))
+        return mean, np.sqrt(noise + ((design @ self._root) ** 2).sum(1))

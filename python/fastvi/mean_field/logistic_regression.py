@@ -23,6 +23,7 @@ from fastvi.mean_field._data import (
     read_rows_and_targets,
     warn_not_converged,
 )
+from fastvi.mean_field._ridge import Ridge, solve_ridge
 
 _NAME = "BayesianLogisticRegression"
 
@@ -101,29 +102,30 @@ class BayesianLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
                 f"{len(self.classes_)} class{'' if len(self.classes_) == 1 else 'es'}, expected 2"
             )
         design, signs = self._design(rows), torch.from_numpy(places.astype(np.float64)) - 0.5
-        product = design.mT @ signs
         # As for weights of the prior's mean and covariance.
         xi = (design.square().sum(1) / self.weight_precision).sqrt()
-        identity = torch.eye(design.shape[1], dtype=torch.float64)
         bounds: list[float] = []
         self.converged_ = False
         for iteration in range(1, self.max_iter + 1):
             self.n_iter_ = iteration
-            precision = self.weight_precision * identity + 2.0 * design.mT @ (_curvature(xi)[:, None] * design)
-            covariance = torch.linalg.inv(precision)
-            mean = covariance @ product
-            squares = ((design @ covariance) * design).sum(1) + (design @ mean).square()
-            bounds.append(self._bound(xi, squares, mean, covariance, product))
-            xi = squares.sqrt()
-            bounds.append(self._bound(xi, squares, mean, covariance, product))
+            # The bound's quadratic of each row, as if x'w had been seen with a variance of 1 / 2 lambda(xi).
+            root = (2.0 * _curvature(xi)).sqrt()
+            found = solve_ridge(_NAME, root[:, None] * design, signs / root, self.weight_precision)
+            variance, margin, before = found.variances(design), 2.0 * signs * (design @ found.mean), xi
+            xi = (variance + margin.square()).sqrt()
+            # xi - margin, whose digits would be lost where both are large.
+            gap = torch.where(margin > 0.0, variance / (xi + margin), xi - margin)
+            bounds.append(self._bound(before, xi, gap, found))
+            bounds.append(self._bound(xi, xi, gap, found))
             if len(bounds) > 2 and bounds[-1] - bounds[-3] < self.tol:
                 self.converged_ = True
                 break
         if not self.converged_:
             warn_not_converged(_NAME, self.max_iter)
-        weights = mean.numpy()
+        weights = found.mean.numpy()
         self.coef_, self.intercept_ = (weights[:-1], float(weights[-1])) if self.fit_intercept else (weights, 0.0)
-        self.covariance_ = covariance.numpy()
+        self._found = found
+        self.covariance_ = found.covariance.numpy()
         self.bounds_ = np.array(bounds)
         self.lower_bound_ = bounds[-1]
         return self
@@ -131,16 +133,20 @@ class BayesianLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
     def _design(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, rows.new_ones(len(rows), 1)], 1) if self.fit_intercept else rows
 
-    def _bound(self, xi: Tensor, squares: Tensor, mean: Tensor, covariance: Tensor, product: Tensor) -> float:
-        """The expected bound of the rows minus KL(q(w) || p(w)); squares are E[(x'w)^2]."""
-        of_rows = torch.nn.functional.logsigmoid(xi) - 0.5 * xi - _curvature(xi) * (squares - xi.square())
+    def _bound(self, xi: Tensor, deviation: Tensor, gap: Tensor, found: Ridge) -> float:
+        """The expected bound of the rows minus KL(q(w) || p(w)).
+
+        ``deviation`` squared is E[(x'w)^2]; ``gap`` is the deviation minus E[x'w], with a minus before rows of class 0.
+        """
+        moved = (deviation - xi) * (0.5 - _curvature(xi) * (deviation + xi))
+        of_rows = torch.nn.functional.logsigmoid(xi) - 0.5 * gap + moved
         scale = self.weight_precision
         divergence = 0.5 * (
-            scale * float(mean @ mean + covariance.trace())
-            - len(mean) * (1.0 + math.log(scale))
-            - float(torch.linalg.slogdet(covariance)[1])
+            scale * float(found.mean.square().sum() + found.inverse_root.square().sum())
+            - len(found.mean) * (1.0 + math.log(scale))
+            + found.log_determinant
         )
-        return float(of_rows.sum() + product @ mean) - divergence
+        return float(of_rows.sum()) - divergence
 
     def decision_function(self, X: Any) -> Any:  # noqa: N803  # scikit-learn's name
         """Posterior mean of x'w for each row, (N,)."""
@@ -150,8 +156,7 @@ class BayesianLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignor
     def predict_proba(self, X: Any) -> Any:  # noqa: N803  # scikit-learn's name
         """Probabilities of the classes, (N, 2): sigma(x'w) averaged over q(w), by Gauss-Hermite quadrature."""
         mean = self.decision_function(X)
-        design = self._design(read_rows(self, X, reset=False)).numpy()
-        deviation = np.sqrt(((design @ self.covariance_) * design).sum(1))
+        deviation = self._found.variances(self._design(read_rows(self, X, reset=False))).sqrt().numpy()
         nodes, weights = np.polynomial.hermite_e.hermegauss(64)
         values = torch.sigmoid(torch.from_numpy(mean[:, None] + deviation[:, None] * nodes)).numpy()
         second = values @ (weights / weights.sum())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -42,6 +45,21 @@ def range_outside_unit_interval(x: Tensor) -> tuple[float, float] | None:
         return None
     least, largest = (bound.item() for bound in torch.aminmax(x.detach()))
     return None if least >= 0.0 and largest <= 1.0 else (least, largest)
+
+
+def check_not_negative(operation: str, name: str, value: object) -> None:
+    """Reject a number below zero or NaN, but not while a program is compiled, which takes numbers as they come.
+
+    Raises
+    ------
+    ValueError
+        If it is one; what is no number is left to the operation.
+    """
+    if torch.compiler.is_compiling() or not isinstance(value, numbers.Real):
+        return
+    number: Any = value  # an integer may be beyond all floating-point numbers
+    if not number >= 0:
+        raise ValueError(f"{operation}: {name} must be at least 0, got {value}")
 
 
 def check_counts(operation: str, x: object, total_count: object, validate_args: object) -> None:

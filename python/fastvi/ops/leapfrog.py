@@ -10,6 +10,7 @@ from torch import Tensor
 from fastvi import reference
 from fastvi.ops._checks import PLAIN_TYPES, check_layout
 from fastvi.ops._patterns import map_operation, number_factor, row_operation
+from fastvi.ops._values import check_not_negative
 
 _STEP = map_operation("leapfrog_step", reference.leapfrog_step, usual_numbers=(0.5, 1.0))
 _KICK = map_operation("momentum_kick", reference.momentum_kick, usual_numbers=(0.5, 1.0))
@@ -51,7 +52,7 @@ def leapfrog_step(
     TypeError
         If an argument has the wrong type or dtype.
     ValueError
-        If shapes do not broadcast or devices differ.
+        If shapes do not broadcast or devices differ, or ``inverse_mass`` is a negative number.
 
     References
     ----------
@@ -64,6 +65,8 @@ def leapfrog_step(
     >>> fastvi.leapfrog_step(q, p, grad=q, step_size=0.1)
     (tensor([0.9950, 0.9950]), tensor([-0.0500, -0.0500]))
     """
+    if not isinstance(inverse_mass, Tensor):
+        check_not_negative("leapfrog_step", "inverse_mass", inverse_mass)
     position, momentum = _STEP(q, p, grad, step_size, inverse_mass, kick)
     return position, momentum
 
@@ -143,7 +146,7 @@ def kinetic_energy(p: Tensor, inverse_mass: Tensor | float | None = None) -> Ten
     TypeError
         If an argument has the wrong type or dtype.
     ValueError
-        If shapes do not broadcast or devices differ.
+        If shapes do not broadcast or devices differ, or ``inverse_mass`` is a negative number.
 
     Examples
     --------
@@ -151,7 +154,9 @@ def kinetic_energy(p: Tensor, inverse_mass: Tensor | float | None = None) -> Ten
     >>> fastvi.kinetic_energy(torch.tensor([[3.0, 4.0]]))
     tensor([12.5000])
     """
-    if isinstance(inverse_mass, Tensor):
+    if not isinstance(inverse_mass, Tensor):
+        check_not_negative("kinetic_energy", "inverse_mass", inverse_mass)
+    else:
         if type(inverse_mass) not in PLAIN_TYPES:  # one that is not initialised has no number of dimensions
             check_layout("kinetic_energy", "inverse_mass", inverse_mass)
         if inverse_mass.dim() == 0:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvi import reference
-from fastvi._running import RunningLogMeanExp, Summary
+from fastvi._running import RunningLogMeanExp, Summary, finite_or_zero, summarise
 from fastvi._sizes import check_integer, choose_axis
 from fastvi.ops._backends import Functions, sum_over
 from fastvi.ops._batching import batch_broadcasting
@@ -220,8 +220,8 @@ def effective_sample_size(log_weights: Tensor, dim: int = 0, *, axis: int | None
 class LogMeanExp(RunningLogMeanExp[Tensor]):
     """Running log-mean-exp over chunks of log-weights, in memory that does not grow with their number.
 
-    What is kept, in float64, is for each column the logarithm of the sum of the weights and the sum of the squared
-    normalised weights. Nothing is differentiated.
+    What is kept, in float64, is for each column the largest log-weight, and the sums of the weights and of their
+    squares relative to it. Nothing is differentiated.
 
     Parameters
     ----------
@@ -245,8 +245,11 @@ class LogMeanExp(RunningLogMeanExp[Tensor]):
         (chunk,) = check_operands("LogMeanExp.update", ("chunk",), (chunk,))
         chunk, dim = _check_axis("LogMeanExp.update", "chunk", chunk, self.dim)
         count, wide = chunk.shape[dim], widen(chunk)
-        log_sum = log_mean_exp(wide, dim).double() + math.log(count)
-        return Summary(count, chunk.dtype, log_sum, 1.0 / effective_sample_size(wide, dim).double())
+        maximum = wide.amax(dim, keepdim=True)
+        relative = wide - finite_or_zero(torch, maximum)
+        total = log_mean_exp(relative, dim).double().exp() * count
+        effective = effective_sample_size(relative, dim).double()
+        return summarise(torch, count, chunk.dtype, maximum.squeeze(dim).double(), total, effective)
 
     def _round(self, result: Tensor, dtype: torch.dtype) -> Tensor:
         return result.to(dtype)

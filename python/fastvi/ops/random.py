@@ -17,6 +17,7 @@ from fastvi.ops._backends import MODULES, OTHER_DEVICE, cuda_obstacle
 from fastvi.ops._checks import check_declared, check_layout, check_memory, check_shape, check_size
 from fastvi.ops._operators import LIBRARY, register_kernel
 from fastvi.ops._precision import SUPPORTED_DTYPES, SUPPORTED_NAMES
+from fastvi.ops._values import values_at_hand
 
 Seed: TypeAlias = int | Tensor | None
 
@@ -29,7 +30,8 @@ def seed_tensor(operation: str, seed: Seed, device: torch.device) -> Tensor:
     TypeError
         If ``seed`` is neither an integer, nor an int64 tensor, nor None.
     ValueError
-        If ``seed`` is out of [0, 2^63), or a tensor with dimensions or on another device.
+        If ``seed`` is out of [0, 2^63), or a tensor with dimensions or on another device. The value of a tensor on a
+        GPU is not looked at, since Python would wait for it.
     """
     if seed is None:
         return torch.randint(_sizes.MAX_SEED - 1, (), dtype=torch.int64, device=device)
@@ -41,10 +43,23 @@ def seed_tensor(operation: str, seed: Seed, device: torch.device) -> Tensor:
             raise ValueError(f"{operation}: seed has shape {tuple(seed.shape)}, expected a tensor without dimensions")
         if seed.device != device:
             raise ValueError(f"{operation}: seed is on {seed.device}, expected {device}")
+        check_seed_value(operation, seed)
         return seed
     number = _sizes.check_seed(operation, seed, "an int, an int64 tensor or None")
     # Filled on the device: torch.tensor would copy from the host, and wait for it.
     return torch.scalar_tensor(number, dtype=torch.int64, device=device)
+
+
+def check_seed_value(operation: str, seed: Seed) -> None:
+    """Refuse a tensor whose seed is negative, where it costs little to look.
+
+    Raises
+    ------
+    ValueError
+        As for an integer.
+    """
+    if isinstance(seed, Tensor) and seed.dtype is torch.int64 and seed.dim() == 0 and values_at_hand(seed):
+        _sizes.check_seed(operation, int(seed), "an int64 tensor")
 
 
 def _place(operation: str, device: object) -> torch.device:

@@ -14,7 +14,7 @@ from fastvi.ops._checks import check_shape, check_size
 from fastvi.ops._operation import Operation
 from fastvi.ops._shapes import broadcast_shape
 from fastvi.ops.normal import check_prior, complete_prior
-from fastvi.ops.random import Seed, normal_noise, seed_tensor
+from fastvi.ops.random import Seed, check_seed_value, normal_noise, seed_tensor
 
 _NAMES = ("mean", "logvar", "prior_mean", "prior_logvar")
 
@@ -103,6 +103,7 @@ def rsample_normal(
     >>> torch.equal(whole[:, 2:], shard)
     True
     """
+    check_seed_value("rsample_normal", seed)
     return _RSAMPLE(mean, logvar, seed, sample_shape, row_offset)
 
 
@@ -208,4 +209,5 @@ def rsample_normal_with_log_ratio(
     >>> z.shape, bool(log_ratio.abs().max() < 1e-6)  # q is the prior
     (torch.Size([5, 4, 2]), True)
     """
+    check_seed_value("rsample_normal_with_log_ratio", seed)
     return _RATIO(mean, logvar, prior_mean, prior_logvar, seed, num_samples, detach_posterior, row_offset)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fastvi import reference
 from fastvi.ops._patterns import map_operation
+from fastvi.ops._values import check_not_negative
 
 _SOFT_THRESHOLD = map_operation("soft_threshold", reference.soft_threshold)
 
@@ -19,9 +20,9 @@ def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
         Shape (..., D).
     threshold
         t, which is not negative: a number, or a tensor that broadcasts, (D,) for one a column, (B, 1) for one a row.
-        Its values are not looked at. Where t is negative, the result is :math:`x - t \operatorname{sign}(x)`, which is
-        farther from zero than x, or zero where x is zero (NaN there for :math:`t = -\infty`). Where t is NaN, so is the
-        result. For both, the derivatives are 1 by x and :math:`-\operatorname{sign}(x)` by t.
+        A tensor's values are not looked at. Where t is negative, the result is :math:`x - t \operatorname{sign}(x)`,
+        which is farther from zero than x, or zero where x is zero (NaN there for :math:`t = -\infty`). Where t is NaN,
+        so is the result. For both, the derivatives are 1 by x and :math:`-\operatorname{sign}(x)` by t.
 
     Returns
     -------
@@ -33,7 +34,7 @@ def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
     TypeError
         If an argument has the wrong type or dtype.
     ValueError
-        If shapes do not broadcast or devices differ.
+        If shapes do not broadcast or devices differ, or the threshold is a negative number or NaN.
 
     References
     ----------
@@ -46,5 +47,6 @@ def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
     >>> fastvi.soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), 1.0)
     tensor([-2.,  0.,  1.])
     """
+    check_not_negative("soft_threshold", "threshold", threshold)
     result: Tensor = _SOFT_THRESHOLD(x, threshold)
     return result

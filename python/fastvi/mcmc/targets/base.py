@@ -172,7 +172,10 @@ class NativeTarget(ABC):
             raise ValueError(
                 f"{name}: on must be one of {names}, or indices of a position of {self.dimension} numbers, got {on!r}"
             ) from None
-        return chosen.reshape(-1)
+        chosen = chosen.reshape(-1)
+        if len(chosen.unique()) < len(chosen):
+            raise ValueError(f"{name}: on must be different numbers of the position, got {on!r}, one of them twice")
+        return chosen
 
     def _check(self, position: Tensor) -> None:
         if position.dim() != 2 or position.shape[1] != self.dimension:

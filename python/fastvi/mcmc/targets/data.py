@@ -74,6 +74,15 @@ class Data:
             raise ValueError(f"{self._name}: {name} must be finite, but holds NaN or infinity")
         return row
 
+    def check_whole(self) -> None:
+        """Raise where an outcome is no whole number."""
+        parts = self.y != self.y.round()
+        if bool(parts.any()):
+            raise ValueError(
+                f"{self._name}: y must be whole numbers, got {float(self.y[parts][0]):.4g}; "
+                "the logarithm of an exposure is an offset"
+            )
+
     def check_outcomes(self, least: float, most: float) -> None:
         """Raise where an outcome is out of its range."""
         if len(self.y) and not (least <= float(self.y.min()) and float(self.y.max()) <= most):

@@ -74,11 +74,13 @@ class DiagonalGaussian(RowsTarget):
 
     def __init__(self, mean: Tensor, scale: Tensor) -> None:
         _check_mean(type(self).__name__, mean)
-        if scale.shape != mean.shape or not bool((scale > 0.0).all()):
+        name = type(self).__name__
+        if scale.shape != mean.shape:
             raise ValueError(
-                f"{type(self).__name__}: scale must be positive and have the shape of mean, {tuple(mean.shape)}, got "
-                f"{tuple(scale.shape)}"
+                f"{name}: scale must have the shape of mean, {tuple(mean.shape)}, got {tuple(scale.shape)}"
             )
+        if not bool((scale > 0.0).all()):
+            raise ValueError(f"{name}: scale must be positive, got {scale[~(scale > 0.0)][0].item():.4g} among it")
         empty = mean.new_zeros(0, len(mean))
         super().__init__({"position": len(mean)}, Rows("normal", empty, empty[:, 0]), prior=NormalPrior(mean, scale))
 

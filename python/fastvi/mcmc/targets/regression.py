@@ -91,6 +91,7 @@ class PoissonRegression(RowsTarget):
     ) -> None:
         data = Data(type(self).__name__, x, y, intercept, sample_weight, offset)
         data.check_outcomes(0.0, math.inf)
+        data.check_whole()
         factorials = torch.lgamma(data.y.double() + 1.0)
         if data.weight is not None:
             factorials = data.weight.double() * factorials
