@@ -139,7 +139,9 @@ def _hidden_rows(hidden: Array, leading: tuple[int, ...]) -> Array:
 
 
 def _product(rows: Array, weight: Array) -> Array:
-    return np.ascontiguousarray(rows @ weight.T)
+    # NumPy tells of what the processor's flags say, which a product in vector registers may set by numbers beside its own.
+    with np.errstate(all="ignore"):
+        return np.ascontiguousarray(rows @ weight.T)
 
 
 def _log_prob(rows: Array, weight: Array, bias: Array | None, x: Array, leading: tuple[int, ...]) -> Array:

@@ -110,7 +110,7 @@ def _command(config: TrainingConfig) -> str:
         words.append(f"--{part} {fields.pop('name')}")
         words += [_flag(name, value) for name, value in fields.items() if value is not None]
     for name in ("data", "image_shape", "num_classes", "class_names"):
-        settings.pop(name, None)
+        del settings[name]
     from fastvi.training.trainer_settings import TRAINER_DEFAULTS
 
     words += [

@@ -138,13 +138,8 @@ class TrainingConfig(TrainerSettings):
             return self.build_model()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings by name; those of the objective and the model are ``{name, **fields}``.
-
-        Without ``class_names`` where there are none, as older runs are.
-        """
+        """Return the settings by name; those of the objective and the model are ``{name, **fields}``."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        if self.class_names is None:
-            del settings["class_names"]
         settings["objective"] = OBJECTIVES.as_fields(self.objective)
         settings["model"] = (
             {"name": OWN_MODEL, **dataclasses.asdict(self.model)}
@@ -183,7 +178,7 @@ class TrainingConfig(TrainerSettings):
         record of the data tells whether the labels are the same.
         """
         settings = self.as_dict()
-        settings.pop("class_names", None)
+        del settings["class_names"]
         if self.may_be_extended:
             del settings["epochs"]
         del settings["start_from"]
