@@ -139,7 +139,7 @@ def _hidden_rows(hidden: Array, leading: tuple[int, ...]) -> Array:
 
 
 def _product(rows: Array, weight: Array) -> Array:
-    # NumPy tells of what the processor's flags say, which a product in vector registers may set by numbers beside its own.
+    # NumPy warns of what flags of the processor say, which lanes of its registers that are not used may set, too.
     with np.errstate(all="ignore"):
         return np.ascontiguousarray(rows @ weight.T)
 

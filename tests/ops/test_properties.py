@@ -302,7 +302,7 @@ def test_bad_input_is_refused(call, data):
     if data.draw(st.booleans()) and len(tensors) > 1:
         dtype = data.draw(st.sampled_from([dtype for dtype in FLOATS if dtype != tensor.dtype]))
     else:
-        takes_truths = name in OPERATIONS[operation].truths
+        takes_truths = name in OPERATORS[operation].truths
         dtype = data.draw(st.sampled_from([dtype for dtype in OTHERS if not (takes_truths and dtype is torch.bool)]))
     wrong = place.zeros(tensor.shape, dtype=dtype)
     with pytest.raises(TypeError, match=f"^{operation}: "):
