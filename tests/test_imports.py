@@ -51,7 +51,7 @@ PYTHON = {
     PUBLIC: "numpy pyro nn em coding mcmc",
     "_labels": "ops",
     "objectives": f"{PUBLIC} _labels _examples _options _registry seeding",
-    "mean_field": "expfam objectives _pareto",
+    "mean_field": "expfam objectives _pareto _estimators",
     "models": "objectives",
     "autoencoders": "models",
     # The program.

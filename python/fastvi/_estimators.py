@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
 
-from fastvi._sizes import as_integer, as_number, shown
+from fastvi._sizes import as_integer, as_number, check_integer, shown
 
 
 def check_reach(owner: str, x: Tensor, values: Tensor, places: Tensor | None = None) -> None:
@@ -51,7 +52,7 @@ def check_draws(owner: str, count: object) -> int:
         If it is no integer of 1 or more.
     """
     check_integers(owner, n_samples=count)
-    return int(count)  # type: ignore[call-overload, no-any-return]  # it is an integer
+    return check_integer(owner, "n_samples", count)
 
 
 def check_integers(owner: str, least: int = 1, **options: object) -> None:
@@ -62,52 +63,43 @@ def check_integers(owner: str, least: int = 1, **options: object) -> None:
     ValueError
         The message names the option.
     """
-    for name, value in options.items():
+
+    def is_right(value: object) -> bool:
         number = as_integer(value)
-        if number is None or number < least:
-            raise ValueError(f"{owner}: {name} must be an integer of {least} or more, got {in_one_line(value)}")
+        return number is not None and number >= least
+
+    _require(owner, options, is_right, f"an integer of {least} or more")
 
 
 def check_choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse what is not one of some words.
-
-    Raises
-    ------
-    ValueError
-        The message names the option and its choices.
-    """
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{owner}: {name} must be one of {', '.join(choices)}, got {in_one_line(value)}")
+    """Refuse what is not one of some words; raises as `check_integers` does."""
+    _require(
+        owner, {name: value}, lambda value: isinstance(value, str) and value in choices, f"one of {', '.join(choices)}"
+    )
 
 
 def check_flags(owner: str, **options: object) -> None:
-    """Refuse options that are no truth values.
-
-    Raises
-    ------
-    ValueError
-        The message names the option.
-    """
-    for name, value in options.items():
-        if not isinstance(value, bool | np.bool_):
-            raise ValueError(f"{owner}: {name} must be True or False, got {in_one_line(value)}")
+    """Refuse options that are no truth values; raises as `check_integers` does."""
+    _require(owner, options, lambda value: isinstance(value, bool | np.bool_), "True or False")
 
 
 def check_numbers(owner: str, **options: object) -> None:
-    """Refuse options that are no finite numbers of 0 or more.
+    """Refuse options that are no finite numbers of 0 or more; raises as `check_integers` does."""
+    _require(owner, options, _is_finite_and_not_negative, "a finite number of 0 or more")
 
-    Raises
-    ------
-    ValueError
-        The message names the option.
-    """
+
+def _require(owner: str, options: dict[str, object], is_right: Callable[[object], bool], expected: str) -> None:
     for name, value in options.items():
-        try:
-            number = as_number(value)
-        except OverflowError:  # an integer beyond all floating-point numbers
-            number = math.inf
-        if number is None or not 0.0 <= number < math.inf:
-            raise ValueError(f"{owner}: {name} must be a finite number of 0 or more, got {in_one_line(value)}")
+        if not is_right(value):
+            raise ValueError(f"{owner}: {name} must be {expected}, got {in_one_line(value)}")
+
+
+def _is_finite_and_not_negative(value: object) -> bool:
+    try:
+        number = as_number(value)
+    except OverflowError:  # an integer beyond all floating-point numbers
+        return False
+    return number is not None and 0.0 <= number < math.inf
 
 
 def in_one_line(value: object) -> str:

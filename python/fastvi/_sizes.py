@@ -82,6 +82,18 @@ def check_number(operation: str, name: str, value: object, expected: str = "a nu
     return number
 
 
+def refuse_negative(operation: str, name: str, number: float) -> None:
+    """Reject a number below zero or NaN.
+
+    Raises
+    ------
+    ValueError
+        If it is one.
+    """
+    if not number >= 0:
+        raise ValueError(f"{operation}: {name} must be at least 0, got {number}")
+
+
 def check_flag(operation: str, name: str, value: object) -> bool:
     """A truth value, NumPy's included, as bool.
 

@@ -37,7 +37,7 @@ from fastvi._array_products import (
     widen,
 )
 from fastvi._running import RunningLogMeanExp, Summary, finite_or_zero, summarise
-from fastvi._sizes import check_flag, check_integer, check_number, check_shape, choose_axis
+from fastvi._sizes import check_flag, check_integer, check_number, check_shape, choose_axis, refuse_negative
 
 __all__ = [
     "LogMeanExp",
@@ -455,12 +455,6 @@ def _as_factor(operation: str, name: str, value: object) -> Any:
     return check_number(operation, name, value, "a numpy.ndarray or a number")
 
 
-def _refuse_negative(operation: str, name: str, factor: Any) -> None:
-    """Reject a number below zero or NaN."""
-    if isinstance(factor, float) and not factor >= 0.0:
-        raise ValueError(f"{operation}: {name} must be at least 0, got {factor}")
-
-
 def leapfrog_step(
     q: Array,
     p: Array,
@@ -491,7 +485,8 @@ def leapfrog_step(
     q = check_array(operation, "q", q)
     step = _as_factor(operation, "step_size", step_size)
     mass = None if inverse_mass is None else _as_factor(operation, "inverse_mass", inverse_mass)
-    _refuse_negative(operation, "inverse_mass", mass)
+    if isinstance(mass, float):
+        refuse_negative(operation, "inverse_mass", mass)
     position, momentum = _NATIVE.leapfrog_step(q, p, grad, step, mass, kick)
     return position, momentum
 
@@ -527,8 +522,8 @@ def kinetic_energy(p: Array, inverse_mass: Array | float | None = None) -> Array
     dtype, mass = p.dtype, inverse_mass
     if mass is not None:
         mass = _as_factor("kinetic_energy", "inverse_mass", mass)
-        _refuse_negative("kinetic_energy", "inverse_mass", mass)
         if isinstance(mass, float):
+            refuse_negative("kinetic_energy", "inverse_mass", mass)
             p, mass = widen(p), narrow(np.array([mass]), compute_dtype(dtype))
         elif mass.ndim == 0:
             mass = mass.reshape(1)
@@ -551,6 +546,7 @@ def soft_threshold(x: Array, threshold: Array | float) -> Array:
     """
     x = check_array("soft_threshold", "x", x)
     factor = _as_factor("soft_threshold", "threshold", threshold)
-    _refuse_negative("soft_threshold", "threshold", factor)
+    if isinstance(factor, float):
+        refuse_negative("soft_threshold", "threshold", factor)
     result: Array = _NATIVE.soft_threshold(x, factor)
     return result

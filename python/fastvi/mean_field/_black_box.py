@@ -14,9 +14,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, MultivariateNormal
 
+from fastvi._estimators import check_integers
 from fastvi._pareto import pareto_k_hat
 from fastvi.distributions import DiagNormal
-from fastvi.mean_field._data import check_integers, check_positive, read_tensor
+from fastvi.mean_field._data import check_positive, read_tensor
 from fastvi.objectives import Objective, draw
 from fastvi.seeding import mix_seed
 

@@ -94,31 +94,6 @@ def check_concentrations(owner: str, **options: Any) -> None:
             raise ValueError(f"{owner}: {name} must be at least {SMALLEST:.2g}, got {value!r}")
 
 
-def check_integers(owner: str, least: int = 1, **options: Any) -> None:
-    """Refuse an option that is no integer of at least ``least``.
-
-    Raises
-    ------
-    ValueError
-        The message names the option.
-    """
-    for name, value in options.items():
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{owner}: {name} must be an integer of {least} or more, got {value!r}")
-
-
-def check_choice(owner: str, name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Refuse a word that is not one of the choices.
-
-    Raises
-    ------
-    ValueError
-        The message names the option and its choices.
-    """
-    if value not in choices:
-        raise ValueError(f"{owner}: {name} must be one of {', '.join(choices)}, got {value!r}")
-
-
 def check_tolerance(owner: str, tol: Any) -> None:
     """Refuse a tolerance below 0.
 

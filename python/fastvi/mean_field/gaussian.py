@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastvi.mean_field._data import check_integers, check_tolerance, read_tensor
+from fastvi._estimators import check_integers
+from fastvi.mean_field._data import check_tolerance, read_tensor
 
 
 class FactorisedGaussian(NamedTuple):

@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from fastvi.mean_field._data import check_integers, check_tolerance, read_tensor, warn_not_converged
+from fastvi._estimators import check_integers
+from fastvi.mean_field._data import check_tolerance, read_tensor, warn_not_converged
 
 _NAME = "IsingMeanField"
 

@@ -17,12 +17,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from fastvi._estimators import check_choice, check_integers
 from fastvi.mean_field._data import (
     SMALLEST,
     as_array,
-    check_choice,
     check_concentrations,
-    check_integers,
     check_positive,
     check_tolerance,
     read_tensor,

@@ -15,9 +15,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from fastvi._estimators import check_choice, check_integers
 from fastvi.mean_field._data import (
-    check_choice,
-    check_integers,
     check_positive,
     check_tolerance,
     read_rows,

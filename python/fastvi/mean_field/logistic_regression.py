@@ -15,8 +15,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from fastvi._estimators import check_integers
 from fastvi.mean_field._data import (
-    check_integers,
     check_positive,
     check_tolerance,
     read_rows,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastvi._estimators import check_choice
 from fastvi.mean_field._black_box import BlackBoxInference
-from fastvi.mean_field._data import check_choice
 from fastvi.objectives import Objective, ScoreFunction
 
 FAMILIES = ("gaussian", "bernoulli")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvi._sizes import check_flag, refuse_signs
+from fastvi._sizes import check_flag, refuse_negative, refuse_signs
 from fastvi._sizes import describe_range as describe_range
 from fastvi.ops._precision import SUPPORTED_DTYPES
 from fastvi.ops._private import dispatch_modes, tracing_state, transforms_active
@@ -57,9 +57,8 @@ def check_not_negative(operation: str, name: str, value: object) -> None:
     """
     if torch.compiler.is_compiling() or not isinstance(value, numbers.Real):
         return
-    number: Any = value  # an integer may be beyond all floating-point numbers
-    if not number >= 0:
-        raise ValueError(f"{operation}: {name} must be at least 0, got {value}")
+    number: Any = value
+    refuse_negative(operation, name, number)
 
 
 def check_counts(operation: str, x: object, total_count: object, validate_args: object) -> None:
