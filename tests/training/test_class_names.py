@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from typer.testing import CliRunner
 
 import fastvi
 from fastvi.cli import app
-from fastvi.data import from_arrays
+from fastvi.data import Dataset, from_arrays
+from fastvi.training.config import RunFolder
 from fastvi.training.errors import RunError
 
 CLASSES = np.array(["ant", "bee", "cat"])
@@ -82,6 +84,21 @@ def test_a_run_goes_on_with_its_words(tmp_path: Path) -> None:
     again = fastvi.fit("conditional-vae", data, out=tmp_path / "run", resume=True, **{**SMALL, "epochs": 2})
     assert again.config.class_names == tuple(CLASSES)
     assert fastvi.load(tmp_path / "run").config.class_names == tuple(CLASSES)
+
+
+def test_a_run_of_before_goes_on_and_keeps_its_words_from_then_on(tmp_path: Path) -> None:
+    data, folder = (IMAGES, CLASSES[NUMBERS]), RunFolder(tmp_path / "run")
+    fastvi.fit("conditional-vae", data, out=folder.path, **SMALL)
+    folder.write_config(dataclasses.replace(folder.read_config(), class_names=None), folder.read_record())
+    again = fastvi.fit("conditional-vae", data, out=folder.path, resume=True, **{**SMALL, "epochs": 2})
+    assert again.config.class_names == folder.read_config().class_names == tuple(CLASSES)
+
+
+def test_data_with_words_and_without_labels_are_taken() -> None:
+    fitted = fastvi.fit("m2", (IMAGES, CLASSES[NUMBERS]), **SMALL)
+    others = torch.from_numpy(OTHERS)
+    data = Dataset("others", others, others, (1, 8), "bernoulli", class_names=("bee", "cat"))
+    assert fitted.evaluate(data, num_samples=10).images == len(OTHERS)
 
 
 def test_commands_know_the_words_of_a_run_that_was_given_in_python(trained: tuple[Any, Path], tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from fastvi.training.errors import RunError
 
@@ -31,13 +30,13 @@ def with_numbers_of(config: TrainingConfig, data: Dataset) -> Dataset:
     if not config.uses_labels or names is None or own is None or names == own:
         return data
     numbers = {name: number for number, name in enumerate(own)}
-    used = _used(data)
-    unknown = [names[number] for number in used if names[number] not in numbers]
+    used = {number: names[number] if number < len(names) else str(number) for number in _used(data)}
+    unknown = [name for name in used.values() if name not in numbers]
     if unknown:
         raise RunError(f"labels must be classes of the run, {_shown(list(own))}, got {_shown(unknown)}")
-    table = torch.full((len(names) + 1,), -1)  # the last is that of -1, a label that is missing
-    for number in used:
-        table[number] = numbers[names[number]]
+    table = torch.full((max(used, default=-1) + 2,), -1)  # the last is that of -1, a label that is missing
+    for number, name in used.items():
+        table[number] = numbers[name]
     labels = [None if each is None else table[each] for each in (data.train_labels, data.test_labels)]
     return replace(data, train_labels=labels[0], test_labels=labels[1], class_names=own)
 
@@ -59,9 +58,8 @@ def require_words_of(config: TrainingConfig, data: Dataset) -> None:
 
 def _used(data: Dataset) -> list[int]:
     """The classes that occur."""
-    given = [each for each in (data.train_labels, data.test_labels) if each is not None]
-    found: Tensor = torch.cat(given).unique()
-    return [number for number in found.tolist() if number >= 0]
+    given = [each.unique().tolist() for each in (data.train_labels, data.test_labels) if each is not None]
+    return sorted({number for numbers in given for number in numbers if number >= 0})
 
 
 def _shown(words: list[str]) -> str:

@@ -330,7 +330,8 @@ def _folder(
     with reopened(folder, tell):
         kept = folder.read_config()
         before, now = kept.as_dict(), config.as_dict()
-        differing = [name for name, value in now.items() if name != "epochs" and before.get(name) != value]
+        free = {"epochs"} if kept.class_names else {"epochs", "class_names"}  # which older runs did not keep
+        differing = [name for name, value in now.items() if name not in free and before.get(name) != value]
         if differing or (kept.epochs != config.epochs and not kept.may_be_extended):
             name = differing[0] if differing else "epochs"
             raise RunError(f"{name} {now[name]} contradicts the {before[name]} of the run {path}")
